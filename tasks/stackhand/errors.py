@@ -1,0 +1,167 @@
+"""Every error that a user can cause: one class each, with a message, a hint and an exit code.
+
+Exit codes are part of the command-line contract: 1 something is wrong or failed, 2 bad configuration or
+arguments, 3 a prerequisite is missing, 4 approval is needed and nobody can be asked, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class StackError(Exception):
+    """A failure that is explained to the person in one line, with what to do next in a second one."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` was most probably meant to be, or None."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Sequence[str], what: str) -> str:
+    """Return a hint that suggests the nearest known name, or lists them all."""
+    match = nearest(name, known)
+    if match:
+        return f"did you mean {match!r}?"
+    return f"{what}: {', '.join(known)}" if known else f"there are no {what}"
+
+
+# 1: the task ran, and something is wrong or failed
+
+
+class StartFailed(StackError):
+    """One or more services did not become ready."""
+
+
+class NotReady(StackError):
+    """`services.status` or `services.wait` saw a service that is not ready."""
+
+
+class FixFailed(StackError):
+    """A finding is still there after its fix."""
+
+
+class LockHeld(StackError):
+    """Another run is changing this stack."""
+
+
+class CommandFailed(StackError):
+    """A command of the Docker CLI or of the system failed.
+
+    `argv`, `returncode` and `stderr` are kept for whoever wants to explain the failure better.
+    """
+
+    def __init__(self, argv: Sequence[str], returncode: int, stderr: str, hint: str | None = None) -> None:
+        last = [line for line in stderr.strip().splitlines() if line.strip()]
+        detail = last[-1].strip() if last else f"exit code {returncode}"
+        super().__init__(f"`{' '.join(argv[:4])}` failed: {detail}", hint)
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class InstallFailed(StackError):
+    """A step of `engine.install` failed."""
+
+
+# 2: bad configuration or arguments
+
+
+class ConfigError(StackError):
+    """Something that the user wrote cannot be right."""
+
+    exit_code = 2
+
+
+class BadArgument(ConfigError):
+    """A flag's value is not what the flag takes."""
+
+
+class UnknownSetting(ConfigError):
+    """A key below `stackhand:`, or an `INVOKE_STACKHAND_…` variable, that does not exist."""
+
+
+class InvalidSetting(ConfigError):
+    """A setting has the wrong type or an impossible value."""
+
+
+class NoComposeFile(ConfigError):
+    """There is no compose file here nor in any folder above."""
+
+
+class InvalidComposeFile(ConfigError):
+    """Compose refuses the compose file, or a file that it names is missing."""
+
+
+class DependencyCycle(ConfigError):
+    """Services depend on each other in a circle."""
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        super().__init__(
+            f"services depend on each other in a circle: {' → '.join(cycle)}",
+            "remove one of these depends_on entries",
+        )
+        self.cycle = tuple(cycle)
+
+
+class UnknownService(ConfigError):
+    """A service that the Compose project does not have."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown service {name!r}", did_you_mean(name, sorted(known), "services"))
+
+
+# 3: a prerequisite is missing
+
+
+class PrerequisiteMissing(StackError):
+    """Something outside the project has to be there first."""
+
+    exit_code = 3
+
+
+class DockerMissing(PrerequisiteMissing):
+    """The docker command line is not installed."""
+
+
+class EngineUnreachable(PrerequisiteMissing):
+    """No engine answers at the endpoint in use."""
+
+
+class SocketPermission(PrerequisiteMissing):
+    """The engine's socket exists, and this user may not use it."""
+
+
+class ComposeMissing(PrerequisiteMissing):
+    """The docker CLI has no Compose v2 plugin, or one that is too old."""
+
+
+class StateFolderUnwritable(PrerequisiteMissing):
+    """`.stackhand/` cannot be written."""
+
+
+# 4: approval
+
+
+class ApprovalNeeded(StackError):
+    """A step needs a yes, and there is nobody to ask."""
+
+    exit_code = 4
+
+
+# 130: interrupted
+
+
+class Interrupted(StackError):
+    """Ctrl-C or SIGTERM."""
+
+    exit_code = 130
