@@ -1,0 +1,133 @@
+"""The task class of every stackhand task: compared by identity, and the one boundary for errors."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import invoke
+from invoke.exceptions import Exit
+
+from stackhand.context import Stack
+from stackhand.errors import BadArgument, Interrupted, StackError
+
+# Flags that several tasks have, explained once.
+HELP = {
+    "service": "only this service (may be repeated)",
+    "json": "print one JSON document on stdout",
+    "yes": "answer every question with yes",
+    "timeout": "seconds that a service may take to become ready",
+    "retries": "attempts that a service gets",
+    "dev": "with the development overrides; rebuild what changed; no settle time, no tuning",
+}
+
+
+class StackTask(invoke.Task[Callable[..., Any]]):
+    """An Invoke task that is equal to itself only, and turns errors into one line and an exit code.
+
+    Invoke drops a task as a duplicate when another has the same name and code object (invoke #536), which thin
+    tasks easily have; and it copies tasks when it loads a namespace, after which identity would be lost.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __deepcopy__(self, memo: object) -> StackTask:
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body; raise Exit with the contract's exit code where it fails."""
+        stack = Stack.of(args[0])
+        _interrupt_on_termination()
+        try:
+            return super().__call__(*args, **kwargs)
+        except StackError as error:
+            raise _exit_for(stack, error, kwargs) from error
+        except KeyboardInterrupt as interrupt:
+            stack.cancel()
+            raise _exit_for(stack, Interrupted("interrupted"), kwargs) from interrupt
+        except Exit:
+            raise
+        except Exception as bug:
+            error = StackError(
+                f"unexpected {type(bug).__name__}: {bug}",
+                "this is a bug in stackhand or in a task; `inv --debug TASK` shows where",
+            )
+            raise _exit_for(stack, error, kwargs) from bug
+
+
+def task(**options: Any) -> Callable[[Callable[..., Any]], StackTask]:
+    """Make a stackhand task of a function; the options are those of Invoke's `@task`.
+
+    Flags that are in HELP need no help of their own.
+    """
+
+    def decorate(body: Callable[..., Any]) -> StackTask:
+        known = {name: text for name, text in HELP.items() if name in body.__code__.co_varnames}
+        options["help"] = {**known, **options.get("help", {})}
+        return StackTask(body, **options)
+
+    return decorate
+
+
+def number(flag: str, value: str | None) -> float | None:
+    """Return a flag's value as a positive number. Raises BadArgument."""
+    if value is None:
+        return None
+    try:
+        parsed = float(value)
+    except ValueError:
+        parsed = -1
+    if not 0 < parsed < float("inf"):
+        raise BadArgument(f"--{flag} takes a number above 0, not {value!r}")
+    return parsed
+
+
+def count(flag: str, value: str | None) -> int | None:
+    """Return a flag's value as a whole number of at least 1. Raises BadArgument."""
+    if value is None:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise BadArgument(f"--{flag} takes a whole number of at least 1, not {value!r}")
+    return int(value)
+
+
+def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
+    """Return a flag's value when it is one of the known ones. Raises BadArgument."""
+    if value not in known:
+        raise BadArgument(f"--{flag} takes one of {', '.join(known)}, not {value!r}")
+    return value
+
+
+def _exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
+    console = stack.console
+    if (kwargs.get("json") or stack.json) and not console.document_written:
+        console.document(
+            {"ok": False, "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}}
+        )
+    console.error(error)
+    if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
+        traceback.print_exc(file=sys.stderr)
+    return Exit(code=error.exit_code)
+
+
+def _interrupt_on_termination() -> None:
+    """Make SIGTERM and SIGHUP end a task as Ctrl-C does: cleanly."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is signal.SIG_DFL:
+            signal.signal(name, _raise_interrupt)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,184 @@
+"""Runs other programs. Builders elsewhere return argv; this is the one place that starts a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from stackhand.errors import CommandFailed, Interrupted
+
+_KEPT_LINES = 400
+_KILL_AFTER = 1.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program left behind."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Commands:
+    """Starts programs and can end all that are under way at once.
+
+    Every program gets a process group of its own: Ctrl-C in the terminal reaches only us, and we decide what
+    becomes of the children.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+        on_line: Callable[[str], None] | None = None,
+        merge: bool = False,
+    ) -> Completed:
+        """Run a program to its end.
+
+        `on_line` is called with each line of stderr as it comes, and of stdout too where `merge` is set;
+        `timeout` is in seconds. Raises CommandFailed
+        when it exits with another code than 0 and `check` is set, when it takes too long or can't be started,
+        and Interrupted after `stop()`.
+        """
+        try:
+            process = self._start(argv, cwd, env, stdin, merge)
+        except OSError as error:
+            raise CommandFailed(argv, 127, f"{argv[0]}: {error.strerror or error}") from error
+        timer = threading.Timer(timeout, _end, [process]) if timeout else None
+        if timer:
+            timer.daemon = True
+            timer.start()
+        stderr: deque[str] = deque(maxlen=_KEPT_LINES)
+        told = process.stdout if merge else process.stderr
+        reader = threading.Thread(target=_read_lines, args=(told, stderr, on_line), daemon=True)
+        reader.start()
+        try:
+            if stdin is not None and process.stdin:
+                _feed(process, stdin)
+            stdout = process.stdout.read() if process.stdout and not merge else ""
+            process.wait()
+            reader.join()
+        finally:
+            if process.poll() is None:
+                _end(process)
+            reader.join(_KILL_AFTER)
+            with self._lock:
+                self._running.discard(process)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+        timed_out = timer is not None and not timer.is_alive()
+        if timer:
+            timer.cancel()
+        if self._stopped:
+            raise Interrupted("interrupted")
+        done = Completed(tuple(argv), process.returncode, stdout, "\n".join(stderr))
+        if timed_out and done.returncode != 0:
+            raise CommandFailed(argv, done.returncode, f"{done.stderr}\nstopped after {timeout:g} s")
+        if check and done.returncode != 0:
+            raise CommandFailed(argv, done.returncode, done.stderr or done.stdout)
+        return done
+
+    def detach(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
+        """Start a program that outlives this one, its output appended to `log`. Returns its process id."""
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(env) if env is not None else None,
+                start_new_session=True,
+            )
+        # Nobody waits for it on purpose; without this Python warns about that when it exits.
+        process.returncode = 0
+        return process.pid
+
+    def stop(self) -> None:
+        """End every program that is running, and refuse to start another one."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            _end(process)
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        cwd: Path | None,
+        env: Mapping[str, str] | None,
+        stdin: str | None,
+        merge: bool,
+    ) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._stopped:
+                raise Interrupted("interrupted")
+            process = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                # A pipe can be read by one thread only; with `merge` both streams come through stdout's.
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(process)
+            return process
+
+
+def _feed(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(text)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended without reading; its exit code says why
+
+
+def _read_lines(stream: IO[str], kept: deque[str], on_line: Callable[[str], None] | None) -> None:
+    try:
+        for line in stream:
+            text = line.rstrip("\n")
+            kept.append(text)
+            if on_line:
+                on_line(text)
+    except ValueError:
+        pass  # closed while reading: the program was ended
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a program and its children: asked first, forced after a second."""
+    for number, patience in ((signal.SIGTERM, _KILL_AFTER), (signal.SIGKILL, _KILL_AFTER)):
+        if process.poll() is not None:
+            return
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue

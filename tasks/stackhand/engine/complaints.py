@@ -1,0 +1,186 @@
+"""What Docker's and Compose's messages mean: a table from text to a reason, whether a retry can help, and a hint.
+
+The engine and Compose report errors as text only; this is the one place that reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from stackhand.errors import (
+    CommandFailed,
+    DependencyCycle,
+    EngineUnreachable,
+    InvalidComposeFile,
+    SocketPermission,
+    StackError,
+    UnknownService,
+)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One understood message. `retry` says whether trying again can help."""
+
+    kind: str
+    detail: str
+    retry: bool
+    hint: str
+
+
+# kind, pattern, whether a retry can help, hint
+_TABLE: tuple[tuple[str, re.Pattern[str], bool, str], ...] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE), retry, hint)
+    for kind, pattern, retry, hint in (
+        (
+            "port_in_use",
+            r"port is already allocated|address already in use|bind: .*in use",
+            False,
+            "stop what holds the port, or publish another one",
+        ),
+        (
+            "image_not_found",
+            r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
+            r"|name unknown|not found: manifest",
+            False,
+            "check the image's name and tag; a private registry needs `docker login`",
+        ),
+        (
+            "registry_unreachable",
+            r"lookup \S+.*(no such host|server misbehaving)|/v2/.*(connection refused|i/o timeout|no route|"
+            r"request canceled|tls handshake timeout)",
+            False,
+            "the registry cannot be reached: check the network, or build or load the image here",
+        ),
+        (
+            "no_space",
+            r"no space left on device",
+            False,
+            "make room on the engine's disk: `docker system df` shows what uses it",
+        ),
+        (
+            "command_not_found",
+            r"executable file not found|exec: .*no such file or directory|exec format error"
+            r"|exec: .*permission denied",
+            False,
+            "correct the service's command or entrypoint, or its image",
+        ),
+        (
+            "mount_missing",
+            r"bind source path does not exist|error while creating mount source path|not a directory: unknown"
+            r"|are you trying to mount a directory onto a file",
+            False,
+            "create the file or folder that the service mounts",
+        ),
+        (
+            "network_missing",
+            r"declared as external, but could not be found|network \S+ not found",
+            False,
+            "create the external network, or let Compose own it",
+        ),
+        (
+            "volume_missing",
+            r"external volume .* not found",
+            False,
+            "create the external volume, or let Compose own it",
+        ),
+        (
+            "variable_missing",
+            r"environment variable .* required by .* is not set",
+            False,
+            "set the variable that the secret or config comes from",
+        ),
+        (
+            "engine_gone",
+            r"cannot connect to the docker daemon|error during connect|connection reset by peer|\bEOF\b|"
+            r"is the docker daemon running|broken pipe",
+            True,
+            "see whether the engine is up: `inv engine.check`",
+        ),
+        (
+            "bad_configuration",
+            r"invalid mount config|invalid reference format|minimum memory limit|invalid .* configuration|"
+            r"invalid argument|unknown (log|runtime|capability)|range of cpus|could not select device driver",
+            False,
+            "correct the service's settings in the compose file",
+        ),
+    )
+)
+
+_CYCLE = re.compile(r"dependency cycle detected: (?P<cycle>[^\n]+)")
+_NO_SERVICE = re.compile(r"no such service: (?P<name>\S+)")
+_NO_PERMISSION = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
+_NO_ENGINE = re.compile(
+    r"cannot connect to the docker daemon|error during connect|is the docker daemon running|"
+    r"failed to connect to the docker api",
+    re.IGNORECASE,
+)
+_INVALID = re.compile(
+    r"yaml: |validating |invalid compose project|env file .* not found|error while interpolating|"
+    r"no such file or directory|is not allowed|must be a|unsupported|undefined (service|volume|network|secret|"
+    r"config)|cannot unmarshal|empty compose file|invalid (interpolation|proto|type)|top-level object must be|"
+    r"required by file",
+    re.IGNORECASE,
+)
+SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
+
+
+def understand(text: str) -> Complaint:
+    """Return what a message of the engine or of Compose means; of kind `unknown`, worth a retry, if nothing else."""
+    line = last_error_line(text)
+    for kind, pattern, retry, hint in _TABLE:
+        if pattern.search(line):
+            return Complaint(kind, line, retry, hint)
+    return Complaint("unknown", line, True, "")
+
+
+def last_error_line(text: str) -> str:
+    """Return the line of a program's output that says what went wrong, without the engine's preamble."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    marked = [line for line in lines if re.match(r"(Error|error)\b", line)]
+    line = (marked or lines or [""])[-1]
+    return re.sub(r"^(Error response from daemon|Error|error):\s*", "", line)
+
+
+def raise_for(error: CommandFailed) -> None:
+    """Raise a better error than `error` where its text says one: cycle, unknown service, no engine, bad file."""
+    text = error.stderr
+    found = _CYCLE.search(text)
+    if found:
+        raise DependencyCycle(_closed(found["cycle"].strip().split(" -> "))) from error
+    found = _NO_SERVICE.search(text)
+    if found:
+        raise UnknownService(found["name"], ()) from error
+    unreachable = engine_error(text)
+    if unreachable:
+        raise unreachable from error
+    # Only `config` reads and checks the file; elsewhere the same words can come from a container.
+    if "config" in error.argv and _INVALID.search(text):
+        raise InvalidComposeFile(
+            f"the compose file is not valid: {last_error_line(text)}", _hint_for(text)
+        ) from error
+
+
+def engine_error(text: str) -> StackError | None:
+    """Return the error for an engine that does not answer or may not be used, or None."""
+    if _NO_PERMISSION.search(text):
+        return SocketPermission("no permission to use the engine's socket", SOCKET_HINT)
+    if _NO_ENGINE.search(text):
+        return EngineUnreachable(
+            f"no engine answers: {last_error_line(text)}",
+            "start it, or install one: `inv engine.install`; DOCKER_HOST and docker contexts choose another",
+        )
+    return None
+
+
+def _closed(cycle: list[str]) -> list[str]:
+    return cycle if cycle[0] == cycle[-1] else [*cycle, cycle[0]]
+
+
+def _hint_for(text: str) -> str:
+    if "env file" in text:
+        return "create the env file, or mark it `required: false`"
+    if "is missing a value" in text:
+        return "set the variable in the environment or in .env"
+    return "`docker compose config` shows the same; correct the file and try again"

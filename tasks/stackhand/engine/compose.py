@@ -1,0 +1,205 @@
+"""Compose: builders that return argv, and one class that runs them.
+
+`docker compose config` is the only reader of compose files, and Compose itself creates and starts containers:
+at a start it does more than the engine (secrets and configs from `environment:` or `content:`, hooks), which is
+not written again here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stackhand.engine import project as model
+from stackhand.engine.command import Commands, Completed
+from stackhand.engine.complaints import raise_for
+from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile, NoComposeFile
+
+FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+OVERRIDE_NAMES = (
+    "compose.override.yaml",
+    "compose.override.yml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+# `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required` are all there since 2.20.
+OLDEST = (2, 20)
+DEV_PROFILE = "dev"
+_ENV_FILE_LINE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*['\"]?(?P<value>[^'\"#\n]+)", re.MULTILINE)
+
+OnLine = Callable[[str], None]
+
+
+def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
+    """Return the folder of the Compose project, found as the docker CLI finds it: COMPOSE_FILE, then upwards.
+
+    A folder whose `.env` names COMPOSE_FILE counts as well. Raises NoComposeFile.
+    """
+    if environ.get("COMPOSE_FILE"):
+        first = environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep))[0]
+        path = (start / first).resolve()
+        if not path.is_file():
+            raise NoComposeFile(f"COMPOSE_FILE names {first}, which is not there")
+        # Compose takes relative paths in COMPOSE_FILE from the current folder, and .env from there too.
+        return start.resolve()
+    for folder in (start.resolve(), *start.resolve().parents):
+        if any((folder / name).is_file() for name in FILE_NAMES) or files_from_env_file(folder):
+            return folder
+    raise NoComposeFile(
+        f"no compose file in {start} or any folder above",
+        "go to the folder of your compose.yaml, or name the file: COMPOSE_FILE=path/to/compose.yaml",
+    )
+
+
+def files_from_env_file(folder: Path) -> tuple[str, ...]:
+    """Return the files that the folder's `.env` names in COMPOSE_FILE."""
+    try:
+        found = _ENV_FILE_LINE.search((folder / ".env").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ()
+    return tuple(found["value"].strip().split(os.pathsep)) if found else ()
+
+
+def chosen_files(folder: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the compose files in use: from COMPOSE_FILE, `.env`, or found by their usual names."""
+    if environ.get("COMPOSE_FILE"):
+        return tuple(environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)))
+    from_env = files_from_env_file(folder)
+    if from_env:
+        return from_env
+    main = [name for name in FILE_NAMES if (folder / name).is_file()][:1]
+    override = [name for name in OVERRIDE_NAMES if (folder / name).is_file()][:1]
+    return tuple(main + override)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which files and profiles Compose is given. Empty means: as Compose finds them."""
+
+    files: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+
+    def argv(self, *words: str) -> list[str]:
+        """Return the command line for `docker compose WORDS…`."""
+        argv = ["docker", "compose"]
+        for file in self.files:
+            argv += ["-f", file]
+        for profile in self.profiles:
+            argv += ["--profile", profile]
+        return [*argv, *words]
+
+
+def development(folder: Path, environ: Mapping[str, str]) -> Selection:
+    """Return the selection for `--dev`: the files in use, the override file, and the profile `dev`."""
+    files = chosen_files(folder, environ)
+    override = tuple(name for name in OVERRIDE_NAMES if (folder / name).is_file() and name not in files)
+    return Selection(files + override[:1] if override else (), (DEV_PROFILE,))
+
+
+class Compose:
+    """The Compose project in one folder."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        directory: Path,
+        environ: Mapping[str, str],
+        selection: Selection | None = None,
+    ) -> None:
+        self._commands = commands
+        self.directory = directory
+        self._environ = dict(environ)
+        self.selection = selection or Selection()
+
+    def with_profiles(self, profiles: Iterable[str]) -> Compose:
+        """Return the same project with more profiles enabled."""
+        # --profile on the command line replaces COMPOSE_PROFILES, so those are named again.
+        given = tuple(filter(None, self._environ.get("COMPOSE_PROFILES", "").split(",")))
+        merged = tuple(dict.fromkeys((*self.selection.profiles, *given, *profiles)))
+        return Compose(
+            self._commands, self.directory, self._environ, replace(self.selection, profiles=merged)
+        )
+
+    def version(self) -> str:
+        """Return Compose's version. Raises DockerMissing, ComposeMissing."""
+        try:
+            done = self._commands.run(["docker", "compose", "version", "--short"], env=self._environ)
+        except CommandFailed as error:
+            raise _missing(error) from error
+        version = done.stdout.strip().lstrip("v")
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+        if numbers < OLDEST:
+            raise ComposeMissing(
+                f"Compose {version} is too old: {OLDEST[0]}.{OLDEST[1]} or newer is needed",
+                "run `inv engine.install`, or update the docker-compose plugin",
+            )
+        return version
+
+    def config(self, services: Sequence[str] = ()) -> model.Project:
+        """Return the project as Compose resolves it. Raises InvalidComposeFile and its like."""
+        done = self._run("config", "--format", "json", *services)
+        try:
+            document: dict[str, Any] = json.loads(done.stdout)
+        except ValueError as error:
+            raise InvalidComposeFile(f"`docker compose config` printed no JSON: {error}") from error
+        return model.parse(document, self.directory)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the configuration hash of each service, which Compose also puts on its containers."""
+        lines = self._run("config", "--hash", "*").stdout.splitlines()
+        return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+    def create(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Make networks, volumes, secrets and containers; recreate what changed; start nothing."""
+        return self._run(
+            "up", "--no-start", "--no-deps", "--no-build", "--pull", "never", *services, on_line=on_line
+        )
+
+    def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Start the containers of these services, and of nothing else."""
+        return self._run("up", "-d", "--no-deps", "--no-recreate", "--no-build", *services, on_line=on_line)
+
+    def restart(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Stop and start the containers of these services as they are."""
+        return self._run("restart", "--no-deps", *services, on_line=on_line)
+
+    def build(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Build the images of these services."""
+        return self._run("--progress", "plain", "build", *services, on_line=on_line)
+
+    def pull(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Pull the images of these services."""
+        return self._run("--progress", "plain", "pull", *services, on_line=on_line)
+
+    def stop(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Stop the containers of these services, all of them where none is named."""
+        return self._run("stop", *services, on_line=on_line)
+
+    def logs(self, words: Sequence[str], on_line: OnLine) -> Completed:
+        """Run `docker compose logs` with these words, handing over its output line by line."""
+        return self._run("logs", *words, on_line=on_line, merge=True)
+
+    def _run(self, *words: str, on_line: OnLine | None = None, merge: bool = False) -> Completed:
+        argv = self.selection.argv(*words)
+        try:
+            return self._commands.run(
+                argv, cwd=self.directory, env=self._environ, on_line=on_line, merge=merge
+            )
+        except CommandFailed as error:
+            if error.returncode == 127 or "is not a docker command" in error.stderr:
+                raise _missing(error) from error
+            if "unknown command: docker compose" in error.stderr or "unknown shorthand flag" in error.stderr:
+                raise _missing(error) from error
+            raise_for(error)
+            raise
+
+
+def _missing(error: CommandFailed) -> DockerMissing | ComposeMissing:
+    if error.returncode == 127:
+        return DockerMissing("the docker command is not installed", "run `inv engine.install`")
+    return ComposeMissing("the docker CLI has no Compose v2 plugin", "run `inv engine.install`")

@@ -1,0 +1,153 @@
+"""The Compose project as data: what `docker compose config --format json` says, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Condition = Literal["service_started", "service_healthy", "service_completed_successfully"]
+
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+NUMBER_LABEL = "com.docker.compose.container-number"
+ONEOFF_LABEL = "com.docker.compose.oneoff"
+HASH_LABEL = "com.docker.compose.config-hash"
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """One `depends_on` entry: the service that is needed, and how."""
+
+    service: str
+    condition: Condition = "service_started"
+    required: bool = True
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Port:
+    """One published port of a service."""
+
+    published: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service, as Compose resolved it.
+
+    `replicas` is how many containers it has. `raw` is Compose's own JSON, for what is needed in one place only.
+    """
+
+    name: str
+    image: str
+    depends_on: tuple[Dependency, ...] = ()
+    replicas: int = 1
+    profiles: tuple[str, ...] = ()
+    builds: bool = False
+    pull_policy: str = ""
+    restart: str = "no"
+    ports: tuple[Port, ...] = ()
+    networks: tuple[str, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A whole Compose project. `networks` maps a network's key to its name in the engine."""
+
+    name: str
+    directory: Path
+    services: Mapping[str, Service]
+    networks: Mapping[str, str] = field(default_factory=dict)
+    secret_files: tuple[Path, ...] = ()
+    secret_variables: tuple[str, ...] = ()
+
+    def closure(self, names: Iterable[str]) -> list[str]:
+        """Return `names` and all that they depend on, directly or not, in no particular order."""
+        found: dict[str, None] = {}
+        queue = list(names)
+        while queue:
+            name = queue.pop()
+            if name in found or name not in self.services:
+                continue
+            found[name] = None
+            queue.extend(dependency.service for dependency in self.services[name].depends_on)
+        return list(found)
+
+    def dependants(self, name: str) -> list[tuple[Service, Dependency]]:
+        """Return the services that depend on `name` directly, each with its entry."""
+        return [
+            (service, dependency)
+            for service in self.services.values()
+            for dependency in service.depends_on
+            if dependency.service == name
+        ]
+
+    def is_one_shot(self, name: str) -> bool:
+        """Return whether some service waits for this one to complete."""
+        return any(entry.condition == "service_completed_successfully" for _, entry in self.dependants(name))
+
+
+def parse(document: Mapping[str, Any], directory: Path) -> Project:
+    """Return the project of a `docker compose config --format json` document."""
+    name = document["name"]
+    secrets: Mapping[str, Any] = document.get("secrets") or {}
+    networks: Mapping[str, Any] = document.get("networks") or {}
+    return Project(
+        name=name,
+        directory=directory,
+        services={key: _service(key, raw, name) for key, raw in (document.get("services") or {}).items()},
+        networks={key: (raw or {}).get("name") or f"{name}_{key}" for key, raw in networks.items()},
+        secret_files=tuple(directory / entry["file"] for entry in secrets.values() if (entry or {}).get("file")),
+        secret_variables=tuple(
+            entry["environment"] for entry in secrets.values() if (entry or {}).get("environment")
+        ),
+    )
+
+
+def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
+    deploy: Mapping[str, Any] = raw.get("deploy") or {}
+    scale = raw.get("scale", deploy.get("replicas"))
+    return Service(
+        name=name,
+        # Compose names the image of a service that only has `build:` like this.
+        image=raw.get("image") or f"{project}-{name}",
+        depends_on=tuple(
+            Dependency(
+                service=key,
+                condition=entry.get("condition", "service_started"),
+                required=entry.get("required", True),
+                restart=entry.get("restart", False),
+            )
+            for key, entry in (raw.get("depends_on") or {}).items()
+        ),
+        replicas=1 if scale is None else int(scale),
+        profiles=tuple(raw.get("profiles") or ()),
+        builds=bool(raw.get("build")),
+        pull_policy=raw.get("pull_policy") or "",
+        restart=raw.get("restart") or _restart_of(deploy),
+        ports=tuple(_ports(raw.get("ports") or ())),
+        networks=tuple(raw.get("networks") or ()),
+        environment=dict(raw.get("environment") or {}),
+        secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
+        raw=raw,
+    )
+
+
+def _restart_of(deploy: Mapping[str, Any]) -> str:
+    condition = (deploy.get("restart_policy") or {}).get("condition")
+    return {"any": "always", "on-failure": "on-failure"}.get(condition or "", "no")
+
+
+def _ports(entries: Iterable[Any]) -> Iterable[Port]:
+    for entry in entries:
+        published = str(entry.get("published") or "")
+        # A range ("8000-8010") lets the engine choose; no single port can be named.
+        if published.isdigit():
+            yield Port(int(published), entry.get("protocol") or "tcp", entry.get("host_ip") or "")

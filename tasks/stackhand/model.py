@@ -1,0 +1,100 @@
+"""What decisions are made of: findings, actions, plans and outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "warn", "fail", "skip"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw: its verdict, the evidence for it, and what to do about it.
+
+    `id` names the check and stays the same from run to run (`network.attached`). `fixable` says that stackhand
+    itself can put it right.
+    """
+
+    id: str
+    service: str | None
+    phase: str
+    status: Status
+    summary: str
+    evidence: str = ""
+    remedy: str = ""
+    fixable: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as the command-line contract has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do to one service, and why."""
+
+    service: str
+    verb: str
+    cause: str
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.service}: {self.cause}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, in order. Empty when there is nothing to do."""
+
+    actions: tuple[Action, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one action. `error` is None when it was done and seen to be done."""
+
+    action: Action
+    finding: str
+    ok: bool
+    error: str | None = None
+
+    def to_json(self, number: int) -> dict[str, Any]:
+        """Return the outcome as an entry of `fixes` in the contract's JSON."""
+        return {
+            "id": str(number),
+            "finding": self.finding,
+            "action": str(self.action),
+            "applied": True,
+            "ok": self.ok,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings of a run, and what was done about them."""
+
+    findings: tuple[Finding, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    before: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no finding is `fail`."""
+        return not any(finding.status == "fail" for finding in self.findings)
+
+
+def count_by_status(findings: tuple[Finding, ...]) -> dict[str, int]:
+    """Return how many findings there are of each status, every status present.
+
+    >>> count_by_status(())
+    {'ok': 0, 'warn': 0, 'fail': 0, 'skip': 0}
+    """
+    counts = {"ok": 0, "warn": 0, "fail": 0, "skip": 0}
+    for finding in findings:
+        counts[finding.status] += 1
+    return counts

@@ -1,0 +1,107 @@
+"""The terminal: results on stdout, progress and errors on stderr, colour only where it can be shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from stackhand.errors import StackError
+from stackhand.output.redact import Redactor
+
+_SYMBOLS = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "info": "·", "wait": "…"}
+_ASCII = {"ok": "ok", "fail": "FAIL", "warn": "WARN", "skip": "skip", "info": "-", "wait": "..."}
+_COLOURS = {"ok": "GREEN", "fail": "RED", "warn": "YELLOW", "skip": "LIGHTBLACK_EX", "info": "CYAN", "wait": "CYAN"}
+
+
+class Console:
+    """Writes for one run. Safe to use from several threads; a line is never torn."""
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        *,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self._environ = os.environ if environ is None else environ
+        self._lock = threading.RLock()
+        self.redactor = redactor
+        self.document_written = False
+
+    @property
+    def stdout(self) -> TextIO:
+        """Where results go. Looked up late, because Invoke and tests swap `sys.stdout`."""
+        return self._stdout or sys.stdout
+
+    @property
+    def stderr(self) -> TextIO:
+        """Where progress and errors go."""
+        return self._stderr or sys.stderr
+
+    def is_terminal(self, stream: TextIO) -> bool:
+        """Return whether colour, symbols and redrawing make sense on this stream."""
+        return stream.isatty() and self._environ.get("TERM") != "dumb"
+
+    def has_colour(self, stream: TextIO) -> bool:
+        """Return whether to colour text on this stream. NO_COLOR counts when it is not empty (no-color.org)."""
+        return self.is_terminal(stream) and not self._environ.get("NO_COLOR")
+
+    def symbol(self, status: str, stream: TextIO) -> str:
+        """Return the sign for a status: a symbol on a terminal that can show it, a word elsewhere."""
+        unicode = self.is_terminal(stream) and "utf" in (getattr(stream, "encoding", None) or "").lower()
+        sign = (_SYMBOLS if unicode else _ASCII)[status]
+        return self.paint(sign, status, stream)
+
+    def paint(self, text: str, status: str, stream: TextIO) -> str:
+        """Return `text` in the colour of a status, where the stream has colours."""
+        if not self.has_colour(stream):
+            return text
+        import colorama
+
+        colorama.just_fix_windows_console()
+        return f"{getattr(colorama.Fore, _COLOURS[status])}{text}{colorama.Style.RESET_ALL}"
+
+    def result(self, text: str) -> None:
+        """Write a result to stdout."""
+        self._write(self.stdout, text)
+
+    def progress(self, status: str, text: str) -> None:
+        """Write one line about the work to stderr."""
+        self._write(self.stderr, f"{self.symbol(status, self.stderr)} {text}")
+
+    def note(self, text: str) -> None:
+        """Write plain lines to stderr, as they are."""
+        self._write(self.stderr, text)
+
+    def error(self, error: StackError) -> None:
+        """Write the one or two lines of an error to stderr."""
+        lines = [f"{self.paint('error:', 'fail', self.stderr)} {_one_line(error.message)}"]
+        if error.hint:
+            lines.append(f"{self.paint('hint:', 'info', self.stderr)} {_one_line(error.hint)}")
+        self._write(self.stderr, "\n".join(lines))
+
+    def document(self, document: Any) -> None:
+        """Write the one JSON document of a task to stdout."""
+        self.document_written = True
+        with self._lock:
+            print(json.dumps(self.redactor.document(document), ensure_ascii=False), file=self.stdout, flush=True)
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        text = self.redactor.own(text)
+        with self._lock:
+            try:
+                print(text, file=stream, flush=True)
+            except UnicodeEncodeError:
+                encoding = getattr(stream, "encoding", None) or "ascii"
+                print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,104 @@
+"""Keeps the values of secrets out of everything that is shown or written.
+
+A value is a secret when it comes from a Compose secret or a secret file, from an environment variable whose name
+says so, or stands as the password in a URL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MASK = "***"
+
+_SECRET_NAME = re.compile(
+    r"passw(or)?d|passphrase|secret|token|credential|(^|_)(pass|pwd)(_|$)|api_?key|(^|_)key(_|$)|private_?key",
+    re.IGNORECASE,
+)
+# A variable such as POSTGRES_PASSWORD_FILE or SECRET_PATH says where a secret lies; the place is not secret.
+_NAMES_A_PLACE = re.compile(r"_(file|path|dir|name|id|url_prefix)$", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(?P<before>[a-zA-Z][\w+.-]*://[^\s/:@]*:)(?P<password>[^\s/@]+)(?=@)")
+# Shorter values, and these words, occur everywhere; masking them would garble text and protect nothing.
+_MIN_LENGTH = 4
+_COMMON = {"true", "false", "none", "null", "yes", "auto", "disable", "disabled", "enabled", "require", "prefer"}
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether an environment variable of this name holds a secret.
+
+    >>> [is_secret_name(n) for n in ("POSTGRES_PASSWORD", "DB_PASSWORD_FILE", "AWS_ACCESS_KEY", "KEYBOARD")]
+    [True, False, True, False]
+    """
+    return bool(_SECRET_NAME.search(name)) and not _NAMES_A_PLACE.search(name)
+
+
+def mask_urls(text: str) -> str:
+    """Mask the password in every URL of `text`."""
+    return _URL_PASSWORD.sub(lambda found: found["before"] + MASK, text)
+
+
+class Redactor:
+    """Knows the secret values of one run and masks them.
+
+    `text` masks every one of them: for what comes from elsewhere (logs, probe output, other programs' messages).
+    `own` spares values that are also public names, such as the password `postgres` of a service `postgres`: for
+    text and JSON that stackhand composes itself, of names and of parts that went through `text` already.
+    """
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+        self._public: set[str] = set()
+        self._patterns: dict[bool, re.Pattern[str] | None] = {}
+
+    def add(self, values: Iterable[str]) -> None:
+        """Learn secret values. A value of several lines is masked line by line as well."""
+        for value in values:
+            for part in (value, value.strip(), *value.splitlines()):
+                if len(part.strip()) >= _MIN_LENGTH and part.strip().lower() not in _COMMON:
+                    self._secrets.add(part)
+        self._patterns.clear()
+
+    def add_environment(self, environment: Mapping[str, str | None]) -> None:
+        """Learn the secrets among a container's environment variables, passwords inside URLs included."""
+        from urllib.parse import unquote
+
+        for name, value in environment.items():
+            if not value:
+                continue
+            if is_secret_name(name):
+                self.add([value])
+            for found in _URL_PASSWORD.finditer(value):
+                self.add([found["password"], unquote(found["password"])])
+
+    def add_public(self, names: Iterable[str]) -> None:
+        """Learn names that are no secret even where a secret has the same value."""
+        self._public.update(names)
+        self._patterns.clear()
+
+    def text(self, text: str) -> str:
+        """Return `text` with every secret masked."""
+        return self._mask(text, spare_public=False)
+
+    def own(self, text: str) -> str:
+        """Return `text` with every secret masked that is not a public name as well."""
+        return self._mask(text, spare_public=True)
+
+    def document(self, value: Any) -> Any:
+        """Return a JSON-like value with the secrets in all its strings masked."""
+        if isinstance(value, str):
+            return self.own(value)
+        if isinstance(value, Mapping):
+            return {key: self.document(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.document(item) for item in value]
+        return value
+
+    def _mask(self, text: str, *, spare_public: bool) -> str:
+        if spare_public not in self._patterns:
+            values = self._secrets - self._public if spare_public else self._secrets
+            # Longest first, so that a secret which contains another is masked whole.
+            ordered = sorted(values, key=len, reverse=True)
+            self._patterns[spare_public] = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        pattern = self._patterns[spare_public]
+        return mask_urls(pattern.sub(MASK, text) if pattern else text)

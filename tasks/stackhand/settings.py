@@ -1,0 +1,126 @@
+"""All settings, with their defaults, types and bounds.
+
+The classes below are the schema and the documentation at once: what is written here is what is validated, and
+`docs/settings.md` is checked against it. Values come from Invoke's configuration (`stackhand:` in any of its
+levels); an unknown key, a wrong type or an impossible value is exit code 2 with the key's path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from stackhand.errors import InvalidSetting, UnknownSetting, did_you_mean
+
+Seconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+ENV_PREFIX = "INVOKE_STACKHAND_"
+
+
+class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How services are started."""
+
+    retries: Count = 3
+    """Attempts a service gets, the first one included."""
+    retry_delay: Seconds = 5.0
+    """Seconds before the second attempt."""
+    backoff: Annotated[float, Meta(ge=1)] = 2.0
+    """What the delay is multiplied with before every further attempt."""
+    timeout: Positive = 120.0
+    """Seconds that a service may take to become ready, from each start of its container."""
+    settle: Seconds = 1.0
+    """Seconds that a service without a healthcheck must stay up to count as running."""
+    log_lines: Annotated[int, Meta(ge=0)] = 15
+    """Log lines shown of a service that failed."""
+
+
+class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which service is meant by the worker tasks."""
+
+    service: str = "worker"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything below `stackhand:`."""
+
+    start: Start = Start()
+    worker: Worker = Worker()
+
+
+def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Return validated settings from Invoke's merged `stackhand` section.
+
+    `raw` holds None where nothing was set. `environ` is only read for the names of `INVOKE_STACKHAND_…`
+    variables, because Invoke passes over a misspelt one without a word.
+
+    Raises UnknownSetting or InvalidSetting, both naming the key's path.
+    """
+    _check_variables(environ)
+    given = _given(raw, Settings, "stackhand")
+    try:
+        # Not strict: an environment variable can only be a string, so "3" is a number where one is due.
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        path = "stackhand" + place.rstrip("`")
+        raise InvalidSetting(f"{path}: {_lower_first(problem)}", _where(path, environ)) from None
+
+
+def defaults() -> dict[str, Any]:
+    """Return the tree that Invoke is configured with: every key, and None for each value.
+
+    Invoke takes environment variables only for keys that it knows, and casts them to the type of the value that
+    it has, with a traceback when it can't. None makes it pass the string through; `load` then does the typing.
+    """
+    return {field: dict.fromkeys(section.__struct_fields__) for field, section in _sections(Settings).items()}
+
+
+def known_keys() -> list[str]:
+    """Return the dotted path of every setting, without the leading `stackhand.`."""
+    return [f"{name}.{key}" for name, section in _sections(Settings).items() for key in section.__struct_fields__]
+
+
+def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def _given(raw: Mapping[str, Any], struct: type[msgspec.Struct], path: str) -> dict[str, Any]:
+    """Return `raw` without the values nobody set. Raises UnknownSetting, InvalidSetting."""
+    if not isinstance(raw, Mapping):
+        raise InvalidSetting(f"{path}: expected a section, got {raw!r}")
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    given: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in fields:
+            raise UnknownSetting(
+                f"unknown setting {path}.{key}", did_you_mean(str(key), sorted(fields), f"settings in {path}")
+            )
+        kind = fields[key]
+        if value is None:
+            continue
+        is_section = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        given[key] = _given(value, kind, f"{path}.{key}") if is_section else value
+    return given
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    known: Sequence[str] = [ENV_PREFIX + key.replace(".", "_").upper() for key in known_keys()]
+    for name in environ:
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise UnknownSetting(
+                f"unknown environment variable {name}", did_you_mean(name, known, "known variables")
+            )
+
+
+def _where(path: str, environ: Mapping[str, str]) -> str | None:
+    name = "INVOKE_" + path.replace(".", "_").upper()
+    return f"it comes from the environment variable {name}" if name in environ else None
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
