@@ -161,7 +161,7 @@ class Stack:
     def _learn(self, project: Project) -> Project:
         for service in project.services.values():
             self.redactor.add_environment(service.environment)
-        self.redactor.add(_contents(project.secret_files))
+        self.redactor.add(_contents(project.secret_files.values()))
         self.redactor.add(self.environ.get(name, "") for name in project.secret_variables)
         self.redactor.add_public([project.name, *project.services, *project.networks])
         return project

@@ -102,6 +102,10 @@ class InvalidComposeFile(ConfigError):
     """Compose refuses the compose file, or a file that it names is missing."""
 
 
+class MissingFile(ConfigError):
+    """A file that the compose file names as a secret or config is not there."""
+
+
 class DependencyCycle(ConfigError):
     """Services depend on each other in a circle."""
 

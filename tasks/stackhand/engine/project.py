@@ -54,19 +54,38 @@ class Service:
     networks: tuple[str, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Project:
-    """A whole Compose project. `networks` maps a network's key to its name in the engine."""
+    """A whole Compose project.
+
+    `networks` maps a network's key to its name in the engine, `secret_files` a secret's key to its file;
+    `secret_variables` are the environment variables that secrets come from.
+    """
 
     name: str
     directory: Path
     services: Mapping[str, Service]
     networks: Mapping[str, str] = field(default_factory=dict)
-    secret_files: tuple[Path, ...] = ()
+    secret_files: Mapping[str, Path] = field(default_factory=dict)
     secret_variables: tuple[str, ...] = ()
+    config_files: Mapping[str, Path] = field(default_factory=dict)
+
+    def files_of(self, name: str) -> list[tuple[str, str, Path]]:
+        """Return the secrets and configs of a service that come from files: what it is, its key, its file."""
+        service = self.services[name]
+        return [
+            (what, key, files[key])
+            for what, keys, files in (
+                ("secret", service.secrets, self.secret_files),
+                ("config", service.configs, self.config_files),
+            )
+            for key in keys
+            if key in files
+        ]
 
     def closure(self, names: Iterable[str]) -> list[str]:
         """Return `names` and all that they depend on, directly or not, in no particular order."""
@@ -104,11 +123,16 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         directory=directory,
         services={key: _service(key, raw, name) for key, raw in (document.get("services") or {}).items()},
         networks={key: (raw or {}).get("name") or f"{name}_{key}" for key, raw in networks.items()},
-        secret_files=tuple(directory / entry["file"] for entry in secrets.values() if (entry or {}).get("file")),
+        secret_files=_files(secrets, directory),
+        config_files=_files(document.get("configs") or {}, directory),
         secret_variables=tuple(
             entry["environment"] for entry in secrets.values() if (entry or {}).get("environment")
         ),
     )
+
+
+def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:
+    return {key: directory / entry["file"] for key, entry in entries.items() if (entry or {}).get("file")}
 
 
 def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
@@ -136,6 +160,7 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
         networks=tuple(raw.get("networks") or ()),
         environment=dict(raw.get("environment") or {}),
         secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
+        configs=tuple(entry["source"] for entry in raw.get("configs") or ()),
         raw=raw,
     )
 

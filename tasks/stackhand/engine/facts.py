@@ -1,0 +1,135 @@
+"""Snapshots of containers: what the engine said at one moment, as frozen data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from stackhand.engine import project as model
+
+Health = Literal["none", "starting", "healthy", "unhealthy"]
+
+_NANOSECONDS = 1e9
+# The engine's own defaults (moby, daemon/health.go).
+_DEFAULT_INTERVAL = 30.0
+_DEFAULT_TIMEOUT = 30.0
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Healthcheck:
+    """A container's own test: the argv to run inside it, and its pace in seconds."""
+
+    argv: tuple[str, ...]
+    interval: float = _DEFAULT_INTERVAL
+    timeout: float = _DEFAULT_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a service.
+
+    `health` is the engine's verdict about this run of the container: one from before its last start counts as
+    `starting`. `exit_code` means something once the container has stopped.
+    """
+
+    id: str
+    name: str
+    service: str
+    number: int = 1
+    status: str = "created"
+    health: Health = "none"
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    restart_count: int = 0
+    config_hash: str = ""
+    image_id: str = ""
+    healthcheck: Healthcheck | None = None
+    probe_output: str = ""
+    networks: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def running(self) -> bool:
+        """Whether its main process runs. A paused container has one that makes no progress: not running."""
+        return self.status == "running"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has run and ended."""
+        return self.status in ("exited", "dead")
+
+
+def parse(document: Mapping[str, Any]) -> Container:
+    """Return the container of an engine's inspect document."""
+    state, config = document["State"], document["Config"]
+    labels: Mapping[str, str] = config.get("Labels") or {}
+    started = moment(state.get("StartedAt"))
+    health = state.get("Health") or {}
+    log = health.get("Log") or []
+    return Container(
+        id=document["Id"],
+        name=document["Name"].lstrip("/"),
+        service=labels.get(model.SERVICE_LABEL, ""),
+        number=int(labels.get(model.NUMBER_LABEL) or 1),
+        status=state["Status"],
+        health=_health(health, log, started),
+        started_at=started,
+        finished_at=moment(state.get("FinishedAt")),
+        exit_code=int(state.get("ExitCode") or 0),
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error") or "",
+        restart_count=int(document.get("RestartCount") or 0),
+        config_hash=labels.get(model.HASH_LABEL, ""),
+        image_id=document.get("Image", ""),
+        healthcheck=_healthcheck(config),
+        probe_output=(log[-1].get("Output") or "").strip() if log else "",
+        networks=frozenset((document.get("NetworkSettings") or {}).get("Networks") or ()),
+    )
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return one of the engine's timestamps, or None where it says "never". It gives nanoseconds; we keep micro.
+
+    >>> moment("2026-11-23T15:46:07.640747292Z")
+    datetime.datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=datetime.timezone.utc)
+    """
+    if not text or text == _NEVER:
+        return None
+    text = re.sub(r"\.(\d{1,6})\d*", lambda found: "." + found[1].ljust(6, "0"), text).replace("Z", "+00:00")
+    return datetime.fromisoformat(text).astimezone(timezone.utc)
+
+
+def _health(health: Mapping[str, Any], log: list[Mapping[str, Any]], started: datetime | None) -> Health:
+    status = health.get("Status") or "none"
+    if status not in ("healthy", "unhealthy"):
+        return "starting" if status == "starting" else "none"
+    # After a restart the verdict of the run before stays until the next probe.
+    probed = moment(log[-1].get("Start")) if log else None
+    if started and probed and probed < started:
+        return "starting"
+    return "healthy" if status == "healthy" else "unhealthy"
+
+
+def _healthcheck(config: Mapping[str, Any]) -> Healthcheck | None:
+    raw = config.get("Healthcheck") or {}
+    test = list(raw.get("Test") or ())
+    if not test or test[0] == "NONE":
+        return None
+    if test[0] == "CMD-SHELL":
+        shell = config.get("Shell") or ["/bin/sh", "-c"]
+        argv = (*shell, *test[1:])
+    else:
+        argv = tuple(test[1:])
+    if not argv:
+        return None
+    return Healthcheck(
+        argv=argv,
+        interval=(raw.get("Interval") or 0) / _NANOSECONDS or _DEFAULT_INTERVAL,
+        timeout=(raw.get("Timeout") or 0) / _NANOSECONDS or _DEFAULT_TIMEOUT,
+    )

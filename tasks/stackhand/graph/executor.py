@@ -1,0 +1,127 @@
+"""GraphExecutor: Invoke's executor, with independent pre-tasks side by side.
+
+Named in `invoke.yaml`: `tasks: {executor_class: stackhand.graph.GraphExecutor}`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from invoke import Call, Config, Executor, Task
+from invoke.exceptions import AmbiguousEnvVar, Exit, UncastableEnvVar
+
+from stackhand.errors import DependencyCycle
+from stackhand.graph import schedule
+from stackhand.graph.streams import Apart
+
+RUN_CONFIG = "_run_config"
+"""The attribute by which a task's own clone of the configuration names the run's configuration."""
+
+
+class GraphExecutor(Executor):
+    """Runs pre-tasks as the graph that they are.
+
+    Tasks named on the command line run in the order typed. Before each, all that it needs runs, side by side
+    where one does not need the other: the order within one `pre` list means nothing here, so a task that must
+    come after another names it in its own `pre`. On a failure the branches that do not need it are finished,
+    dependants are skipped by name, and the run fails. The same call runs once, as with Invoke.
+    """
+
+    def execute(self, *tasks: Any) -> dict[Any, Any]:
+        """Run the tasks and all that they need. Returns each task's return value, as Invoke's executor does."""
+        calls = self.normalize(tasks)
+        results: dict[Any, Any] = {}
+        finished: list[Call] = []
+        for direct in calls:
+            self._run_graph(direct, calls, finished, results)
+        return results
+
+    def _run_graph(
+        self, direct: Call, named: Sequence[Call], finished: list[Call], results: dict[Any, Any]
+    ) -> None:
+        nodes: list[Call] = []
+        needs: list[list[int]] = []
+        self._add(direct, nodes, needs, [])
+        graph = {index: [need for need in needs[index] if nodes[need] not in finished] for index in range(len(nodes))}
+        if self.config.tasks.dedupe:
+            graph = {index: wanted for index, wanted in graph.items() if nodes[index] not in finished}
+        with Apart(sys.stdout, sys.stderr) as apart:
+
+            def work(index: int) -> None:
+                call = nodes[index]
+                config = self._config_for(call, apart.stream_for(call.task))
+                with apart.thread(call.task):
+                    value = call.task(call.make_context(config), *call.args, **call.kwargs)
+                if call.autoprint and call in named:
+                    print(value)  # noqa: T201  what Invoke's own executor does
+                results[call.task] = value
+
+            try:
+                outcome = schedule.run(graph, work)
+            except DependencyCycle as error:
+                circle = " → ".join(_name(nodes[int(index)]) for index in error.cycle)
+                raise Exit(f"error: tasks need each other in a circle: {circle}", code=2) from error
+        finished.extend(nodes[index] for index in outcome.done)
+        if outcome.failed:
+            self._fail(outcome, nodes)
+
+    def _add(self, call: Any, nodes: list[Call], needs: list[list[int]], path: list[Call]) -> list[int]:
+        """Add a call, all that it needs and its post-tasks. Returns what must be done for it to count as done."""
+        if isinstance(call, Task):
+            call = Call(call)
+        if call in nodes and self.config.tasks.dedupe:
+            index = nodes.index(call)
+            return [index] if call in path else [index, *_after(index, nodes, needs)]
+        index = len(nodes)
+        nodes.append(call)
+        needs.append([])
+        inner = [*path, call]
+        for need in call.pre:
+            needs[index].extend(self._add(need, nodes, needs, inner))
+        last = [index]
+        for follower in call.post:
+            start = len(nodes)
+            ended = self._add(follower, nodes, needs, inner)
+            # The post-task and whatever it brings along come after the call and after the post-task before.
+            for added in range(start, len(nodes)):
+                needs[added].extend(need for need in last if need != added)
+            last = ended
+        return last
+
+    def _config_for(self, call: Call, stream: Any) -> Config:
+        """Return a configuration of the call's own: Invoke changes it for every call, and threads share nothing."""
+        config: Config = self.config.clone()
+        object.__setattr__(config, RUN_CONFIG, self.config)
+        config.load_collection(self.collection.configuration(call.called_as))
+        try:
+            config.load_shell_env()
+        except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
+            raise Exit(f"error: bad environment variable INVOKE_…: {error}", code=2) from error
+        if stream is not None:
+            config.run.out_stream = stream
+            config.run.err_stream = stream
+            config.run.in_stream = False
+        return config
+
+    def _fail(self, outcome: schedule.Result[int], nodes: Sequence[Call]) -> None:
+        for index, cause in outcome.skipped.items():
+            reason = f"skipped {_name(nodes[index])}: {_name(nodes[cause])} failed"
+            print(reason, file=sys.stderr)  # noqa: T201  the executor's own word, as Invoke's
+        first, *others = outcome.failed.values()
+        for error in others:
+            if not isinstance(error, Exit):
+                print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        raise first
+
+
+def _after(index: int, nodes: Sequence[Call], needs: Sequence[Sequence[int]]) -> list[int]:
+    followers = nodes[index].post
+    wanted = [Call(item) if isinstance(item, Task) else item for item in followers]
+    return [other for other, call in enumerate(nodes) if call in wanted and index in needs[other]]
+
+
+def _name(call: Call) -> str:
+    return call.called_as or call.task.name
+

@@ -1,0 +1,1 @@
+"""Starting services and keeping them right: plan, start, readiness, timeline, post-startup fixes."""

@@ -1,0 +1,374 @@
+"""Brings one service up: orders its start, watches it become ready, tries again, explains when it does not."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+
+from stackhand.engine import host
+from stackhand.engine.client import ContainerGone, Engine
+from stackhand.engine.complaints import Complaint, understand
+from stackhand.engine.facts import Container
+from stackhand.engine.project import Project
+from stackhand.errors import CommandFailed, EngineUnreachable, StackError
+from stackhand.output.redact import Redactor
+from stackhand.services import readiness
+from stackhand.services.batch import Batch
+from stackhand.services.records import Emit, Failure, Record, ServiceFailed, Step
+from stackhand.services.wakeups import Wakeups
+from stackhand.settings import Start
+
+_PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)")
+_ENGINE_POLL = 0.5
+
+
+@dataclass
+class Ground:
+    """What all bring-ups of a run share."""
+
+    engine: Engine
+    settings: Start
+    redactor: Redactor
+    wakeups: Wakeups
+    starts: Batch
+    restarts: Batch
+    probes: threading.Semaphore
+    emit: Emit
+    began: float
+    # Read with the first facts, and again when a profile is added.
+    project: Project = field(init=False)
+
+    def now(self) -> float:
+        """Return seconds since the run began."""
+        return time.monotonic() - self.began
+
+
+@dataclass
+class _Look:
+    """What is remembered of one container between two looks. Times are of the monotonic clock."""
+
+    container: Container
+    mark: int
+    up_since: float | None = None
+    first_death: float | None = None
+    probe_at: float = 0.0
+    probe_output: str = ""
+    probe_code: int | None = None
+
+
+@dataclass
+class BringUp:
+    """One service on its way to ready. Its record is kept up to date for displays and the report."""
+
+    ground: Ground
+    record: Record
+    looks: dict[str, _Look] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.record.name
+
+    def start(self, *, restart: bool = False) -> None:
+        """Have the service's containers running. Raises ServiceFailed when they can't be started."""
+        if not restart and all(container.running for container in self._containers()):
+            self.record.began = self.record.started = self.ground.now()
+            self.record.attempts = max(self.record.attempts, 1)
+            return
+        while True:
+            self.record.attempts += 1
+            self.record.state = "starting"
+            if self.record.began is None:
+                self.record.began = self.ground.now()
+            self._tell("start", "restarting" if restart else "starting")
+            try:
+                self._order(restart)
+            except ServiceFailed as failed:
+                self._again_or_raise(failed.failure)
+                continue
+            self.record.started = self.ground.now()
+            return
+
+    def ready(self) -> None:
+        """Wait until every container of the service is ready. Raises ServiceFailed when that won't happen."""
+        while True:
+            try:
+                self._watch()
+                return
+            except ServiceFailed as failed:
+                self._again_or_raise(failed.failure)
+            self.start()
+
+    def _order(self, restart: bool) -> None:
+        """Have Compose start the service; return as soon as its containers run."""
+        seen = self.ground.wakeups.starts(self.name)
+        wanted = sum(1 for container in self._containers() if restart or not container.running)
+        ticket = (self.ground.restarts if restart else self.ground.starts).submit(self.name)
+        # Compose returns later than the container runs; its hooks, though, are part of the start.
+        early = bool(wanted) and not self.ground.project.services[self.name].raw.get("post_start")
+        while not ticket.done.is_set():
+            if early and self.ground.wakeups.starts(self.name) >= seen + wanted:
+                return
+            mark = self.ground.wakeups.mark(self.name)
+            if not ticket.done.wait(0.02):
+                self.ground.wakeups.wait(self.name, mark, 0.05)
+        if ticket.error:
+            raise ServiceFailed(self._start_failure(ticket.error))
+
+    def _watch(self) -> None:
+        began = time.monotonic()
+        deadline = began + self.ground.settings.timeout
+        self.looks = {}
+        while True:
+            try:
+                if self._look_at_all(began):
+                    return
+                pause = self._next_look() - time.monotonic()
+            except EngineUnreachable:
+                self._await_engine(deadline)
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ServiceFailed(self._timeout())
+            mark = min((look.mark for look in self.looks.values()), default=0)
+            self.ground.wakeups.wait(self.name, mark, max(0.0, min(pause, left)))
+
+    def _look_at_all(self, began: float) -> bool:
+        """Look at every container once. Returns whether all are ready."""
+        mark = self.ground.wakeups.mark(self.name)
+        if not self.looks:
+            self.looks = {each.id: _Look(each, -1) for each in self._containers()}
+        states = []
+        for look in self.looks.values():
+            if look.mark != mark:
+                self._refresh(look, mark)
+            verdict = self._judge(look)
+            if verdict.kind == "wait" and self._probe_due(look):
+                verdict = self._probe(look, began)
+            if verdict.failure:
+                raise ServiceFailed(self._with_evidence(verdict.failure, look))
+            states.append(verdict.state if verdict.kind == "ready" else None)
+        if not states:
+            raise ServiceFailed(Failure("ready", "gone", "its container was removed", retry=True))
+        if None in states:
+            return False
+        self._settle(next(state for state in states if state))
+        return True
+
+    def _refresh(self, look: _Look, mark: int) -> None:
+        now = time.monotonic()
+        try:
+            look.container = self.ground.engine.inspect(look.container.id)
+        except ContainerGone:
+            raise ServiceFailed(Failure("ready", "gone", "its container was removed", retry=True)) from None
+        look.mark = mark
+        if look.container.restart_count or look.container.status == "restarting":
+            look.first_death = look.first_death or now
+        if not look.container.running:
+            look.up_since = None
+        elif look.up_since is None or look.container.restart_count:
+            look.up_since = now - _seconds_since(look.container.started_at)
+
+    def _judge(self, look: _Look) -> readiness.Verdict:
+        now = time.monotonic()
+        return readiness.judge(
+            look.container,
+            self._expectation(),
+            up=now - look.up_since if look.up_since else 0.0,
+            looping=now - look.first_death if look.first_death else 0.0,
+            oom=self.ground.wakeups.out_of_memory(look.container.id),
+        )
+
+    def _probe_due(self, look: _Look) -> bool:
+        container = look.container
+        return (
+            container.running
+            and container.healthcheck is not None
+            and not self._expectation().one_shot
+            and time.monotonic() >= look.probe_at
+        )
+
+    def _probe(self, look: _Look, began: float) -> readiness.Verdict:
+        check = look.container.healthcheck
+        assert check is not None
+        try:
+            with self.ground.probes:
+                self.ground.wakeups.check()
+                probe = self.ground.engine.probe(look.container.id, check.argv, check.timeout)
+        except ContainerGone:
+            look.mark = -1  # it ended meanwhile; the next look says how
+            return readiness.WAIT
+        except EngineUnreachable:
+            raise
+        except StackError as refused:
+            look.probe_output = str(refused)
+            look.probe_at = time.monotonic() + check.interval
+            return readiness.WAIT
+        now = time.monotonic()
+        look.probe_output, look.probe_code = probe.output, probe.exit_code
+        pause = readiness.pause(now - began, probe.seconds, check.interval)
+        # One that used up its time would do so again: from here on the engine's own probes are enough.
+        look.probe_at = now + (check.interval if probe.exit_code is None else pause)
+        return readiness.after_probe(look.container, probe)
+
+    def _next_look(self) -> float:
+        """Return the time by the monotonic clock at which something may have changed without an event."""
+        expected = self._expectation()
+        times = [time.monotonic() + 2.0]
+        for look in self.looks.values():
+            if not look.container.running:
+                continue
+            if look.container.healthcheck is not None:
+                times.append(look.probe_at)
+            elif look.up_since is not None:
+                settled = look.up_since + (max(expected.settle, 1.0) if look.first_death else expected.settle)
+                if settled > time.monotonic():
+                    times.append(settled + 0.005)
+        return min(times)
+
+    def _expectation(self) -> readiness.Expectation:
+        settings, service = self.ground.settings, self.ground.project.services[self.name]
+        delays = [settings.retry_delay * settings.backoff**n for n in range(settings.retries - 1)]
+        return readiness.Expectation(
+            one_shot=self.ground.project.is_one_shot(self.name),
+            restart=service.restart,
+            settle=settings.settle,
+            patience=sum(delays),
+            retries=settings.retries,
+        )
+
+    def _settle(self, state: str) -> None:
+        started = [look.container.started_at for look in self.looks.values() if look.container.started_at]
+        record = self.record
+        record.state = state  # type: ignore[assignment]
+        record.ready = self.ground.now()
+        record.started_at = max(started, default=None)
+        record.ready_after = _seconds_since(record.started_at)
+        if state == "completed":
+            finished = [look.container.finished_at for look in self.looks.values() if look.container.finished_at]
+            if finished and record.started_at:
+                record.ready_after = max(0.0, (max(finished) - record.started_at).total_seconds())
+        record.failure = None
+        self._tell("ready", f"{state} after {record.ready_after:.1f} s")
+
+    def _again_or_raise(self, failure: Failure) -> None:
+        """Wait for the next attempt, or raise ServiceFailed for good."""
+        settings, record = self.ground.settings, self.record
+        if not failure.retry or record.attempts >= settings.retries:
+            record.state = "failed"
+            record.failure = replace(
+                failure,
+                waited=self.ground.now() - (record.began or 0.0),
+                tried=self._tried(failure),
+            )
+            self._tell("failed", failure.reason)
+            raise ServiceFailed(record.failure)
+        delay = settings.retry_delay * settings.backoff ** (record.attempts - 1)
+        self._tell(
+            "retry", f"{failure.reason}; attempt {record.attempts + 1} of {settings.retries} in {delay:g} s"
+        )
+        self.ground.wakeups.sleep(delay)
+
+    def _tried(self, failure: Failure) -> tuple[str, ...]:
+        settings, attempts = self.ground.settings, self.record.attempts
+        if attempts <= 1:
+            why = "" if failure.retry else ", not repeated: that would not help"
+            return (f"1 attempt{why}",) if attempts else ()
+        delays = ", ".join(f"{settings.retry_delay * settings.backoff**n:g} s" for n in range(attempts - 1))
+        return (f"{attempts} attempts, with pauses of {delays}",)
+
+    def _with_evidence(self, failure: Failure, look: _Look) -> Failure:
+        """Return the failure with the last log lines and what the probe said."""
+        lines: list[str] = []
+        try:
+            if self.ground.settings.log_lines:
+                lines = self.ground.engine.logs(look.container.id, self.ground.settings.log_lines)
+        except StackError:
+            pass  # the reason matters more than the lines
+        mask = self.ground.redactor.text
+        output = look.probe_output or look.container.probe_output or None
+        return replace(
+            failure,
+            reason=mask(failure.reason),
+            probe_output=mask(output) if output else None,
+            log_tail=tuple(mask(line) for line in lines),
+        )
+
+    def _timeout(self) -> Failure:
+        slow = next(iter(self.looks.values()))
+        settings = self.ground.settings
+        if self._expectation().one_shot:
+            what = "it has not completed"
+        elif slow.probe_code is None and slow.probe_output == "" and slow.container.healthcheck:
+            what = f"its healthcheck gave no answer within {slow.container.healthcheck.timeout:g} s"
+        elif slow.container.healthcheck:
+            what = f"its healthcheck still fails (exit code {slow.probe_code})"
+        else:
+            what = f"it is {slow.container.status}"
+        failure = Failure(
+            "ready",
+            "timeout",
+            f"not ready after {settings.timeout:g} s: {what}",
+            retry=False,
+            exit_code=slow.probe_code,
+            hint=f"see `inv services.logs -s {self.name}`; if it only needs longer: --timeout, or start.timeout",
+        )
+        return self._with_evidence(failure, slow)
+
+    def _start_failure(self, error: Exception) -> Failure:
+        if isinstance(error, EngineUnreachable):
+            self._await_engine(time.monotonic() + self.ground.settings.timeout)
+            return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
+        text = error.stderr if isinstance(error, CommandFailed) else str(error)
+        complaint = understand(text)
+        retry, reason = complaint.retry, complaint.detail
+        if complaint.kind == "port_in_use":
+            reason, held = self._port_reason(complaint)
+            retry = not held  # nobody holds it now: two starts raced for it
+        return Failure(
+            "start",
+            complaint.kind,
+            self.ground.redactor.text(reason),
+            retry=retry,
+            exit_code=error.returncode if isinstance(error, CommandFailed) else None,
+            hint=complaint.hint or f"`docker compose up {self.name}` shows all of it",
+        )
+
+    def _port_reason(self, complaint: Complaint) -> tuple[str, bool]:
+        found = _PORT.search(complaint.detail)
+        if not found:
+            return complaint.detail, True
+        port = int(found["port"])
+        holder = self.ground.engine.holder_of_port(port)
+        if holder:
+            return f"port {port} is held by container {holder}", True
+        process = host.holder_of_port(port, found["protocol"] or "tcp")
+        if process:
+            return f"port {port} is held by {process}", True
+        return f"port {port} was in use", False
+
+    def _await_engine(self, deadline: float) -> None:
+        self._tell("note", "the engine does not answer; waiting for it")
+        while time.monotonic() < deadline:
+            if self.ground.engine.answers():
+                self.looks = {}
+                return
+            self.ground.wakeups.sleep(_ENGINE_POLL)
+        raise ServiceFailed(
+            Failure("ready", "engine_gone", "the engine does not answer", retry=False, hint="see `inv engine.check`")
+        )
+
+    def _containers(self) -> list[Container]:
+        return self.ground.engine.containers(self.ground.project.name, self.name)
+
+    def _tell(self, kind: str, text: str) -> None:
+        self.ground.emit(Step(self.name, kind, self.ground.redactor.text(text), self.ground.now()))  # type: ignore[arg-type]
+
+
+def _seconds_since(moment: datetime | None) -> float:
+    if moment is None:
+        return 0.0
+    return max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())

@@ -1,0 +1,150 @@
+"""What a start has to do, decided from facts alone: keep, check, start, create, recreate, pull, build.
+
+The same plan is printed by `--dry` and carried out by a real run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stackhand.engine.facts import Container
+from stackhand.engine.project import Project, Service
+from stackhand.graph import schedule
+from stackhand.model import Action, Plan
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that planning needs to know, read at one moment.
+
+    `containers` by service, `hashes` of the configuration by service, `images` maps an image's name to its id,
+    None where it is not here.
+    """
+
+    containers: Mapping[str, Sequence[Container]]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def plan_start(
+    project: Project, names: Collection[str], facts: Facts, *, named: Collection[str] = (), rebuild: bool = False
+) -> Plan:
+    """Return what to do to have the services `names` ready, in dependency order.
+
+    `named` are the services that the person named: a one-shot among them runs again although it completed.
+    With `rebuild`, images that can be built are built again. A service that is already ready has no action.
+    """
+    actions: list[Action] = []
+    ordered = schedule.order(needs(project, names))
+    images: set[tuple[str, str]] = set()
+    for name in ordered:
+        service = project.services[name]
+        image = _image_action(service, facts, rebuild)
+        if image and (image.verb, service.image) not in images:
+            images.add((image.verb, service.image))
+            actions.append(image)
+        action = None if image is None and _completed(project, name, facts) else _service_action(
+            service, facts, bool(image)
+        )
+        if action:
+            actions.append(action)
+    busy = {action.service for action in actions}
+    # Needed last: whether a completed one-shot runs again depends on those that wait for it.
+    for name in reversed(ordered):
+        action = _rerun(project, name, facts, busy, named)
+        if action:
+            busy.add(name)
+            actions.append(action)
+    place = {name: index for index, name in enumerate(ordered)}
+    return Plan(tuple(sorted(actions, key=lambda action: place[action.service])))
+
+
+def restarts(project: Project, names: Collection[str], recreated: Collection[str]) -> Plan:
+    """Return the restarts that `depends_on … restart: true` asks for, after these services were recreated."""
+    return Plan(
+        tuple(
+            Action(service.name, "restart", f"{name} was recreated, and {service.name} asks to follow it")
+            for name in sorted(recreated)
+            for service, dependency in project.dependants(name)
+            if dependency.restart and service.name in names and service.name not in recreated
+        )
+    )
+
+
+def needs(project: Project, names: Collection[str]) -> dict[str, list[str]]:
+    """Return each of the services with those among them that it depends on."""
+    return {
+        name: [entry.service for entry in project.services[name].depends_on if entry.service in names]
+        for name in project.services
+        if name in names
+    }
+
+
+def _image_action(service: Service, facts: Facts, rebuild: bool) -> Action | None:
+    here = facts.images.get(service.image) is not None
+    policy = service.pull_policy
+    if service.builds and (rebuild or policy == "build" or not here):
+        cause = "asked to rebuild" if rebuild else f"image {service.image} is not here"
+        return Action(service.name, "build", "pull_policy: build" if policy == "build" else cause)
+    if service.builds or policy in ("never", "build"):
+        return None
+    if policy == "always":
+        return Action(service.name, "pull", "pull_policy: always")
+    return None if here else Action(service.name, "pull", f"image {service.image} is not here")
+
+
+def _service_action(service: Service, facts: Facts, image_changes: bool) -> Action | None:
+    if service.replicas == 0:
+        return None
+    name, containers = service.name, facts.containers.get(service.name, ())
+    if not containers:
+        return Action(name, "create", "it has no container")
+    if len(containers) != service.replicas:
+        return Action(name, "recreate", f"{len(containers)} containers where {service.replicas} are wanted")
+    wanted = facts.hashes.get(name)
+    if wanted and any(container.config_hash != wanted for container in containers):
+        return Action(name, "recreate", "its configuration changed")
+    image = facts.images.get(service.image)
+    if image_changes or (image and any(container.image_id != image for container in containers)):
+        return Action(name, "recreate", f"image {service.image} changed")
+    stopped = [container for container in containers if not container.running]
+    if stopped:
+        return Action(name, "start", f"it is {stopped[0].status}")
+    waiting = [container for container in containers if container.health in ("starting", "unhealthy")]
+    if waiting:
+        return Action(name, "check", f"it runs, and its health is {waiting[0].health}")
+    return None
+
+
+def _rerun(
+    project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]
+) -> Action | None:
+    """Return the action for a completed one-shot that has to run again, or None.
+
+    A migration runs again when a service that waits for it is about to start, not every time somebody looks.
+    """
+    if name in busy or not _completed(project, name, facts):
+        return None
+    if name in named:
+        return Action(name, "start", "it was asked for by name")
+    for service, dependency in project.dependants(name):
+        if dependency.condition == "service_completed_successfully" and service.name in busy:
+            return Action(name, "start", f"{service.name} starts, and waits for it to complete")
+    return None
+
+
+def _completed(project: Project, name: str, facts: Facts) -> bool:
+    """Return whether this is a one-shot that has done its work, as it is configured now.
+
+    Only what others wait for to complete counts: a server that was stopped has often exited with 0, too.
+    """
+    containers = facts.containers.get(name, ())
+    image = facts.images.get(project.services[name].image)
+    return (
+        bool(containers)
+        and project.is_one_shot(name)
+        and all(each.stopped and each.exit_code == 0 and not each.error for each in containers)
+        and all(each.config_hash == facts.hashes.get(name, each.config_hash) for each in containers)
+        and all(image in (None, each.image_id) for each in containers)
+    )

@@ -1,0 +1,141 @@
+"""Gets what a start needs before anything can run: images pulled or built, containers made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from stackhand.engine.complaints import understand
+from stackhand.engine.compose import Compose
+from stackhand.engine.project import Project
+from stackhand.errors import CommandFailed, MissingFile
+from stackhand.graph import schedule
+from stackhand.model import Plan
+from stackhand.services.batch import Batch
+from stackhand.services.records import Failure
+from stackhand.services.wakeups import Wakeups
+
+MAKES = ("create", "recreate")
+
+_PULLS_AT_ONCE = 4
+_KEPT_LINES = 15
+
+
+def check_files(project: Project, names: Collection[str]) -> None:
+    """Raise MissingFile when a secret or config of one of these services has no file."""
+    for name in names:
+        for what, key, path in project.files_of(name):
+            if not path.exists():
+                raise MissingFile(
+                    f"service {name} needs {what} {key}, whose file {path} is not there",
+                    "create the file, or run the project's set-up step that writes it",
+                )
+
+
+def isolating(
+    act: Callable[[Sequence[str]], object],
+) -> Callable[[Sequence[str]], Mapping[str, Exception]]:
+    """Return a function that does something to several services at once, and tells which of them failed.
+
+    When it fails for several together, it is done for each alone: a good service must not fail with a bad one,
+    and each gets its own message.
+    """
+
+    def attempt(names: Sequence[str]) -> Mapping[str, Exception]:
+        try:
+            act(names)
+        except CommandFailed as error:
+            if len(names) == 1:
+                return {names[0]: error}
+            return {name: failed for each in names for name, failed in attempt([each]).items()}
+        return {}
+
+    return attempt
+
+
+class Preparation:
+    """Carries out the part of a plan that comes before the first start."""
+
+    def __init__(
+        self, compose: Compose, wakeups: Wakeups, tell: Callable[[str, str, str], None]
+    ) -> None:
+        self._compose = compose
+        self._wakeups = wakeups
+        self._tell = tell
+        self._creates = Batch(isolating(compose.create))
+
+    def run(self, project: Project, plan: Plan) -> dict[str, Failure]:
+        """Pull, build and create as planned. Returns the services for which that failed, and why."""
+        failures: dict[str, Failure] = {}
+        for name, failure in self._images(plan).items():
+            image = project.services[name].image
+            # One image may serve several services.
+            failures.update({each.name: failure for each in project.services.values() if each.image == image})
+        names = [a.service for a in plan.actions if a.verb in MAKES and a.service not in failures]
+        for name in names:
+            self._tell(name, "create", "creating")
+        tickets = {name: self._creates.submit(name) for name in names}
+        for name, ticket in tickets.items():
+            while not ticket.done.wait(0.05):
+                self._wakeups.check()
+            if isinstance(ticket.error, CommandFailed):
+                failures[name] = _create_failure(name, ticket.error)
+            elif ticket.error:
+                raise ticket.error
+        return failures
+
+    def _images(self, plan: Plan) -> dict[str, Failure]:
+        failures: dict[str, Failure] = {}
+        pulls: dict[str, tuple[str, ...]] = {a.service: () for a in plan.actions if a.verb == "pull"}
+        builds = [action.service for action in plan.actions if action.verb == "build"]
+
+        def one(name: str, verb: str) -> None:
+            failure = self._get_image([name], verb)
+            if failure:
+                failures[name] = failure
+
+        for name in (*pulls, *builds):
+            self._tell(name, "image", "pulling its image" if name in pulls else "building its image")
+        schedule.run(pulls, lambda name: one(name, "pull"), workers=_PULLS_AT_ONCE)
+        # Together first: BuildKit shares the steps that several builds have in common.
+        if len(builds) > 1 and not self._get_image(builds, "build"):
+            return failures
+        for name in builds:
+            one(name, "build")
+        return failures
+
+    def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
+        act = self._compose.pull if verb == "pull" else self._compose.build
+        began = time.monotonic()
+        try:
+            act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
+        except CommandFailed as error:
+            complaint = understand(error.stderr)
+            return Failure(
+                "image",
+                complaint.kind if complaint.kind != "unknown" else f"{verb}_failed",
+                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {complaint.detail}",
+                retry=False,
+                exit_code=error.returncode,
+                log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]),
+                waited=time.monotonic() - began,
+                hint=complaint.hint or f"`docker compose {verb} {names[0]}` shows all of it",
+            )
+        return None
+
+
+def _service_of(line: str, names: Sequence[str]) -> str:
+    """Return which of several builds a line of BuildKit's plain output is about: `#5 [api 2/7] RUN …`."""
+    return next((name for name in names if f"[{name} " in line), names[0])
+
+
+def _create_failure(name: str, error: CommandFailed) -> Failure:
+    complaint = understand(error.stderr)
+    return Failure(
+        "create",
+        complaint.kind if complaint.kind != "unknown" else "create_failed",
+        f"its container could not be made: {complaint.detail}",
+        retry=False,
+        exit_code=error.returncode,
+        hint=complaint.hint or f"`docker compose up --no-start {name}` shows all of it",
+    )

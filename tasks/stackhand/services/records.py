@@ -1,0 +1,134 @@
+"""What happened to each service in a run: records, failures, the steps that displays follow, the final report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from stackhand.model import Finding, Plan
+
+State = Literal["waiting", "starting", "healthy", "running", "completed", "failed", "skipped"]
+READY: frozenset[str] = frozenset({"healthy", "running", "completed"})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a service did not become ready.
+
+    `step` is where: image, create, start, ready, dependency. `retry` says whether trying again can help.
+    `tried` lists what stackhand did about it, `hint` what the person can do.
+    """
+
+    step: str
+    kind: str
+    reason: str
+    retry: bool = True
+    exit_code: int | None = None
+    probe_output: str | None = None
+    log_tail: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    waited: float = 0.0
+    hint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `error` of a service in the contract's JSON."""
+        return {
+            "reason": self.reason,
+            "kind": self.kind,
+            "step": self.step,
+            "exit_code": self.exit_code,
+            "probe_output": self.probe_output,
+            "log_tail": list(self.log_tail),
+            "waited": round(self.waited, 3),
+            "tried": list(self.tried),
+            "hint": self.hint,
+        }
+
+
+class ServiceFailed(Exception):
+    """Carries a failure from where it was seen to where it is decided upon."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass
+class Record:
+    """What is known of one service in this run.
+
+    `began` and `ready` are seconds since the run began: when its start was ordered, and when it was seen to be
+    ready. `kept` says that it was ready before. `ready_after` counts from the container's start.
+    """
+
+    name: str
+    state: State = "waiting"
+    attempts: int = 0
+    kept: bool = False
+    started_at: datetime | None = None
+    began: float | None = None
+    started: float | None = None
+    ready: float | None = None
+    ready_after: float | None = None
+    waited_for: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as an entry of `services` in the contract's JSON."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "attempts": self.attempts,
+            "started_at": self.started_at.isoformat().replace("+00:00", "Z") if self.started_at else None,
+            "ready_after": None if self.ready_after is None else round(self.ready_after, 3),
+            "waited_for": list(self.waited_for),
+            "error": self.failure.to_json() if self.failure else None,
+        }
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """The outcome of a start. Times are seconds since the run began."""
+
+    project: str
+    elapsed: float
+    services: tuple[Record, ...]
+    critical_path: tuple[str, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+    fixes: tuple[Finding, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every service is ready."""
+        return all(record.state in READY for record in self.services)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything had to be done."""
+        return not all(record.kept for record in self.services)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contract's JSON of `services.start`."""
+        return {
+            "project": self.project,
+            "ok": self.ok and not any(finding.status == "fail" for finding in self.fixes),
+            "elapsed": round(self.elapsed, 3),
+            "critical_path": list(self.critical_path),
+            "services": [record.to_json() for record in self.services],
+            "fixes": [finding.to_json() for finding in self.fixes],
+        }
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happened just now, for whoever shows it. `at` is seconds since the run began."""
+
+    service: str
+    kind: Literal["image", "create", "start", "wait", "ready", "kept", "retry", "failed", "skipped", "note"]
+    text: str
+    at: float
+
+
+Emit = Callable[[Step], None]

@@ -1,0 +1,378 @@
+"""The start: read, plan, prepare, start in graph order, look again.
+
+`Starter.run` starts many services at once (`services.start`); `Starter.up` starts one whose dependencies have been
+seen to (`up.<service>`, where Invoke's own graph did that).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from stackhand.engine.client import Engine, Listener
+from stackhand.engine.compose import Compose
+from stackhand.engine.facts import Container
+from stackhand.engine.project import Project
+from stackhand.graph import schedule
+from stackhand.model import Plan
+from stackhand.output.redact import Redactor
+from stackhand.services import prepare, timeline
+from stackhand.services.batch import Batch
+from stackhand.services.bringup import BringUp, Ground
+from stackhand.services.plan import Facts, plan_start, restarts
+from stackhand.services.records import READY, Failure, Record, ServiceFailed, StartReport, Step
+from stackhand.services.wakeups import Wakeups
+from stackhand.settings import Start
+from stackhand.state import StateFolder
+
+if TYPE_CHECKING:
+    from stackhand.context import Stack
+
+# A probe is an exec, which costs the engine some fifty milliseconds of a core.
+_PROBES_AT_ONCE = 4 + 2 * (os.cpu_count() or 2)
+_STARTS_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class _Node:
+    """One half of bringing a service up: its containers run (`start`), it is ready (`ready`)."""
+
+    service: str
+    stage: Literal["start", "ready"]
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.stage}"
+
+
+class Starter:
+    """Starts services of one project and remembers what became of each."""
+
+    def __init__(
+        self,
+        compose: Compose,
+        engine: Engine,
+        read_project: Callable[[], Project],
+        settings: Start,
+        state: StateFolder,
+        redactor: Redactor,
+    ) -> None:
+        self._compose = compose
+        self._engine = engine
+        self._read_project = read_project
+        self._state = state
+        self._listener: Listener | None = None
+        self._lock = threading.RLock()
+        self._holders = 0
+        self._held = contextlib.ExitStack()
+        self._hashes: dict[str, str] | None = None
+        self._subscribers: list[Callable[[Step], None]] = []
+        self._rebuild = False
+        self.records: dict[str, Record] = {}
+        self._ground = Ground(
+            engine=engine,
+            settings=settings,
+            redactor=redactor,
+            wakeups=Wakeups(),
+            starts=Batch(prepare.isolating(compose.start), _STARTS_AT_ONCE),
+            restarts=Batch(prepare.isolating(compose.restart)),
+            probes=threading.BoundedSemaphore(_PROBES_AT_ONCE),
+            emit=self._emit,
+            began=time.monotonic(),
+        )
+        self._preparation = prepare.Preparation(compose, self._ground.wakeups, self._tell)
+
+    @classmethod
+    def for_stack(cls, stack: Stack) -> Starter:
+        """Return the starter of a run."""
+        return cls(
+            stack.compose,
+            stack.engine,
+            lambda: stack.project,
+            stack.settings.start,
+            stack.state,
+            stack.redactor,
+        )
+
+    @property
+    def project(self) -> Project:
+        """The project that is started."""
+        return self._ground.project
+
+    def configure(
+        self, *, timeout: float | None = None, retries: int | None = None, dev: bool = False
+    ) -> None:
+        """Override settings by what the command line says."""
+        changes: dict[str, float] = {}
+        if timeout:
+            changes["timeout"] = timeout
+        if retries:
+            changes["retries"] = retries
+        if dev:
+            changes["settle"] = 0.0
+        self._ground.settings = msgspec.structs.replace(self._ground.settings, **changes)
+        self._rebuild = dev
+
+    def subscribe(self, subscriber: Callable[[Step], None]) -> None:
+        """Have every step told to a display."""
+        self._subscribers.append(subscriber)
+
+    def plan(self, names: Sequence[str], named: Collection[str] = ()) -> Plan:
+        """Return what a start of these services and all that they depend on would do."""
+        facts = self._read()
+        wanted = self.project.closure(names)
+        return plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
+
+    def run(self, names: Sequence[str], named: Collection[str] = ()) -> StartReport:
+        """Start services and all that they depend on; return when each is ready, has failed or was skipped.
+
+        Raises LockHeld, MissingFile, and whatever makes the whole start impossible.
+        """
+        facts = self._read()
+        wanted = self.project.closure(names)
+        plan = plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
+        self._begin(wanted, plan, facts.containers)
+        if plan:
+            prepare.check_files(self.project, {action.service for action in plan.actions})
+            with self._working():
+                self._carry_out(wanted, plan, facts.containers)
+                self._look_again(wanted)
+        return self.report(wanted, plan)
+
+    def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
+        """Bring one service up whose dependencies have been seen to. Raises ServiceFailed.
+
+        What this run has brought up before is not looked at again.
+        """
+        with self._lock:
+            record = self.records.get(name)
+            if record and (record.state in READY or (until == "start" and record.started is not None)):
+                return record
+        facts = self._read(name)
+        plan = plan_start(self.project, [name], facts, named=[name], rebuild=self._rebuild)
+        self._begin([name], plan, facts.containers)
+        if plan:
+            prepare.check_files(self.project, [name])
+            with self._working():
+                failures = self._preparation.run(self.project, plan)
+                bring = BringUp(self._ground, self.records[name])
+                self._start(bring, failures.get(name))
+                if until == "ready":
+                    bring.ready()
+        return self.records[name]
+
+    def report(self, names: Collection[str] = (), plan: Plan | None = None) -> StartReport:
+        """Return what became of these services, or of all that this run has touched."""
+        for name, record in self.records.items():
+            if not record.kept:
+                record.waited_for = timeline.waited_for(self.project, name, self.records)
+        chosen = [self.records[name] for name in self.project.services if name in (names or self.records)]
+        return StartReport(
+            project=self.project.name,
+            elapsed=self._ground.now(),
+            services=tuple(chosen),
+            critical_path=timeline.critical_path(self.project, self.records),
+            plan=plan or Plan(),
+        )
+
+    def cancel(self) -> None:
+        """Make every thread of this run leave at its next look."""
+        self._ground.wakeups.cancel()
+        if self._listener:
+            self._listener.close()
+
+    def _read(self, only: str | None = None) -> Facts:
+        """Read project, containers, hashes and images; what does not need the other is read side by side."""
+        with ThreadPoolExecutor(3) as pool:
+            project = pool.submit(self._read_project)
+            hashes = pool.submit(self._compose.hashes) if self._hashes is None else None
+            connection = pool.submit(lambda: self._engine.api)
+            self._ground.project = project.result()
+            if hashes:
+                self._hashes = hashes.result()
+            connection.result()
+        services = self.project.services
+        with ThreadPoolExecutor(4) as pool:
+            names = sorted({services[name].image for name in ([only] if only else services)})
+            ids = pool.map(self._engine.image_id, names)
+            containers = _by_service(self._engine.containers(self.project.name, only))
+            return Facts(containers, self._hashes or {}, dict(zip(names, ids, strict=True)))
+
+    def _begin(
+        self, names: Collection[str], plan: Plan, containers: Mapping[str, Sequence[Container]]
+    ) -> None:
+        """Make the records; a service with nothing to do is ready from the beginning."""
+        busy = {action.service for action in plan.actions}
+        for name in names:
+            record = self.records[name] = Record(name)
+            if name in busy:
+                continue
+            mine = containers.get(name, ())
+            record.kept, record.started, record.ready, record.ready_after = True, 0.0, 0.0, 0.0
+            record.started_at = max((each.started_at for each in mine if each.started_at), default=None)
+            record.state = "running"
+            if mine and all(each.health == "healthy" for each in mine):
+                record.state = "healthy"
+            elif mine and all(each.stopped for each in mine):
+                record.state = "completed"
+            self._tell(name, "kept", record.state)
+
+    def _carry_out(
+        self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]
+    ) -> None:
+        failures = self._preparation.run(self.project, plan)
+        made = {action.service for action in plan.actions if action.verb in prepare.MAKES}
+        more, follow = self._followers(wanted, made, before) if made else (set(), set())
+        busy = {action.service for action in plan.actions} | more | follow
+        brings = {}
+        for name in busy:
+            record = self.records[name]
+            record.kept, record.state, record.ready, record.started = False, "waiting", None, None
+            brings[name] = BringUp(self._ground, record)
+
+        def work(node: _Node) -> None:
+            bring = brings[node.service]
+            if node.stage == "ready":
+                bring.ready()
+            else:
+                self._start(bring, failures.get(node.service), restart=node.service in follow)
+
+        hard, weak = _nodes(self.project, busy)
+        result = schedule.run(hard, work, after=weak)
+        for error in result.failed.values():
+            if not isinstance(error, ServiceFailed):
+                raise error
+        self._skip(result)
+
+    def _followers(
+        self, wanted: Collection[str], made: Collection[str], before: Mapping[str, Sequence[Container]]
+    ) -> tuple[set[str], set[str]]:
+        """Return what else has to start after containers were made, and what has to restart.
+
+        Compose stops those that ask to be restarted with a service that it recreates; others still run.
+        """
+        now = _by_service(self._engine.containers(self.project.name))
+        stopped = {a.service for a in plan_start(self.project, wanted, Facts(now)).actions if a.verb == "start"}
+        recreated = {name for name in made if _ids(before.get(name, ())) - _ids(now.get(name, ()))}
+        follow = {action.service for action in restarts(self.project, wanted, recreated).actions}
+        return stopped, follow - stopped
+
+    def _start(self, bring: BringUp, failure: Failure | None, *, restart: bool = False) -> None:
+        failure = failure or self._impossible(bring.name)
+        if failure:
+            bring.record.state, bring.record.failure = "failed", failure
+            self._tell(bring.name, "failed", failure.reason)
+            raise ServiceFailed(failure)
+        bring.start(restart=restart)
+
+    def _impossible(self, name: str) -> Failure | None:
+        """Return why a service can never start: it waits for the health of one that has no healthcheck."""
+        for dependency in self.project.services[name].depends_on:
+            record = self.records.get(dependency.service)
+            if dependency.condition == "service_healthy" and record and record.state in ("running", "completed"):
+                return Failure(
+                    "dependency",
+                    "no_healthcheck",
+                    f"it waits for {dependency.service} to be healthy, which has no healthcheck",
+                    retry=False,
+                    hint=f"give {dependency.service} a healthcheck, or use condition: service_started",
+                )
+        return None
+
+    def _skip(self, result: schedule.Result[_Node]) -> None:
+        for node, cause in result.skipped.items():
+            record = self.records[node.service]
+            if node.service == cause.service or record.state == "failed":
+                continue
+            reason = f"{cause.service} failed"
+            record.state = "skipped"
+            record.failure = Failure("dependency", "skipped", reason, retry=False, hint=f"repair {cause.service} first")
+            if node.stage == "start":
+                self._tell(node.service, "skipped", reason)
+
+    def _look_again(self, wanted: Collection[str]) -> None:
+        """See whether all that was ready still is; what fell is started once more, then given up."""
+        for last in (False, True):
+            now = _by_service(self._engine.containers(self.project.name))
+            fallen = [name for name in wanted if _fell(self.records[name], now.get(name, ()))]
+            if not fallen:
+                return
+            for name in fallen:
+                self.records[name].state = "failed"
+                self.records[name].failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
+                self._tell(name, "note" if not last else "failed", "it was ready, and ended again")
+            if last:
+                return
+            lost = [name for name in wanted if self.records[name].state in ("failed", "skipped")]
+            own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
+            retry = [name for name in lost if name not in own]
+            facts = Facts(now, self._hashes or {})
+            self._carry_out(wanted, plan_start(self.project, retry, facts, named=()), now)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Hold the project's lock and listen to the engine while the body runs; shared by the run's threads."""
+        with self._lock:
+            if self._holders == 0:
+                self._held.enter_context(self._state.lock("services.start"))
+                wakeups = self._ground.wakeups
+                self._listener = self._engine.listen(self.project.name, wakeups.handle, wakeups.lost)
+                self._held.callback(self._listener.close)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._held.close()
+
+    def _tell(self, service: str, kind: str, text: str) -> None:
+        redacted = self._ground.redactor.text(text)
+        self._emit(Step(service, kind, redacted, self._ground.now()))  # type: ignore[arg-type]
+
+    def _emit(self, step: Step) -> None:
+        for subscriber in self._subscribers:
+            subscriber(step)
+
+
+def _nodes(
+    project: Project, busy: Collection[str]
+) -> tuple[dict[_Node, list[_Node]], dict[_Node, list[_Node]]]:
+    """Return the graph of a start: what each node needs, and what it only waits for (`required: false`)."""
+    hard: dict[_Node, list[_Node]] = {}
+    weak: dict[_Node, list[_Node]] = {}
+    for name in project.services:
+        if name not in busy:
+            continue
+        start = _Node(name, "start")
+        hard[start], weak[start] = [], []
+        hard[_Node(name, "ready")] = [start]
+        for dependency in project.services[name].depends_on:
+            stage: Literal["start", "ready"] = "start" if dependency.condition == "service_started" else "ready"
+            (hard if dependency.required else weak)[start].append(_Node(dependency.service, stage))
+    return hard, weak
+
+
+def _fell(record: Record, containers: Sequence[Container]) -> bool:
+    if record.state in ("healthy", "running"):
+        return not containers or not all(container.running for container in containers)
+    return False
+
+
+def _by_service(containers: Sequence[Container]) -> dict[str, list[Container]]:
+    found: dict[str, list[Container]] = {}
+    for container in containers:
+        found.setdefault(container.service, []).append(container)
+    return found
+
+
+def _ids(containers: Sequence[Container]) -> set[str]:
+    return {container.id for container in containers}
