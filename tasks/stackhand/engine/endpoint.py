@@ -28,10 +28,6 @@ _POOL = 128
 _CONNECT_SECONDS = 15
 _CALL_SECONDS = 60
 
-UNREACHABLE_HINT = (
-    "start it, or install one: `inv engine.install`; DOCKER_HOST and docker contexts choose another"
-)
-
 
 @dataclass(frozen=True)
 class Tls:
@@ -96,7 +92,7 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
     Raises EngineUnreachable, SocketPermission, and ConfigError for an address that is none.
     """
     if endpoint.socket:
-        _try_socket(endpoint.socket)
+        _try_socket(endpoint, endpoint.socket)
     import requests
     from docker import APIClient
     from docker.errors import DockerException
@@ -173,7 +169,7 @@ def _tls_config(tls: Tls, make: Any) -> Any:
     )
 
 
-def _try_socket(path: Path) -> None:
+def _try_socket(endpoint: Endpoint, path: Path) -> None:
     """Tell a missing socket, one that we may not use and one that nobody serves apart."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_SECONDS)
@@ -182,10 +178,10 @@ def _try_socket(path: Path) -> None:
         except PermissionError:
             raise SocketPermission(f"no permission to use the engine's socket {path}", SOCKET_HINT) from None
         except FileNotFoundError:
-            raise EngineUnreachable(f"no engine answers: {path} does not exist", UNREACHABLE_HINT) from None
+            raise EngineUnreachable(f"no engine answers: {path} does not exist", _hint(endpoint)) from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise EngineUnreachable(f"no engine answers at {path}: {reason}", UNREACHABLE_HINT) from None
+            raise EngineUnreachable(f"no engine answers at {path}: {reason}", _hint(endpoint)) from None
 
 
 def _explain(endpoint: Endpoint, error: Exception) -> ConfigError | EngineUnreachable:
@@ -197,8 +193,16 @@ def _explain(endpoint: Endpoint, error: Exception) -> ConfigError | EngineUnreac
         )
     return EngineUnreachable(
         f"no engine answers at {endpoint.url} (from {endpoint.source}): {_root_cause(error)}",
-        UNREACHABLE_HINT,
+        _hint(endpoint),
     )
+
+
+def _hint(endpoint: Endpoint) -> str:
+    if endpoint.source == "rootless":
+        return "start the rootless engine: `systemctl --user start docker`"
+    if endpoint.socket == DEFAULT_SOCKET:
+        return "start or install one: `inv engine.install`; DOCKER_HOST and docker contexts choose another"
+    return f"{endpoint.source} chose this engine: start it there, or choose none to use one on this machine"
 
 
 def _root_cause(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stackhand.engine.endpoint import Endpoint, Tls, connect, for_cli, resolve
+from stackhand.engine.endpoint import DEFAULT_SOCKET, Endpoint, Tls, connect, for_cli, resolve
 from stackhand.errors import ConfigError, EngineUnreachable, SocketPermission
 
 
@@ -144,7 +144,26 @@ def test_a_missing_socket(tmp_path: Path) -> None:
     with pytest.raises(EngineUnreachable, match=r"/no\.sock does not exist") as caught:
         connect(Endpoint(f"unix://{tmp_path}/no.sock", "default"), {})
     assert caught.value.exit_code == 3
-    assert "engine.install" in (caught.value.hint or "")
+    assert (caught.value.hint or "").startswith("default chose this engine")
+
+
+def test_what_to_do_depends_on_which_engine_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    hints = {}
+    for url, source in (
+        (f"unix://{DEFAULT_SOCKET}", "default"),
+        ("unix:///run/user/1/docker.sock", "rootless"),
+        ("unix:///far.sock", "context far"),
+    ):
+        with pytest.raises(EngineUnreachable) as caught:
+            connect(Endpoint(url, source), {})
+        hints[source] = caught.value.hint or ""
+    assert "engine.install" in hints["default"]
+    assert "systemctl --user" in hints["rootless"]
+    assert "context far chose" in hints["context far"]
 
 
 def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
