@@ -107,13 +107,17 @@ def ensure(
     returns False when it may not. Raises InstallFailed, PrerequisiteMissing.
     """
     done: list[Action] = []
+    last = Plan()
     for _ in range(_ROUNDS):
         machine = look(commands, environ)
         plan = decide(machine)
         if dry or not plan:
             return Result((*done, *plan.actions), machine.seen, dry)
+        if plan == last:
+            break
+        last = plan
         if needs_root(plan) and not machine.root:
-            if done or not (machine.sudo and become_root(plan)):
+            if not (machine.sudo and become_root(plan)):
                 raise PrerequisiteMissing(
                     "root is needed to install or start the engine", _as_root_hint(machine)
                 )

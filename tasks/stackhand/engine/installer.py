@@ -144,10 +144,13 @@ class Installer:
         folder = self._machine.plugins
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f".{PLUGIN}.new"
-        shutil.copyfile(plugin, new)
-        new.chmod(0o755)
-        self._commands.run([str(new), "version"], env=self._environ)
-        new.replace(folder / PLUGIN)
+        try:
+            shutil.copyfile(plugin, new)
+            new.chmod(0o755)
+            self._commands.run([str(new), "version"], env=self._environ)
+            new.replace(folder / PLUGIN)
+        finally:
+            new.unlink(missing_ok=True)
 
     def _run(self, argv: list[str], cwd: Path | None = None) -> None:
         self._commands.run(argv, cwd=cwd, env=self._environ, on_line=self._on_line, merge=True)

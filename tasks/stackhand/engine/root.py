@@ -20,6 +20,6 @@ def argv() -> list[str]:
 def again_as_root(environ: Mapping[str, str], *, may_prompt: bool) -> bool:
     """Run `engine.install` through sudo, which may ask for a password; return whether it worked."""
     words = argv() if may_prompt else ["sudo", "-n", *argv()[1:]]
-    # Not through Commands: a process group of its own would leave sudo without the terminal to ask on. What it
+    """Run `engine.install` through sudo, with a password if need be; return whether it worked."""
     # prints is progress here; the result is told by whoever called.
     return subprocess.call(words, env=dict(environ), stdout=sys.stderr) == 0
