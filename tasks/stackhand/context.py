@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +16,31 @@ from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
 
 if TYPE_CHECKING:
-    from invoke import Context
+    from invoke.context import Context
 
     from stackhand.engine.client import Engine
     from stackhand.engine.command import Commands
     from stackhand.engine.compose import Compose, Selection
     from stackhand.engine.project import Project
+    from stackhand.model import Report
+    from stackhand.output.live import Live
+    from stackhand.services.records import StartReport
     from stackhand.services.start import Starter
     from stackhand.settings import Settings
     from stackhand.state import StateFolder
 
 _ATTRIBUTE = "_stackhand"
+
+
+class _shared(cached_property):  # type: ignore[type-arg]  # noqa: N801  reads as the decorator that it is
+    """A cached property that two threads can ask for at once, and both get the same."""
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        if instance is None:
+            return self
+        with instance.lock:
+            # The other thread may have been first while this one waited.
+            return instance.__dict__.get(self.attrname) or super().__get__(instance, owner)
 
 
 class Stack:
@@ -46,8 +63,13 @@ class Stack:
         self.json = json
         self.redactor = console.redactor if console else Redactor()
         self.console = console or Console(self.redactor, environ=self.environ)
+        self.lock = threading.RLock()
         self._selection: Selection | None = None
-        self.after_start: dict[str, Any] | None = None
+        self._due: Callable[[], Any] | None = None
+        # What a start hands on to its post-task.
+        self.start_report: StartReport | None = None
+        self.fixes_report: Report | None = None
+        self.to_fix: list[str] = []
 
     @classmethod
     def of(cls, c: Context) -> Stack:
@@ -55,7 +77,8 @@ class Stack:
 
         It is kept on the run's Config object, which all contexts of a run share.
         """
-        config = c.config
+        # GraphExecutor gives every call a clone that names the run's own configuration.
+        config = c.config.__dict__.get("_run_config", c.config)
         found: Stack | None = config.__dict__.get(_ATTRIBUTE)
         if found is None:
             found = cls(
@@ -65,63 +88,72 @@ class Stack:
                 # that the run reports in JSON.
                 json="--json" in sys.argv[1:],
             )
-            attach(config, found)
+            # Config keeps plain attributes only through object's own setter.
+            object.__setattr__(config, _ATTRIBUTE, found)
         return found
 
-    @cached_property
+    @_shared
     def settings(self) -> Settings:
         """The validated settings. Raises UnknownSetting, InvalidSetting."""
         from stackhand.settings import load
 
         return load(self._raw_settings, self.environ)
 
-    @cached_property
+    @_shared
     def commands(self) -> Commands:
         """Runs other programs."""
         from stackhand.engine.command import Commands
 
         return Commands()
 
-    @cached_property
+    @_shared
     def directory(self) -> Path:
         """The folder of the Compose project. Raises NoComposeFile."""
         from stackhand.engine.compose import find_directory
 
         return find_directory(self._start_directory, self.environ)
 
-    @cached_property
+    @_shared
     def compose(self) -> Compose:
         """The Compose command line for this project."""
         from stackhand.engine.compose import Compose
+        from stackhand.engine.endpoint import for_cli
 
-        return Compose(self.commands, self.directory, self.environ, self._selection)
+        return Compose(self.commands, self.directory, for_cli(self.environ), self._selection)
 
-    @cached_property
+    @_shared
     def project(self) -> Project:
         """The Compose project, with its active profiles; its secrets are known to the redactor from here on."""
         self.settings  # noqa: B018  bad settings are told before anything is looked at
         return self._learn(self.compose.config())
 
-    @cached_property
+    @_shared
     def engine(self) -> Engine:
         """The engine, at the endpoint that the docker CLI would use. Raises EngineUnreachable and its like."""
         from stackhand.engine.client import Engine
 
         return Engine(self.environ)
 
-    @cached_property
+    @_shared
     def state(self) -> StateFolder:
         """The project's `.stackhand/` folder."""
         from stackhand.state import StateFolder
 
         return StateFolder(self.directory)
 
-    @cached_property
+    @_shared
     def starter(self) -> Starter:
         """Starts services; shared, so that a dependency of several tasks starts once."""
         from stackhand.services.start import Starter
 
         return Starter.for_stack(self)
+
+    @_shared
+    def display(self) -> Live:
+        """Shows the progress of whatever the run does to several services at once."""
+        from stackhand.output.live import Live
+
+        return Live(self.console)
 
     def use_development(self) -> None:
         """Choose the development overrides. Has to come before the project is read."""
@@ -151,6 +183,36 @@ class Stack:
             self.__dict__["project"] = self._learn(self.compose.config())
         return list(dict.fromkeys(names))
 
+    def start_again(self, name: str) -> bool:
+        """Start one service and what it depends on; return whether it got ready."""
+        return bool(self.starter.run([name]).ok)
+
+    def start_document(self) -> dict[str, Any]:
+        """Return the contract's JSON of a start, with the fixes that followed it."""
+        report = self.start_report or self.starter.report()
+        fixes = self.fixes_report.findings if self.fixes_report else ()
+        return replace(report, fixes=fixes).to_json()
+
+    def due(self, document: Callable[[], Any]) -> None:
+        """Have this document written when the run ends, whichever of its tasks is the last, and however it ends.
+
+        A start's document tells of the post-task too, and of a pre-task that failed. Called again, it replaces the
+        document that was due.
+        """
+        if self._due is None:
+            atexit.register(self.settle)
+        self._due = document
+
+    def settle(self) -> None:
+        """Write the document that is due."""
+        if self._due is not None and not self.console.document_written:
+            self.console.document(self._due())
+
+    @property
+    def document_pending(self) -> bool:
+        """Whether the run's document is still to be written at its end."""
+        return self._due is not None
+
     def cancel(self) -> None:
         """End what is under way: programs at once, waiting threads at their next look."""
         if "starter" in self.__dict__:
@@ -165,12 +227,6 @@ class Stack:
         self.redactor.add(self.environ.get(name, "") for name in project.secret_variables)
         self.redactor.add_public([project.name, *project.services, *project.networks])
         return project
-
-
-def attach(config: Any, stack: Stack) -> None:
-    """Put a run's stack on a Config; side by side, tasks have clones of the run's own."""
-    # Config keeps plain attributes only through object's own setter.
-    object.__setattr__(config, _ATTRIBUTE, stack)
 
 
 def _contents(files: Iterable[Path]) -> Iterable[str]:

@@ -42,6 +42,10 @@ class StartFailed(StackError):
     """One or more services did not become ready."""
 
 
+class StopFailed(StackError):
+    """A service runs on after it was stopped."""
+
+
 class NotReady(StackError):
     """`services.status` or `services.wait` saw a service that is not ready."""
 

@@ -87,6 +87,16 @@ class Report:
         """Whether no finding is `fail`."""
         return not any(finding.status == "fail" for finding in self.findings)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as the command-line contract has it."""
+        return {
+            "ok": self.ok,
+            "findings": [finding.to_json() for finding in self.findings],
+            "fixes": [outcome.to_json(number) for number, outcome in enumerate(self.outcomes, start=1)],
+            "before": self.before,
+            "after": count_by_status(self.findings),
+        }
+
 
 def count_by_status(findings: tuple[Finding, ...]) -> dict[str, int]:
     """Return how many findings there are of each status, every status present.

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import invoke
 from invoke.exceptions import Exit
+from invoke.tasks import Task
 
 from stackhand.context import Stack
 from stackhand.errors import BadArgument, Interrupted, StackError
@@ -28,7 +28,7 @@ HELP = {
 }
 
 
-class StackTask(invoke.Task[Callable[..., Any]]):
+class StackTask(Task[Callable[..., Any]]):
     """An Invoke task that is equal to itself only, and turns errors into one line and an exit code.
 
     Invoke drops a task as a duplicate when another has the same name and code object (invoke #536), which thin
@@ -51,18 +51,18 @@ class StackTask(invoke.Task[Callable[..., Any]]):
         try:
             return super().__call__(*args, **kwargs)
         except StackError as error:
-            raise _exit_for(stack, error, kwargs) from error
+            raise exit_for(stack, error, kwargs) from error
         except KeyboardInterrupt as interrupt:
             stack.cancel()
-            raise _exit_for(stack, Interrupted("interrupted"), kwargs) from interrupt
+            raise exit_for(stack, Interrupted("interrupted"), kwargs) from interrupt
         except Exit:
             raise
         except Exception as bug:
-            error = StackError(
+            unexpected = StackError(
                 f"unexpected {type(bug).__name__}: {bug}",
                 "this is a bug in stackhand or in a task; `inv --debug TASK` shows where",
             )
-            raise _exit_for(stack, error, kwargs) from bug
+            raise exit_for(stack, unexpected, kwargs) from bug
 
 
 def task(**options: Any) -> Callable[[Callable[..., Any]], StackTask]:
@@ -108,11 +108,15 @@ def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
-def _exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
+def exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
+    """Tell an error to the person, and to the program where the run reports in JSON; return what ends the run."""
     console = stack.console
-    if (kwargs.get("json") or stack.json) and not console.document_written:
+    if (kwargs.get("json") or stack.json) and not console.document_written and not stack.document_pending:
         console.document(
-            {"ok": False, "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}}
+            {
+                "ok": False,
+                "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code},
+            }
         )
     console.error(error)
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):

@@ -129,15 +129,16 @@ class Engine:
         code = None if not in_time or state.get("ExitCode") is None else int(state["ExitCode"])
         return Probe(code, output, seconds)
 
-    def connect(self, container: str, network: str, aliases: Sequence[str]) -> None:
-        """Attach a container to a network under these names."""
+    def connect(self, container: str, network: str, options: Mapping[str, Any], aliases: Sequence[str]) -> None:
+        """Attach a container to a network under these names; `options` is the service's entry for that network."""
         with _errors():
-            self.api.connect_container_to_network(container, network, aliases=list(aliases))
-
-    def networks(self) -> set[str]:
-        """Return the names of all networks."""
-        with _errors():
-            return {entry["Name"] for entry in self.api.networks()}
+            self.api.connect_container_to_network(
+                container,
+                network,
+                aliases=list(aliases),
+                ipv4_address=options.get("ipv4_address"),
+                ipv6_address=options.get("ipv6_address"),
+            )
 
     def holder_of_port(self, port: int) -> str | None:
         """Return the name of the running container that publishes a port, or None."""
@@ -158,9 +159,7 @@ class Engine:
 class Listener:
     """Reads the engine's events until closed; connects again when the engine was away."""
 
-    def __init__(
-        self, engine: Engine, project: str, handle: Callable[[Event], None], lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, engine: Engine, project: str, handle: Callable[[Event], None], lost: Callable[[], None]) -> None:
         self._engine = engine
         self._project = project
         self._handle = handle
@@ -232,7 +231,7 @@ def _read_output(sock: Any, timeout: float) -> tuple[str, bool]:
     timer.start()
     output = b""
     try:
-        for _, data in frames_iter(sock, tty=False):
+        for _, data in frames_iter(sock, tty=False):  # type: ignore[no-untyped-call]
             output += data[: max(0, _PROBE_OUTPUT - len(output))]
     except (OSError, ValueError):
         pass  # shut down while reading
@@ -286,9 +285,7 @@ def _errors(keep: type[Exception] | None = None) -> Iterator[None]:
         docker.errors.DockerException,
         OSError,
     ) as error:
-        raise EngineUnreachable(
-            f"the engine does not answer: {_short(error)}", "see `inv engine.check`"
-        ) from error
+        raise EngineUnreachable(f"the engine does not answer: {_short(error)}", "see `inv engine.check`") from error
 
 
 def _short(error: Exception) -> str:

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from invoke import Call, Config, Executor, Task
+from invoke.config import Config
 from invoke.exceptions import AmbiguousEnvVar, Exit, UncastableEnvVar
+from invoke.executor import Executor
+from invoke.tasks import Call, Task
 
 from stackhand.errors import DependencyCycle
 from stackhand.graph import schedule
@@ -38,9 +40,7 @@ class GraphExecutor(Executor):
             self._run_graph(direct, calls, finished, results)
         return results
 
-    def _run_graph(
-        self, direct: Call, named: Sequence[Call], finished: list[Call], results: dict[Any, Any]
-    ) -> None:
+    def _run_graph(self, direct: Call, named: Sequence[Call], finished: list[Call], results: dict[Any, Any]) -> None:
         nodes: list[Call] = []
         needs: list[list[int]] = []
         self._add(direct, nodes, needs, [])
@@ -124,4 +124,3 @@ def _after(index: int, nodes: Sequence[Call], needs: Sequence[Sequence[int]]) ->
 
 def _name(call: Call) -> str:
     return call.called_as or call.task.name
-

@@ -84,9 +84,7 @@ class _Settled(Generic[N]):
 class _Run(Generic[N]):
     """One run of the scheduler: a ready set (graphlib), and the threads that work on it."""
 
-    def __init__(
-        self, graph: Graph[N], after: Graph[N], work: Callable[[N], object], workers: int | None
-    ) -> None:
+    def __init__(self, graph: Graph[N], after: Graph[N], work: Callable[[N], object], workers: int | None) -> None:
         self._graph = graph
         self._work = work
         self._workers = workers

@@ -86,8 +86,8 @@ class Apart:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Apart:
-        sys.stdout = _PerThread(self._targets[0], self._streams[0])  # type: ignore[assignment]
-        sys.stderr = _PerThread(self._targets[1], self._streams[1])  # type: ignore[assignment]
+        sys.stdout = _PerThread(self._targets[0], self._streams[0])
+        sys.stderr = _PerThread(self._targets[1], self._streams[1])
         return self
 
     def __exit__(

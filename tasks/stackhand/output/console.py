@@ -14,7 +14,14 @@ from stackhand.output.redact import Redactor
 
 _SYMBOLS = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "info": "·", "wait": "…"}
 _ASCII = {"ok": "ok", "fail": "FAIL", "warn": "WARN", "skip": "skip", "info": "-", "wait": "..."}
-_COLOURS = {"ok": "GREEN", "fail": "RED", "warn": "YELLOW", "skip": "LIGHTBLACK_EX", "info": "CYAN", "wait": "CYAN"}
+_COLOURS = {
+    "ok": "GREEN",
+    "fail": "RED",
+    "warn": "YELLOW",
+    "skip": "LIGHTBLACK_EX",
+    "info": "CYAN",
+    "wait": "CYAN",
+}
 
 
 class Console:
@@ -55,9 +62,12 @@ class Console:
 
     def symbol(self, status: str, stream: TextIO) -> str:
         """Return the sign for a status: a symbol on a terminal that can show it, a word elsewhere."""
-        unicode = self.is_terminal(stream) and "utf" in (getattr(stream, "encoding", None) or "").lower()
-        sign = (_SYMBOLS if unicode else _ASCII)[status]
+        sign = (_SYMBOLS if self.has_symbols(stream) else _ASCII)[status]
         return self.paint(sign, status, stream)
+
+    def has_symbols(self, stream: TextIO) -> bool:
+        """Return whether the stream is a terminal that can show more than ASCII."""
+        return self.is_terminal(stream) and "utf" in (getattr(stream, "encoding", None) or "").lower()
 
     def paint(self, text: str, status: str, stream: TextIO) -> str:
         """Return `text` in the colour of a status, where the stream has colours."""
@@ -88,7 +98,7 @@ class Console:
         self._write(self.stderr, "\n".join(lines))
 
     def document(self, document: Any) -> None:
-        """Write the one JSON document of a task to stdout."""
+        """Write the one JSON document of a task to stdout, or one of the many that a live task writes."""
         self.document_written = True
         with self._lock:
             print(json.dumps(self.redactor.document(document), ensure_ascii=False), file=self.stdout, flush=True)

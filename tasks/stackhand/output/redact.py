@@ -21,7 +21,19 @@ _NAMES_A_PLACE = re.compile(r"_(file|path|dir|name|id|url_prefix)$", re.IGNORECA
 _URL_PASSWORD = re.compile(r"(?P<before>[a-zA-Z][\w+.-]*://[^\s/:@]*:)(?P<password>[^\s/@]+)(?=@)")
 # Shorter values, and these words, occur everywhere; masking them would garble text and protect nothing.
 _MIN_LENGTH = 4
-_COMMON = {"true", "false", "none", "null", "yes", "auto", "disable", "disabled", "enabled", "require", "prefer"}
+_COMMON = {
+    "true",
+    "false",
+    "none",
+    "null",
+    "yes",
+    "auto",
+    "disable",
+    "disabled",
+    "enabled",
+    "require",
+    "prefer",
+}
 
 
 def is_secret_name(name: str) -> bool:

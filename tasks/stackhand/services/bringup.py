@@ -267,9 +267,7 @@ class BringUp:
             self._tell("failed", failure.reason)
             raise ServiceFailed(record.failure)
         delay = settings.retry_delay * settings.backoff ** (record.attempts - 1)
-        self._tell(
-            "retry", f"{failure.reason}; attempt {record.attempts + 1} of {settings.retries} in {delay:g} s"
-        )
+        self._tell("retry", f"{failure.reason}; attempt {record.attempts + 1} of {settings.retries} in {delay:g} s")
         self.ground.wakeups.sleep(delay)
 
     def _tried(self, failure: Failure) -> tuple[str, ...]:
@@ -358,7 +356,13 @@ class BringUp:
                 return
             self.ground.wakeups.sleep(_ENGINE_POLL)
         raise ServiceFailed(
-            Failure("ready", "engine_gone", "the engine does not answer", retry=False, hint="see `inv engine.check`")
+            Failure(
+                "ready",
+                "engine_gone",
+                "the engine does not answer",
+                retry=False,
+                hint="see `inv engine.check`",
+            )
         )
 
     def _containers(self) -> list[Container]:

@@ -28,7 +28,12 @@ class Facts:
 
 
 def plan_start(
-    project: Project, names: Collection[str], facts: Facts, *, named: Collection[str] = (), rebuild: bool = False
+    project: Project,
+    names: Collection[str],
+    facts: Facts,
+    *,
+    named: Collection[str] = (),
+    rebuild: bool = False,
 ) -> Plan:
     """Return what to do to have the services `names` ready, in dependency order.
 
@@ -44,8 +49,8 @@ def plan_start(
         if image and (image.verb, service.image) not in images:
             images.add((image.verb, service.image))
             actions.append(image)
-        action = None if image is None and _completed(project, name, facts) else _service_action(
-            service, facts, bool(image)
+        action = (
+            None if image is None and _completed(project, name, facts) else _service_action(service, facts, bool(image))
         )
         if action:
             actions.append(action)
@@ -117,9 +122,7 @@ def _service_action(service: Service, facts: Facts, image_changes: bool) -> Acti
     return None
 
 
-def _rerun(
-    project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]
-) -> Action | None:
+def _rerun(project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]) -> Action | None:
     """Return the action for a completed one-shot that has to run again, or None.
 
     A migration runs again when a service that waits for it is about to start, not every time somebody looks.

@@ -56,9 +56,7 @@ def isolating(
 class Preparation:
     """Carries out the part of a plan that comes before the first start."""
 
-    def __init__(
-        self, compose: Compose, wakeups: Wakeups, tell: Callable[[str, str, str], None]
-    ) -> None:
+    def __init__(self, compose: Compose, wakeups: Wakeups, tell: Callable[[str, str, str], None]) -> None:
         self._compose = compose
         self._wakeups = wakeups
         self._tell = tell

@@ -144,6 +144,4 @@ def _exit_hint(code: int, oom: bool) -> str:
 
 
 def _dead(kind: str, reason: str, *, code: int | None = None, retry: bool = True, hint: str = "") -> Verdict:
-    return Verdict(
-        "dead", "failed", Failure("ready", kind, reason, retry=retry, exit_code=code, hint=hint)
-    )
+    return Verdict("dead", "failed", Failure("ready", kind, reason, retry=retry, exit_code=code, hint=hint))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -106,9 +106,7 @@ class Starter:
         """The project that is started."""
         return self._ground.project
 
-    def configure(
-        self, *, timeout: float | None = None, retries: int | None = None, dev: bool = False
-    ) -> None:
+    def configure(self, *, timeout: float | None = None, retries: int | None = None, dev: bool = False) -> None:
         """Override settings by what the command line says."""
         changes: dict[str, float] = {}
         if timeout:
@@ -123,6 +121,11 @@ class Starter:
     def subscribe(self, subscriber: Callable[[Step], None]) -> None:
         """Have every step told to a display."""
         self._subscribers.append(subscriber)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a display follows this starter."""
+        return bool(self._subscribers)
 
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> Plan:
         """Return what a start of these services and all that they depend on would do."""
@@ -168,6 +171,20 @@ class Starter:
                     bring.ready()
         return self.records[name]
 
+    def wait(self, names: Sequence[str]) -> StartReport:
+        """Wait until services are ready, without starting anything."""
+        facts = self._read()
+        plan = plan_start(self.project, names, replace(facts, hashes={}, images=dict.fromkeys(facts.images, "")))
+        self._begin(names, plan, facts.containers)
+        busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
+        wakeups = self._ground.wakeups
+        listener = self._listener = self._engine.listen(self.project.name, wakeups.handle, wakeups.lost)
+        try:
+            schedule.run(busy, lambda name: BringUp(self._ground, self.records[name]).ready())
+        finally:
+            listener.close()
+        return self.report(names, plan)
+
     def report(self, names: Collection[str] = (), plan: Plan | None = None) -> StartReport:
         """Return what became of these services, or of all that this run has touched."""
         for name, record in self.records.items():
@@ -205,9 +222,7 @@ class Starter:
             containers = _by_service(self._engine.containers(self.project.name, only))
             return Facts(containers, self._hashes or {}, dict(zip(names, ids, strict=True)))
 
-    def _begin(
-        self, names: Collection[str], plan: Plan, containers: Mapping[str, Sequence[Container]]
-    ) -> None:
+    def _begin(self, names: Collection[str], plan: Plan, containers: Mapping[str, Sequence[Container]]) -> None:
         """Make the records; a service with nothing to do is ready from the beginning."""
         busy = {action.service for action in plan.actions}
         for name in names:
@@ -224,9 +239,7 @@ class Starter:
                 record.state = "completed"
             self._tell(name, "kept", record.state)
 
-    def _carry_out(
-        self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]
-    ) -> None:
+    def _carry_out(self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]) -> None:
         failures = self._preparation.run(self.project, plan)
         made = {action.service for action in plan.actions if action.verb in prepare.MAKES}
         more, follow = self._followers(wanted, made, before) if made else (set(), set())
@@ -343,9 +356,7 @@ class Starter:
             subscriber(step)
 
 
-def _nodes(
-    project: Project, busy: Collection[str]
-) -> tuple[dict[_Node, list[_Node]], dict[_Node, list[_Node]]]:
+def _nodes(project: Project, busy: Collection[str]) -> tuple[dict[_Node, list[_Node]], dict[_Node, list[_Node]]]:
     """Return the graph of a start: what each node needs, and what it only waits for (`required: false`)."""
     hard: dict[_Node, list[_Node]] = {}
     weak: dict[_Node, list[_Node]] = {}

@@ -1,0 +1,68 @@
+"""The command lines: `stackhand` with its own tasks, and `python -m stackhand`, which is `inv`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.exceptions import ParseError
+from invoke.program import Program
+
+
+class StackProgram(Program):
+    """Invoke's program, with the contract's exit codes.
+
+    With a namespace of its own Invoke reads no project settings; here the nearest `invoke.yaml` counts, as for `inv`.
+    """
+
+    def parse_collection(self) -> None:
+        """Load the tasks, and the settings of the project that we are in."""
+        super().parse_collection()
+        if self.namespace is not None:
+            folder = _settings_folder(Path.cwd())
+            if folder:
+                self.config.set_project_location(str(folder))
+                self.config.load_project()
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
+        """Run; what the command line gets wrong is exit code 2, and an interrupt before any task is 130."""
+        try:
+            super().run(argv, exit)
+        except SystemExit as ended:
+            # The parser's error passes through Program.run as the exception that SystemExit comes from.
+            if isinstance(ended.__context__, ParseError):
+                raise SystemExit(2) from None
+            if isinstance(ended.__context__, KeyboardInterrupt):
+                raise SystemExit(130) from None
+            raise
+
+
+def main() -> None:
+    """Run the console script `stackhand`: stackhand's tasks, wherever it is called."""
+    from stackhand.graph import GraphExecutor
+    from stackhand.namespace import ns
+
+    # Needs no invoke.yaml to run side by side; one that names an executor still decides.
+    StackProgram(
+        name="stackhand", binary="stackhand", version=_version(), namespace=ns, executor_class=GraphExecutor
+    ).run()
+
+
+def inv() -> None:
+    """Run as `inv` does, with the tasks of the nearest `tasks.py`."""
+    StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"], version=_version()).run()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("stackhand")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _settings_folder(start: Path) -> Path | None:
+    for folder in (start, *start.parents):
+        if any((folder / f"invoke.{ending}").is_file() for ending in ("yaml", "yml", "json", "py")):
+            return folder
+    return None

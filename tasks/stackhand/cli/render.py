@@ -1,0 +1,189 @@
+"""How results look to people: the progress of a start, its timeline, failures, findings, plans."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from stackhand.context import Stack
+from stackhand.model import Finding, Plan, Report
+from stackhand.output.live import Live
+from stackhand.output.table import table
+
+if TYPE_CHECKING:
+    from stackhand.services.logs import LogLine
+    from stackhand.services.records import Record, StartReport, Step
+    from stackhand.services.status import ServiceStatus
+
+_STATUS = {
+    "image": "wait",
+    "create": "wait",
+    "start": "wait",
+    "wait": "wait",
+    "ready": "ok",
+    "kept": "ok",
+    "retry": "warn",
+    "failed": "fail",
+    "skipped": "skip",
+    "note": "warn",
+}
+_BAR = 40
+_SIGNS = {True: "ok", False: "NO"}
+
+
+@contextlib.contextmanager
+def live(stack: Stack) -> Iterator[None]:
+    """Show the steps of a start while the body runs."""
+    with stack.lock:
+        display, starter = stack.display, stack.starter
+        if not starter.watched:
+            starter.subscribe(lambda step: _show(display, step))
+    with display:
+        yield
+
+
+def _show(display: Live, step: Step) -> None:
+    display.update(step.service, _STATUS[step.kind], step.text, detail=step.kind == "image")
+
+
+def plan(stack: Stack, made: Plan, idle: str = "nothing to do: all is ready") -> None:
+    """Print what would be done, and why; `idle` where that is nothing."""
+    if not made:
+        stack.console.result(idle)
+    for action in made.actions:
+        stack.console.result(f"would {action}")
+
+
+def plan_document(stack: Stack, made: Plan) -> dict[str, Any]:
+    """Return a plan as JSON, for a dry run."""
+    return {
+        "project": stack.project.name,
+        "ok": True,
+        "dry": True,
+        "plan": [asdict(each) for each in made.actions],
+    }
+
+
+def status(stack: Stack, states: Sequence[ServiceStatus]) -> None:
+    """Print how services are, as a table."""
+    console = stack.console
+    rows = []
+    for each in states:
+        started = max((c.started_at for c in each.containers if c.started_at), default=None)
+        detail = each.detail.splitlines()[-1] if each.detail else ""
+        since = f"{started:%Y-%m-%d %H:%M:%S}" if started and each.ready else ""
+        rows.append([_SIGNS[each.ready], each.name, each.state, since, detail])
+    console.result(table(console, ["", "service", "state", "since (UTC)", ""], rows))
+
+
+def log_line(stack: Stack, line: LogLine) -> None:
+    """Print one log line."""
+    stack.console.result(f"{line.container} | {stack.redactor.text(line.text)}")
+
+
+def dry_service(stack: Stack, name: str) -> None:
+    """Print what bringing up one service would do."""
+    stack.select([name])
+    made = stack.starter.plan([name], [name])
+    mine = Plan(tuple(action for action in made.actions if action.service == name))
+    if mine:
+        plan(stack, mine)
+    else:
+        stack.console.result(f"nothing to do for {name}: it is ready")
+
+
+def start(stack: Stack, report: StartReport) -> None:
+    """Print the outcome of a start: the failures if there are any, and the timeline."""
+    for record in report.services:
+        if record.state == "failed":
+            failure(stack, record)
+    for record in report.services:
+        if record.state == "skipped" and record.failure:
+            stack.console.progress("skip", f"{record.name} was skipped: {record.failure.reason}")
+    if not report.changed:
+        stack.console.result(
+            f"{report.project}: all {len(report.services)} services are ready, nothing changed ({report.elapsed:.1f} s)"
+        )
+        return
+    ready = sum(1 for record in report.services if record.state not in ("failed", "skipped"))
+    stack.console.result(
+        f"{report.project}: {ready} of {len(report.services)} services ready in {report.elapsed:.1f} s"
+    )
+    stack.console.result(_timeline(stack, report))
+    if len(report.critical_path) > 1:
+        arrow = " → " if stack.console.has_symbols(stack.console.stdout) else " -> "
+        stack.console.result(f"critical path: {arrow.join(report.critical_path)}")
+
+
+def failure(stack: Stack, record: Record) -> None:
+    """Print all that helps with one failed service."""
+    what = record.failure
+    if what is None:
+        return
+    console = stack.console
+    lines = [f"{console.symbol('fail', console.stderr)} {record.name} failed at step `{what.step}`: {what.reason}"]
+    if what.waited >= 0.1:
+        lines.append(f"    waited: {what.waited:.1f} s")
+    lines += [f"    tried:  {text}" for text in what.tried]
+    if what.probe_output:
+        lines += _block("probe:", what.probe_output.splitlines())
+    if what.log_tail:
+        lines += _block("logs:", what.log_tail)
+    if what.hint:
+        lines.append(f"    next:   {what.hint}")
+    console.note("\n".join(lines))
+
+
+def findings(stack: Stack, report: Report) -> None:
+    """Print findings and fixes; those that are all right only as a number."""
+    console = stack.console
+    for outcome in report.outcomes:
+        state = "ok" if outcome.ok else "fail"
+        done = "fixed" if outcome.ok else f"could not fix ({outcome.error})"
+        console.result(f"{console.symbol(state, console.stdout)} {done}: {outcome.action}")
+    wrong = [each for each in report.findings if each.status in ("fail", "warn")]
+    for finding in wrong:
+        console.result(_finding(stack, finding))
+    fine = sum(1 for each in report.findings if each.status == "ok")
+    if not wrong and not report.outcomes:
+        console.result(f"post-startup fixes: nothing to fix ({fine} checks)")
+    else:
+        console.result(f"post-startup fixes: {len(report.outcomes)} done, {len(wrong)} left, {fine} checks well")
+
+
+def _finding(stack: Stack, finding: Finding) -> str:
+    sign = stack.console.symbol(finding.status, stack.console.stdout)
+    lines = [f"{sign} {finding.service or 'stack'}: {finding.summary}"]
+    if finding.evidence:
+        lines.append(f"    {finding.evidence}")
+    if finding.remedy:
+        lines.append(f"    remedy: {finding.remedy}")
+    return "\n".join(lines)
+
+
+def _block(title: str, lines: Sequence[str]) -> list[str]:
+    head = f"    {title:<8}"
+    return [f"{head if index == 0 else ' ' * len(head)}| {line}" for index, line in enumerate(lines)]
+
+
+def _timeline(stack: Stack, report: StartReport) -> str:
+    unicode = stack.console.has_symbols(stack.console.stdout)
+    total = max([record.ready or 0.0 for record in report.services] + [0.001])
+    rows = []
+    for record in sorted(report.services, key=lambda each: (each.began or 0.0, each.name)):
+        waited = f"waited for {', '.join(record.waited_for)}" if record.waited_for else ""
+        after = "" if record.kept or record.ready_after is None else f"{record.ready_after:.1f} s"
+        state = f"{record.state}, was ready" if record.kept else record.state
+        rows.append([record.name, _bar(record, total, unicode), state, after, waited])
+    return table(stack.console, ["service", f"0 s{'':{_BAR - 9}}{total:4.1f} s", "state", "ready after", ""], rows)
+
+
+def _bar(record: Record, total: float, unicode: bool) -> str:
+    if record.kept or record.began is None:
+        return ""
+    end = record.ready if record.ready is not None else total
+    first = int(_BAR * record.began / total)
+    last = max(first + 1, round(_BAR * end / total))
+    return " " * first + ("█" if unicode else "#") * (last - first)

@@ -1,0 +1,245 @@
+"""The tasks of the namespace `services`, and `up`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.context import Context
+
+from stackhand.cli import render
+from stackhand.cli.task import choice, count, number, task
+from stackhand.context import Stack
+from stackhand.errors import FixFailed, NotReady, StartFailed
+
+
+@task()
+def fixes_after_start(c: Context) -> None:
+    """Apply the post-startup fixes to what was just started (the post-task of the start)."""
+    stack = Stack.of(c)
+    if stack.to_fix:
+        _fix(stack, stack.to_fix, json=False)
+
+
+@task(
+    iterable=["service"],
+    post=[fixes_after_start],
+    help={
+        "no-fixes": "leave out the post-startup fixes",
+        "service": "only this service and what it depends on (may be repeated)",
+    },
+)
+def start(
+    c: Context,
+    service: list[str],
+    dev: bool = False,
+    timeout: str | None = None,
+    retries: str | None = None,
+    no_fixes: bool = False,
+    json: bool = False,
+) -> None:
+    """Start services in dependency order and wait until each is ready."""
+    _start(Stack.of(c), service, dev, timeout, retries, no_fixes, json)
+
+
+@task(iterable=["service"], post=[fixes_after_start], help=dict(start.help))
+def up(
+    c: Context,
+    service: list[str],
+    dev: bool = False,
+    timeout: str | None = None,
+    retries: str | None = None,
+    no_fixes: bool = False,
+    json: bool = False,
+) -> None:
+    """Start the whole stack: services.start with its post-startup fixes."""
+    _start(Stack.of(c), service, dev, timeout, retries, no_fixes, json)
+
+
+@task(iterable=["service"])
+def fixes(c: Context, service: list[str], json: bool = False) -> None:
+    """Check that the started stack is really right, and fix what is not."""
+    stack = Stack.of(c)
+    _fix(stack, stack.select(service), json=json)
+
+
+@task(iterable=["service"])
+def status(c: Context, service: list[str], json: bool = False) -> None:
+    """Show how every service is; exit 1 when not all is ready."""
+    from stackhand.services.status import status as read
+
+    stack = Stack.of(c)
+    names = stack.select(service)
+    states = read(stack.engine, stack.project, names, stack.redactor.text)
+    ok = all(each.ready for each in states)
+    if json:
+        stack.console.document(
+            {"project": stack.project.name, "ok": ok, "services": [each.to_json() for each in states]}
+        )
+    else:
+        render.status(stack, states)
+    if not ok:
+        waiting = ", ".join(each.name for each in states if not each.ready)
+        raise NotReady(f"not ready: {waiting}", "`inv services.start` starts what is missing")
+
+
+@task(iterable=["service"])
+def wait(c: Context, service: list[str], timeout: str | None = None, json: bool = False) -> None:
+    """Wait until services are ready, without starting anything; exit 1 when they don't get there."""
+    stack = Stack.of(c)
+    limit = number("timeout", timeout)
+    names = stack.select(service)
+    stack.starter.configure(timeout=limit, retries=1)
+    if stack.dry:
+        stack.console.result(f"would wait for {', '.join(names)}")
+        return
+    with render.live(stack):
+        report = stack.starter.wait(names)
+    if json:
+        stack.console.document(report.to_json())
+    else:
+        render.start(stack, report)
+    _fail_unless_ready(report)
+
+
+@task(
+    iterable=["service"],
+    help={
+        "follow": "go on as new lines come",
+        "tail": "lines per service",
+        "since": "only newer ones: 10m, 2026-01-31T12:00:00",
+    },
+)
+def logs(
+    c: Context,
+    service: list[str],
+    follow: bool = False,
+    tail: str = "100",
+    since: str | None = None,
+    json: bool = False,
+) -> None:
+    """Show the services' log lines, with the secrets in them masked."""
+    from stackhand.services.logs import LogLine, read
+
+    stack = Stack.of(c)
+    if tail != "all":
+        count("tail", tail)
+    names = stack.select(service)
+    lines: list[dict[str, Any]] = []
+
+    def show(line: LogLine) -> None:
+        if not json:
+            render.log_line(stack, line)
+            return
+        entry = {"container": line.container, "text": stack.redactor.text(line.text)}
+        if follow:
+            stack.console.document(entry)
+        else:
+            lines.append(entry)
+
+    read(stack.compose, names, tail, since, follow, show)
+    if json and not follow:
+        stack.console.document({"project": stack.project.name, "ok": True, "lines": lines})
+
+
+@task(iterable=["service"])
+def stop(c: Context, service: list[str], json: bool = False) -> None:
+    """Stop services, dependants first; containers and data stay."""
+    from stackhand.services import stop as stopping
+
+    stack = Stack.of(c)
+    names = stack.select(service)
+    if stack.dry:
+        render.plan(stack, stopping.plan(stack.engine, stack.project, names), idle="nothing to do: nothing runs")
+        return
+    with stack.state.lock("services.stop"):
+        stopped = stopping.stop(stack.compose, stack.engine, stack.project, names)
+    if json:
+        stack.console.document({"project": stack.project.name, "ok": True, "stopped": stopped})
+    else:
+        stack.console.result(f"stopped: {', '.join(stopped)}" if stopped else "nothing to do: nothing runs")
+
+
+@task(
+    iterable=["service"],
+    help={
+        "format": "text, dot, mermaid or svg",
+        "service": "only this service and what it depends on (may be repeated)",
+    },
+)
+def graph(c: Context, service: list[str], format: str = "text", json: bool = False) -> None:
+    """Draw the dependency graph."""
+    from stackhand.services import drawing
+
+    stack = Stack.of(c)
+    form = choice("format", format, drawing.FORMATS)
+    names = stack.project.closure(stack.select(service))
+    if json:
+        stack.console.document(drawing.document(stack.project, names))
+    else:
+        stack.console.result(drawing.draw(stack.project, names, form))
+
+
+def _start(
+    stack: Stack,
+    service: list[str],
+    dev: bool,
+    timeout: str | None,
+    retries: str | None,
+    no_fixes: bool,
+    json: bool,
+) -> None:
+    limit, attempts = number("timeout", timeout), count("retries", retries)
+    if dev:
+        stack.use_development()
+    names = stack.select(service)
+    stack.starter.configure(timeout=limit, retries=attempts, dev=dev)
+    if stack.dry:
+        made = stack.starter.plan(names, service)
+        if json:
+            stack.console.document(render.plan_document(stack, made))
+        else:
+            render.plan(stack, made)
+        return
+    if json:
+        stack.due(stack.start_document)
+    with render.live(stack):
+        report = stack.start_report = stack.starter.run(names, service)
+    if not json:
+        render.start(stack, report)
+    _fail_unless_ready(report)
+    if not no_fixes:
+        stack.to_fix = names
+
+
+def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
+    from stackhand.services import fixes as fixing
+
+    tools = fixing.Tools(stack.project, stack.engine, stack.start_again, stack.redactor.text)
+    if stack.dry:
+        render.plan(stack, fixing.plan(tools, names), idle="nothing to fix")
+        return
+    report = fixing.run(tools, names)
+    stack.fixes_report = report
+    if json:
+        stack.console.document({"service": None, **report.to_json()})
+    elif not stack.document_pending:
+        render.findings(stack, report)
+    if not report.ok:
+        wrong = [each for each in report.findings if each.status == "fail"]
+        raise FixFailed(
+            f"{len(wrong)} post-startup findings are left: {wrong[0].service}: {wrong[0].summary}",
+            wrong[0].remedy or None,
+        )
+
+
+def _fail_unless_ready(report: Any) -> None:
+    failed = [record for record in report.services if record.state == "failed"]
+    if report.services and not report.ok:
+        names = ", ".join(f"{record.name} ({record.failure.reason})" for record in failed)
+        skipped = [record.name for record in report.services if record.state == "skipped"]
+        also = f"; skipped: {', '.join(skipped)}" if skipped else ""
+        first = failed[0].failure if failed else None
+        raise StartFailed(
+            f"{len(failed)} of {len(report.services)} services failed: {names}{also}",
+            first.hint if first else None,
+        )

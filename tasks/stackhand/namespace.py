@@ -1,0 +1,25 @@
+"""The tree of collections, task by task: what `inv -l` lists."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from stackhand.cli import services
+from stackhand.cli.up import ServiceCollection
+from stackhand.settings import defaults
+
+ns = Collection("stackhand")
+ns.add_collection(ServiceCollection(services.up), default=True)
+ns.add_collection(
+    Collection(
+        "services",
+        services.start,
+        services.fixes,
+        services.status,
+        services.wait,
+        services.logs,
+        services.stop,
+        services.graph,
+    )
+)
+ns.configure({"stackhand": defaults()})

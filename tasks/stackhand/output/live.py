@@ -1,0 +1,120 @@
+"""A display of work on several things at once: a table that redraws itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from stackhand.output.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_REDRAW = 8
+_HEARTBEAT = 5.0
+_QUIET = 2.0
+
+
+class Live:
+    """Rows by name, each with a status (`ok`, `fail`, `warn`, `skip`, `info`, `wait`) and a text.
+
+    On a terminal the rows stand in a table while the body of the `with` runs. Elsewhere each change is a line on
+    stderr, and when nothing has changed for a while a line says what is being waited for. Tasks that run side by
+    side share one: it shows while any of them is inside the `with`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: dict[str, tuple[str, str, float]] = {}
+        self._lock = threading.RLock()
+        self._users = 0
+        self._closed = threading.Event()
+        self._last_line = time.monotonic()
+        self._said: dict[str, float] = {}
+        self._rich: Any = None
+
+    def __enter__(self) -> Live:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            closing = self._users == 0
+        if closing:
+            self._closed.set()
+            if self._rich:
+                self._rich.stop()
+
+    def _open(self) -> None:
+        self._closed = threading.Event()
+        self._rich = None
+        if not self._console.is_terminal(self._console.stderr):
+            threading.Thread(target=self._heartbeat, args=(self._closed,), name="heartbeat", daemon=True).start()
+            return
+        import rich.console
+        import rich.live
+
+        target = rich.console.Console(
+            file=self._console.stderr,
+            no_color=not self._console.has_colour(self._console.stderr),
+            highlight=False,
+        )
+        self._rich = rich.live.Live(
+            console=target,
+            get_renderable=self._table,
+            refresh_per_second=_REDRAW,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._rich.start()
+
+    def update(self, name: str, status: str, text: str, *, detail: bool = False) -> None:
+        """Show a row's new state. A `detail` is one of many (build output): as a line, at most one in two seconds."""
+        text = self._console.redactor.own(text)
+        now = time.monotonic()
+        with self._lock:
+            since = self._rows[name][2] if name in self._rows and status == "wait" else now
+            self._rows[name] = (status, text, since)
+            if self._rich or (detail and now - self._said.get(name, 0.0) < _QUIET):
+                return
+            self._said[name] = self._last_line = now
+        self._console.progress(status, f"{name}: {text}")
+
+    def _table(self) -> Table:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 1))
+        now = time.monotonic()
+        with self._lock:
+            rows = list(self._rows.items())
+        colours = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "bright_black", "wait": "cyan"}
+        for name, (status, text, since) in rows:
+            sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(status, "·")
+            waited = f"{now - since:.0f} s" if status == "wait" and now - since >= 1 else ""
+            table.add_row(f"[{colours.get(status, 'cyan')}]{sign}[/]", escape(name), escape(text), waited)
+        return table
+
+    def _heartbeat(self, closed: threading.Event) -> None:
+        while not closed.wait(1.0):
+            now = time.monotonic()
+            with self._lock:
+                if now - self._last_line < _HEARTBEAT:
+                    continue
+                waiting = [
+                    f"{name} ({now - since:.0f} s)"
+                    for name, (status, _, since) in self._rows.items()
+                    if status == "wait"
+                ]
+                self._last_line = now
+            if waiting:
+                self._console.progress("wait", f"still waiting for {', '.join(waiting)}")

@@ -1,0 +1,35 @@
+"""Tables for results, as text: drawn by rich, without colour unless the stream has it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from stackhand.output.console import Console
+
+_WIDTH = 120
+
+
+def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain table of text cells, as wide as it needs to be on a pipe, as the terminal on a terminal."""
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text
+
+    stream = console.stdout
+    drawn = rich.table.Table(box=rich.box.SIMPLE if console.is_terminal(stream) else None, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(rich.text.Text(cell) for cell in row))
+    target = io.StringIO()
+    width = rich.console.Console(file=stream).width if console.is_terminal(stream) else _width(columns, rows)
+    printer = rich.console.Console(file=target, width=width, no_color=True, highlight=False)
+    printer.print(drawn)
+    return "\n".join(line.rstrip() for line in target.getvalue().rstrip().splitlines())
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    widths = [max(len(row[index]) for row in [columns, *rows]) + 3 for index in range(len(columns))]
+    return max(_WIDTH, sum(widths))

@@ -1,0 +1,95 @@
+"""The names of a project's services, remembered between runs so that listing tasks need not ask Compose.
+
+Only names and dependencies for listing and completion come from here; a start always reads the project afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from stackhand.engine.compose import Compose, chosen_files
+from stackhand.engine.project import Project
+from stackhand.state import FOLDER
+
+Catalogue = dict[str, list[str]]
+"""Each service with the services it depends on, as `[condition, required, name]` joined by blanks."""
+
+_MENTIONED = re.compile(r"[^\s\"'\[\],{}]+\.ya?ml")
+
+
+def read(compose: Compose, environ: Mapping[str, str]) -> Catalogue:
+    """Return every service of the project, whatever its profile, with its dependencies.
+
+    Raises what `docker compose config` raises.
+    """
+    file = compose.directory / FOLDER / "catalogue.json"
+    key = fingerprint(compose.directory, environ)
+    try:
+        remembered = json.loads(file.read_text(encoding="utf-8"))
+        if key and remembered["key"] == key:
+            services: Catalogue = remembered["services"]
+            return services
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    services = of(compose.with_profiles(["*"]).config())
+    if key:
+        _remember(file, {"key": key, "services": services})
+    return services
+
+
+def of(project: Project) -> Catalogue:
+    """Return the catalogue of a project."""
+    return {
+        name: [f"{d.condition} {int(d.required)} {d.service}" for d in service.depends_on]
+        for name, service in project.services.items()
+    }
+
+
+def fingerprint(directory: Path, environ: Mapping[str, str]) -> str:
+    """Return a key that changes when the compose files do, or "" where that can't be told.
+
+    Files that a compose file mentions (`include`, `extends`) count as well: every word that ends like a YAML file
+    and is one. A mention with a variable in it can't be followed, so such a project is always read afresh.
+    """
+    parts = [f"{name}={value}" for name, value in sorted(environ.items()) if name.startswith("COMPOSE_")]
+    queue = [directory / name for name in (*chosen_files(directory, environ), ".env")]
+    seen: set[Path] = set()
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        try:
+            stat = path.stat()
+            text = path.read_text(encoding="utf-8", errors="replace") if path.suffix != "" else ""
+        except OSError:
+            continue
+        parts.append(f"{path}:{stat.st_mtime_ns}:{stat.st_size}")
+        mentioned = _MENTIONED.findall(text) if path.name != ".env" else []
+        if any("$" in word for word in mentioned):
+            return ""
+        queue.extend(_files(path.parent, mentioned))
+    return hashlib.sha256("\0".join(sorted(parts)).encode()).hexdigest()
+
+
+def _files(folder: Path, words: Iterable[str]) -> Iterable[Path]:
+    return (folder / word for word in words if (folder / word).is_file())
+
+
+def _remember(file: Path, content: object) -> None:
+    """Write the file whole or not at all. A project that can't be written to is simply read every time."""
+    try:
+        file.parent.mkdir(exist_ok=True)
+        ignore = file.parent / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+        draft = file.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        draft.replace(file)
+    except OSError:
+        pass

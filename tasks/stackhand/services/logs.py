@@ -1,0 +1,43 @@
+"""The services' log lines, as Compose merges them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stackhand.engine.compose import Compose
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line: the container it came from (Compose's name without the project), and its text."""
+
+    container: str
+    text: str
+
+
+def read(
+    compose: Compose,
+    names: Sequence[str],
+    tail: str,
+    since: str | None,
+    follow: bool,
+    show: Callable[[LogLine], None],
+) -> None:
+    """Hand over the log lines of these services, `tail` of each; with `follow`, until interrupted."""
+    words = ["--no-color", "--tail", tail]
+    if since:
+        words += ["--since", since]
+    if follow:
+        words.append("--follow")
+    compose.logs([*words, *names], lambda line: show(parse(line)))
+
+
+def parse(line: str) -> LogLine:
+    """Return a line of `docker compose logs`: `api-1  | text`.
+
+    >>> parse("api-1  | ready | steady")
+    LogLine(container='api-1', text='ready | steady')
+    """
+    container, bar, text = line.partition("|")
+    return LogLine(container.strip(), text.removeprefix(" ")) if bar else LogLine("", line)

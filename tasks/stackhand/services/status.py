@@ -1,0 +1,106 @@
+"""How every service is right now, and waiting for it without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from stackhand.engine.client import Engine
+from stackhand.engine.facts import Container
+from stackhand.engine.project import Project
+from stackhand.errors import StackError
+
+_READY = frozenset({"healthy", "running", "completed"})
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service: `state` is healthy, running or completed when it is ready, and says how it is otherwise."""
+
+    name: str
+    state: str
+    detail: str
+    containers: tuple[Container, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of its containers do what is expected of them."""
+        return self.state in _READY
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an entry of `services` in the JSON of `services.status`."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "ready": self.ready,
+            "detail": self.detail,
+            "containers": [
+                {
+                    "name": each.name,
+                    "status": each.status,
+                    "health": each.health,
+                    "exit_code": each.exit_code if each.stopped else None,
+                    "restart_count": each.restart_count,
+                    "started_at": each.started_at.isoformat().replace("+00:00", "Z") if each.started_at else None,
+                }
+                for each in self.containers
+            ],
+        }
+
+
+def status(engine: Engine, project: Project, names: Sequence[str], mask: Callable[[str], str]) -> list[ServiceStatus]:
+    """Return how these services are. Where the engine has not probed yet, the healthcheck is run once, now.
+
+    `mask` takes the secrets out of what probes and the engine said.
+    """
+    containers = engine.containers(project.name)
+
+    def one(name: str) -> ServiceStatus:
+        mine = tuple(each for each in containers if each.service == name)
+        states = [_container_state(engine, project, each) for each in mine]
+        return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(one, names))
+
+
+def summarise(
+    project: Project, name: str, containers: tuple[Container, ...], states: Sequence[tuple[str, str]]
+) -> ServiceStatus:
+    """Return a service's status from those of its containers: as good as the worst of them."""
+    wanted = project.services[name].replicas
+    if not containers:
+        state = "completed" if wanted == 0 else "missing"
+        return ServiceStatus(name, state, "it has no container" if wanted else "0 replicas are wanted", ())
+    worst = next((each for each in states if each[0] not in _READY), states[0])
+    if worst[0] in _READY and len(containers) < wanted:
+        return ServiceStatus(name, "missing", f"{len(containers)} of {wanted} containers", containers)
+    return ServiceStatus(name, *worst, containers)
+
+
+def _container_state(engine: Engine, project: Project, container: Container) -> tuple[str, str]:
+    """Return a container's state and what there is to say about it."""
+    if container.running:
+        if container.health == "starting" and container.healthcheck:
+            return _probed(engine, container)
+        if container.health == "unhealthy":
+            return "unhealthy", container.probe_output
+        return ("running" if container.health == "none" else container.health), ""
+    if container.stopped:
+        if container.exit_code == 0 and project.is_one_shot(container.service):
+            return "completed", ""
+        killed = ", out of memory" if container.oom_killed else ""
+        return "exited", container.error or f"exit code {container.exit_code}{killed}"
+    return container.status, f"restarted {container.restart_count} times" if container.restart_count else ""
+
+
+def _probed(engine: Engine, container: Container) -> tuple[str, str]:
+    check = container.healthcheck
+    assert check is not None
+    try:
+        probe = engine.probe(container.id, check.argv, check.timeout)
+    except StackError as error:
+        return "starting", str(error)
+    return ("healthy", "") if probe.ok else ("starting", probe.output)

@@ -1,0 +1,36 @@
+"""Stopping services, dependants first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from stackhand.engine.client import Engine
+from stackhand.engine.compose import Compose
+from stackhand.engine.project import Project
+from stackhand.errors import StopFailed
+from stackhand.graph import schedule
+from stackhand.model import Action, Plan
+from stackhand.services.plan import needs
+
+
+def plan(engine: Engine, project: Project, names: Collection[str]) -> Plan:
+    """Return which of these services run and would be stopped, in order."""
+    alive = {
+        each.service for each in engine.containers(project.name) if each.status in ("running", "restarting", "paused")
+    }
+    ordered = reversed(schedule.order(needs(project, names)))
+    return Plan(tuple(Action(name, "stop", "it runs") for name in ordered if name in alive))
+
+
+def stop(compose: Compose, engine: Engine, project: Project, names: Collection[str]) -> list[str]:
+    """Stop what runs of these services; return their names. Raises StopFailed when one runs on.
+
+    Compose stops dependants before what they depend on.
+    """
+    planned = [action.service for action in plan(engine, project, names).actions]
+    if planned:
+        compose.stop(planned)
+        left = [action.service for action in plan(engine, project, planned).actions]
+        if left:
+            raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
+    return planned
