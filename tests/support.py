@@ -22,6 +22,7 @@ from docker.errors import APIError, NotFound
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGE = "stackhand-test/busybox:1"
+_STACKHAND = "from stackhand.cli.program import main; main()"
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 
@@ -155,13 +156,14 @@ class Runner:
         finally:
             running.close()
 
-    def start_inv(
-        self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> Background:
-        """Start tasks and return at once; ended with the test if it doesn't end before."""
-        running = Background(
-            [sys.executable, "-m", "stackhand", *args], cwd or self.directory, {**self.env, **(env or {})}
-        )
+    def start_inv(self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Background:
+        """Start tasks and return at once; ended with the test if it doesn't end before.
+
+        A folder with a `tasks.py` gets `inv` with those tasks, any other one the `stackhand` program.
+        """
+        folder = cwd or self.directory
+        program = ["-m", "stackhand"] if (self.directory / "tasks.py").exists() else ["-c", _STACKHAND]
+        running = Background([sys.executable, *program, *args], folder, {**self.env, **(env or {})})
         self._background.append(running)
         return running
 
@@ -189,9 +191,7 @@ class Project(Runner):
     def services(self, **services: Mapping[str, Any]) -> Path:
         """Write a compose file with these services; image and an immediate stop are added where missing."""
         usual = {"image": IMAGE, "stop_grace_period": "0s"}
-        return self.write(
-            {"services": {name.replace("__", "-"): {**usual, **raw} for name, raw in services.items()}}
-        )
+        return self.write({"services": {name.replace("__", "-"): {**usual, **raw} for name, raw in services.items()}})
 
     def docker(self, *args: str, check: bool = True) -> str:
         """Run the docker CLI in the project's folder and return its stdout."""

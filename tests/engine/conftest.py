@@ -83,9 +83,7 @@ def image(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def project(
-    engine: APIClient, image: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Project]:
+def project(engine: APIClient, image: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
     """A Compose project of this test's own; gone when the test is over."""
     name = f"sh-{_slug(request.node.name)}-{secrets.token_hex(3)}"
     folder = tmp_path / "project"
@@ -118,10 +116,7 @@ def _static_busybox(folder: Path) -> Path:
     """Return a busybox that needs no libraries: the installed one, else the distribution's, unpacked."""
     for candidate in (Path("/bin/busybox"), Path("/usr/bin/busybox")):
         # ldd fails on a static program.
-        if (
-            candidate.exists()
-            and subprocess.run(["ldd", candidate], capture_output=True, check=False).returncode
-        ):
+        if candidate.exists() and subprocess.run(["ldd", candidate], capture_output=True, check=False).returncode:
             return candidate
     if not shutil.which("apt-get"):
         pytest.fail("a static busybox is needed for the test image: install your system's busybox-static")

@@ -7,11 +7,12 @@ those.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stackhand.engine import apt
+from stackhand.engine import apt, root
 from stackhand.engine.check import Observation
 from stackhand.engine.command import Commands
 from stackhand.engine.compose import OLDEST
@@ -118,9 +119,7 @@ def ensure(
         last = plan
         if needs_root(plan) and not machine.root:
             if not (machine.sudo and become_root(plan)):
-                raise PrerequisiteMissing(
-                    "root is needed to install or start the engine", _as_root_hint(machine)
-                )
+                raise PrerequisiteMissing("root is needed to install or start the engine", _as_root_hint(machine))
             done += plan.actions
             continue
         installer = Installer(commands, environ, machine, on_line)
@@ -223,8 +222,5 @@ def _how(machine: Machine) -> StackError:
 
 
 def _as_root_hint(machine: Machine) -> str:
-    import shlex
-    import sys
-
-    command = shlex.join([sys.executable, "-m", "stackhand", "engine.install"])
+    command = shlex.join(root.typed())
     return f"run: sudo {command}" if machine.sudo else f"run as root: {command}"

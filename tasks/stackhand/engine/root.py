@@ -9,17 +9,23 @@ from pathlib import Path
 
 import stackhand
 
+TASK = "engine.install"
 
-def argv() -> list[str]:
-    """Return the command line that installs the engine as root, wherever this package was found."""
-    source = Path(stackhand.__file__).resolve().parent.parent
-    # sudo starts with a clean environment, and without it the package might not be found.
-    return ["sudo", "env", f"PYTHONPATH={source}", sys.executable, "-m", "stackhand", "engine.install"]
+
+def typed() -> list[str]:
+    """Return a command line that a person can type after `sudo`, from the same folder."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return [sys.executable, "-m", "stackhand", TASK]
+    return [str(program.resolve()), TASK]
 
 
 def again_as_root(environ: Mapping[str, str], *, may_prompt: bool) -> bool:
-    """Run `engine.install` through sudo, which may ask for a password; return whether it worked."""
-    words = argv() if may_prompt else ["sudo", "-n", *argv()[1:]]
-    """Run `engine.install` through sudo, with a password if need be; return whether it worked."""
+    """Run the task through sudo, which asks for a password where it may; return whether it worked."""
+    sudo = ["sudo"] if may_prompt else ["sudo", "-n"]
+    # sudo starts with a clean environment, and without its folder the package might not be found.
+    source = Path(stackhand.__file__).resolve().parent.parent
+    argv = [*sudo, "env", f"PYTHONPATH={source}", *typed()]
+    # Not through Commands: a process group of its own would leave sudo without the terminal to ask on. What it
     # prints is progress here; the result is told by whoever called.
-    return subprocess.call(words, env=dict(environ), stdout=sys.stderr) == 0
+    return subprocess.call(argv, env=dict(environ), stdout=sys.stderr) == 0

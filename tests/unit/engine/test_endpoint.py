@@ -94,9 +94,7 @@ def test_certificates_of_a_context(tmp_path: Path, config: Path) -> None:
     for name in ("ca", "cert", "key"):
         (tls / f"{name}.pem").touch()
 
-    assert resolved(tmp_path, DOCKER_CONTEXT="far").tls == Tls(
-        tls / "ca.pem", tls / "cert.pem", tls / "key.pem"
-    )
+    assert resolved(tmp_path, DOCKER_CONTEXT="far").tls == Tls(tls / "ca.pem", tls / "cert.pem", tls / "key.pem")
 
 
 def test_certificates_from_the_environment(tmp_path: Path, config: Path) -> None:

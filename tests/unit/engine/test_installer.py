@@ -123,9 +123,7 @@ def test_a_dockerd_that_dies_is_seen_at_once(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(installer.os, "waitpid", lambda pid, _: (pid, 256))
     answering(monkeypatch, False)
 
-    with pytest.raises(
-        InstallFailed, match="dockerd ended at once: failed to start daemon: Devices"
-    ) as caught:
+    with pytest.raises(InstallFailed, match="dockerd ended at once: failed to start daemon: Devices") as caught:
         make(FakeCommands()).carry_out(Action("engine", "start", "it is not running", ("none",)))
     assert str(log) in (caught.value.hint or "")
 
