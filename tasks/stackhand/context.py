@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stackhand.engine.command import Commands
     from stackhand.engine.compose import Compose, Selection
     from stackhand.engine.project import Project
+    from stackhand.errors import Interrupted
     from stackhand.model import Report
     from stackhand.output.live import Live
     from stackhand.services.records import StartReport
@@ -213,12 +214,19 @@ class Stack:
         """Whether the run's document is still to be written at its end."""
         return self._due is not None
 
-    def cancel(self) -> None:
-        """End what is under way: programs at once, waiting threads at their next look."""
-        if "starter" in self.__dict__:
+    def interrupt(self) -> Interrupted:
+        """End what is under way, programs at once and threads at their next look; return what to tell the person."""
+        from stackhand.errors import Interrupted
+
+        made = self.__dict__
+        where = self.starter.where() if "starter" in made else ""
+        if where:
             self.starter.cancel()
-        if "commands" in self.__dict__:
+        if "commands" in made:
             self.commands.stop()
+        if not where:
+            return Interrupted("interrupted")
+        return Interrupted(f"interrupted; {where}", "what runs is left running; the next start carries on from there")
 
     def _learn(self, project: Project) -> Project:
         for service in project.services.values():

@@ -15,7 +15,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from stackhand.context import Stack
-from stackhand.errors import BadArgument, Interrupted, StackError
+from stackhand.errors import BadArgument, StackError
 
 # Flags that several tasks have, explained once.
 HELP = {
@@ -53,8 +53,7 @@ class StackTask(Task[Callable[..., Any]]):
         except StackError as error:
             raise exit_for(stack, error, kwargs) from error
         except KeyboardInterrupt as interrupt:
-            stack.cancel()
-            raise exit_for(stack, Interrupted("interrupted"), kwargs) from interrupt
+            raise exit_for(stack, stack.interrupt(), kwargs) from interrupt
         except Exit:
             raise
         except Exception as bug:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,8 +120,7 @@ class Commands:
         with self._lock:
             self._stopped = True
             running = list(self._running)
-        for process in running:
-            _end(process)
+        _end(*running)
 
     def _start(
         self,
@@ -169,16 +170,14 @@ def _read_lines(stream: IO[str], kept: deque[str], on_line: Callable[[str], None
         pass  # closed while reading: the program was ended
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a program and its children: asked first, forced after a second."""
-    for number, patience in ((signal.SIGTERM, _KILL_AFTER), (signal.SIGKILL, _KILL_AFTER)):
-        if process.poll() is not None:
-            return
-        try:
-            os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
+def _end(*processes: subprocess.Popen[str]) -> None:
+    """End programs and their children: all are asked at once, and forced after a second."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, number)
+        deadline = time.monotonic() + _KILL_AFTER
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))

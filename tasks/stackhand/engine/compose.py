@@ -121,9 +121,7 @@ class Compose:
         # --profile on the command line replaces COMPOSE_PROFILES, so those are named again.
         given = tuple(filter(None, self._environ.get("COMPOSE_PROFILES", "").split(",")))
         merged = tuple(dict.fromkeys((*self.selection.profiles, *given, *profiles)))
-        return Compose(
-            self._commands, self.directory, self._environ, replace(self.selection, profiles=merged)
-        )
+        return Compose(self._commands, self.directory, self._environ, replace(self.selection, profiles=merged))
 
     def version(self) -> str:
         """Return Compose's version. Raises DockerMissing, ComposeMissing."""
@@ -154,11 +152,14 @@ class Compose:
         lines = self._run("config", "--hash", "*").stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
 
-    def create(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
-        """Make networks, volumes, secrets and containers; recreate what changed; start nothing."""
-        return self._run(
-            "up", "--no-start", "--no-deps", "--no-build", "--pull", "never", *services, on_line=on_line
-        )
+    def create(self, services: Sequence[str], *, dependencies: bool = True) -> Completed:
+        """Make networks, volumes, secrets and containers; recreate what changed; start nothing.
+
+        What the services depend on is made as well. Without `dependencies` Compose takes their `depends_on` for
+        empty, which gives the container another configuration hash: it will count as changed at the next start.
+        """
+        words = ["create"] if dependencies else ["up", "--no-start", "--no-deps"]
+        return self._run(*words, "--no-build", "--pull", "never", *services)
 
     def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Start the containers of these services, and of nothing else."""
@@ -187,9 +188,7 @@ class Compose:
     def _run(self, *words: str, on_line: OnLine | None = None, merge: bool = False) -> Completed:
         argv = self.selection.argv(*words)
         try:
-            return self._commands.run(
-                argv, cwd=self.directory, env=self._environ, on_line=on_line, merge=merge
-            )
+            return self._commands.run(argv, cwd=self.directory, env=self._environ, on_line=on_line, merge=merge)
         except CommandFailed as error:
             if error.returncode == 127 or "is not a docker command" in error.stderr:
                 raise _missing(error) from error

@@ -106,7 +106,10 @@ class GraphExecutor(Executor):
         return config
 
     def _fail(self, outcome: schedule.Result[int], nodes: Sequence[Call]) -> None:
+        posts = [Call(item) if isinstance(item, Task) else item for call in nodes for item in call.post]
         for index, cause in outcome.skipped.items():
+            if nodes[index] in posts:
+                continue  # that post-tasks do not run after a failure goes without saying
             reason = f"skipped {_name(nodes[index])}: {_name(nodes[cause])} failed"
             print(reason, file=sys.stderr)  # noqa: T201  the executor's own word, as Invoke's
         first, *others = outcome.failed.values()

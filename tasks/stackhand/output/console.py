@@ -108,6 +108,9 @@ class Console:
         with self._lock:
             try:
                 print(text, file=stream, flush=True)
+            except BrokenPipeError:
+                # The reader has seen enough (`inv services.status | head -3`); that is no failure of the task.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             except UnicodeEncodeError:
                 encoding = getattr(stream, "encoding", None) or "ascii"
                 print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

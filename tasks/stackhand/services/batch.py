@@ -29,16 +29,16 @@ class Batch:
         self._waiting: list[Ticket] = []
         self._busy = 0
 
-    def submit(self, item: str) -> Ticket:
-        """Ask for an item. Returns at once; the ticket tells when it is done."""
-        ticket = Ticket(item)
+    def submit(self, *items: str) -> list[Ticket]:
+        """Ask for items, all of which go into the same call. Returns at once; each ticket tells when it is done."""
+        tickets = [Ticket(item) for item in items]
         with self._lock:
-            self._waiting.append(ticket)
+            self._waiting += tickets
             if self._busy >= self._slots:
-                return ticket
+                return tickets
             self._busy += 1
         threading.Thread(target=self._work, name="batch", daemon=True).start()
-        return ticket
+        return tickets
 
     def _work(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from stackhand.output.redact import Redactor
 from stackhand.services import readiness
 from stackhand.services.batch import Batch
 from stackhand.services.records import Emit, Failure, Record, ServiceFailed, Step
+from stackhand.services.slots import Slots
 from stackhand.services.wakeups import Wakeups
 from stackhand.settings import Start
 
@@ -35,7 +35,7 @@ class Ground:
     wakeups: Wakeups
     starts: Batch
     restarts: Batch
-    probes: threading.Semaphore
+    probes: Slots
     emit: Emit
     began: float
     # Read with the first facts, and again when a profile is added.
@@ -76,7 +76,6 @@ class BringUp:
         """Have the service's containers running. Raises ServiceFailed when they can't be started."""
         if not restart and all(container.running for container in self._containers()):
             self.record.began = self.record.started = self.ground.now()
-            self.record.attempts = max(self.record.attempts, 1)
             return
         while True:
             self.record.attempts += 1
@@ -97,16 +96,17 @@ class BringUp:
         while True:
             try:
                 self._watch()
-                return
             except ServiceFailed as failed:
                 self._again_or_raise(failed.failure)
-            self.start()
+                self.start()
+            else:
+                return
 
     def _order(self, restart: bool) -> None:
         """Have Compose start the service; return as soon as its containers run."""
         seen = self.ground.wakeups.starts(self.name)
         wanted = sum(1 for container in self._containers() if restart or not container.running)
-        ticket = (self.ground.restarts if restart else self.ground.starts).submit(self.name)
+        (ticket,) = (self.ground.restarts if restart else self.ground.starts).submit(self.name)
         # Compose returns later than the container runs; its hooks, though, are part of the start.
         early = bool(wanted) and not self.ground.project.services[self.name].raw.get("post_start")
         while not ticket.done.is_set():
@@ -195,7 +195,7 @@ class BringUp:
         check = look.container.healthcheck
         assert check is not None
         try:
-            with self.ground.probes:
+            with self.ground.probes.slot():
                 self.ground.wakeups.check()
                 probe = self.ground.engine.probe(look.container.id, check.argv, check.timeout)
         except ContainerGone:
@@ -266,7 +266,7 @@ class BringUp:
             )
             self._tell("failed", failure.reason)
             raise ServiceFailed(record.failure)
-        delay = settings.retry_delay * settings.backoff ** (record.attempts - 1)
+        delay = settings.retry_delay * settings.backoff ** max(0, record.attempts - 1)
         self._tell("retry", f"{failure.reason}; attempt {record.attempts + 1} of {settings.retries} in {delay:g} s")
         self.ground.wakeups.sleep(delay)
 

@@ -12,6 +12,7 @@ from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
 from stackhand.model import Plan
 from stackhand.services.batch import Batch
+from stackhand.services.plan import needs
 from stackhand.services.records import Failure
 from stackhand.services.wakeups import Wakeups
 
@@ -60,20 +61,22 @@ class Preparation:
         self._compose = compose
         self._wakeups = wakeups
         self._tell = tell
-        self._creates = Batch(isolating(compose.create))
+        self._creates = Batch(self._create)
+        self._project: Project
 
     def run(self, project: Project, plan: Plan) -> dict[str, Failure]:
         """Pull, build and create as planned. Returns the services for which that failed, and why."""
+        self._project = project
         failures: dict[str, Failure] = {}
         for name, failure in self._images(plan).items():
             image = project.services[name].image
             # One image may serve several services.
             failures.update({each.name: failure for each in project.services.values() if each.image == image})
-        names = [a.service for a in plan.actions if a.verb in MAKES and a.service not in failures]
+        lost = _lost(project, failures)
+        names = [action.service for action in plan.actions if action.verb in MAKES and action.service not in lost]
         for name in names:
             self._tell(name, "create", "creating")
-        tickets = {name: self._creates.submit(name) for name in names}
-        for name, ticket in tickets.items():
+        for name, ticket in zip(names, self._creates.submit(*names), strict=True):
             while not ticket.done.wait(0.05):
                 self._wakeups.check()
             if isinstance(ticket.error, CommandFailed):
@@ -81,6 +84,33 @@ class Preparation:
             elif ticket.error:
                 raise ticket.error
         return failures
+
+    def _create(self, names: Sequence[str]) -> Mapping[str, Exception]:
+        """Make containers for these services; return those for which that failed.
+
+        When it fails for several together, each is made alone, in order. Those that need a failed one are left:
+        they won't be started either.
+        """
+        try:
+            self._compose.create(names)
+        except CommandFailed as error:
+            if len(names) == 1:
+                return {names[0]: error}
+        else:
+            return {}
+        failed: dict[str, Exception] = {}
+        lost: set[str] = set()
+        for name in schedule.order(needs(self._project, names)):
+            entries = self._project.services[name].depends_on
+            if any(entry.required and entry.service in lost for entry in entries):
+                lost.add(name)
+                continue
+            try:
+                self._compose.create([name], dependencies=not any(entry.service in lost for entry in entries))
+            except CommandFailed as error:
+                failed[name] = error
+                lost.add(name)
+        return failed
 
     def _images(self, plan: Plan) -> dict[str, Failure]:
         failures: dict[str, Failure] = {}
@@ -120,6 +150,19 @@ class Preparation:
                 hint=complaint.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )
         return None
+
+
+def _lost(project: Project, failed: Collection[str]) -> set[str]:
+    """Return the failed services and all that can't do without them."""
+    lost = set(failed)
+    graph = {
+        name: [entry.service for entry in service.depends_on if entry.required]
+        for name, service in project.services.items()
+    }
+    for name in schedule.order(graph):
+        if any(need in lost for need in graph[name]):
+            lost.add(name)
+    return lost
 
 
 def _service_of(line: str, names: Sequence[str]) -> str:

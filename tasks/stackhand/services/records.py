@@ -107,7 +107,7 @@ class StartReport:
     @property
     def changed(self) -> bool:
         """Whether anything had to be done."""
-        return not all(record.kept for record in self.services)
+        return any(record.attempts or record.failure for record in self.services)
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract's JSON of `services.start`."""

@@ -29,6 +29,7 @@ from stackhand.services.batch import Batch
 from stackhand.services.bringup import BringUp, Ground
 from stackhand.services.plan import Facts, plan_start, restarts
 from stackhand.services.records import READY, Failure, Record, ServiceFailed, StartReport, Step
+from stackhand.services.slots import Slots
 from stackhand.services.wakeups import Wakeups
 from stackhand.settings import Start
 from stackhand.state import StateFolder
@@ -36,9 +37,10 @@ from stackhand.state import StateFolder
 if TYPE_CHECKING:
     from stackhand.context import Stack
 
-# A probe is an exec, which costs the engine some fifty milliseconds of a core.
-_PROBES_AT_ONCE = 4 + 2 * (os.cpu_count() or 2)
-_STARTS_AT_ONCE = 2
+# A probe is an exec, which costs the engine some fifty milliseconds of a core: more of them at once get slower,
+# and take from the starts what these need (bench/README.md has the figures).
+_PROBES_AT_ONCE = os.cpu_count() or 2
+_STARTS_AT_ONCE = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Starter:
             wakeups=Wakeups(),
             starts=Batch(prepare.isolating(compose.start), _STARTS_AT_ONCE),
             restarts=Batch(prepare.isolating(compose.restart)),
-            probes=threading.BoundedSemaphore(_PROBES_AT_ONCE),
+            probes=Slots(_PROBES_AT_ONCE),
             emit=self._emit,
             began=time.monotonic(),
         )
@@ -190,6 +192,16 @@ class Starter:
         for name, record in self.records.items():
             if not record.kept:
                 record.waited_for = timeline.waited_for(self.project, name, self.records)
+            if record.state in ("waiting", "starting"):
+                # Only a run that was interrupted leaves these.
+                record.failure = record.failure or Failure(
+                    record.state,
+                    "interrupted",
+                    "the run was interrupted",
+                    retry=False,
+                    hint="start again: it carries on",
+                )
+                record.state = "failed" if record.state == "starting" else "skipped"
         chosen = [self.records[name] for name in self.project.services if name in (names or self.records)]
         return StartReport(
             project=self.project.name,
@@ -198,6 +210,20 @@ class Starter:
             critical_path=timeline.critical_path(self.project, self.records),
             plan=plan or Plan(),
         )
+
+    def where(self) -> str:
+        """Return in one line how far the run is: what is ready, what was about to be, what was not begun."""
+        groups = (
+            ("ready", READY),
+            ("starting", ("starting",)),
+            ("not started", ("waiting", "skipped")),
+            ("failed", ("failed",)),
+        )
+        found = (
+            (title, [name for name, record in self.records.items() if record.state in states])
+            for title, states in groups
+        )
+        return "; ".join(f"{title}: {', '.join(names)}" for title, names in found if names)
 
     def cancel(self) -> None:
         """Make every thread of this run leave at its next look."""

@@ -1,0 +1,67 @@
+"""The task `test`: all that has to hold for this checkout, in one command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+from stackhand.cli.task import task
+from stackhand.context import Stack
+from stackhand.errors import CommandFailed, ConfigError
+
+_FOLDER = Path(sys.executable).parent
+_CHECKS = (
+    ("ruff check", [str(_FOLDER / "ruff"), "check", "."]),
+    ("ruff format", [str(_FOLDER / "ruff"), "format", "--check", "."]),
+    ("mypy", [sys.executable, "-m", "mypy"]),
+    ("lint-imports", [str(_FOLDER / "lint-imports")]),
+)
+# The examples in docstrings are tests, too.
+_PYTEST = [sys.executable, "-m", "pytest", "--doctest-modules", "tasks/stackhand", "tests/unit"]
+
+
+@task(help={"unit": "only what needs no engine"})
+def test(c: Context, unit: bool = False) -> None:
+    """Run the linters, the type checker and the tests of this checkout."""
+    stack = Stack.of(c)
+    checkout = _checkout()
+    pytest = _PYTEST if unit else [*_PYTEST, "tests/engine"]
+    if stack.dry:
+        for _, argv in (*_CHECKS, ("pytest", pytest)):
+            stack.console.result(f"would run {' '.join(argv)}")
+        return
+    failed = [name for name, argv in _CHECKS if not _passes(stack, checkout, name, argv)]
+    if failed:
+        # Told before the tests run: their own closing line stays the last one.
+        stack.console.progress("fail", f"{', '.join(failed)} failed")
+    colour = ["--color=yes"] if stack.console.has_colour(stack.console.stdout) else []
+    if not _passes(stack, checkout, "pytest", [*pytest, *colour]) or failed:
+        raise Exit(code=1)
+
+
+def _passes(stack: Stack, checkout: Path, name: str, argv: list[str]) -> bool:
+    stack.console.progress("wait", name)
+    # What is tested has nothing to do with this run's own project.
+    env = {key: value for key, value in stack.environ.items() if not key.startswith(("COMPOSE_", "INVOKE_"))}
+    env["PYTHONUNBUFFERED"] = "1"
+    try:
+        stack.commands.run(argv, cwd=checkout, env=env, on_line=stack.console.result, merge=True)
+    except CommandFailed as error:
+        if error.returncode == 127:
+            stack.console.note(f"{error.message}: install the test tools with `pip install --editable '.[test]'`")
+        return False
+    return True
+
+
+def _checkout() -> Path:
+    """Return the folder of this checkout. Raises ConfigError where stackhand is an installed package."""
+    folder = Path(__file__).resolve().parents[3]
+    if not (folder / "tests").is_dir() or not (folder / "pyproject.toml").is_file():
+        raise ConfigError(
+            "the tests are part of stackhand's repository, and this is an installed package",
+            "run `./inv test` in a checkout",
+        )
+    return folder
