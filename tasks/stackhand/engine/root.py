@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import stackhand
-
 TASK = "engine.install"
 
 
@@ -24,7 +22,7 @@ def again_as_root(environ: Mapping[str, str], *, may_prompt: bool) -> bool:
     """Run the task through sudo, which asks for a password where it may; return whether it worked."""
     sudo = ["sudo"] if may_prompt else ["sudo", "-n"]
     # sudo starts with a clean environment, and without its folder the package might not be found.
-    source = Path(stackhand.__file__).resolve().parent.parent
+    source = Path(__file__).resolve().parents[2]
     argv = [*sudo, "env", f"PYTHONPATH={source}", *typed()]
     # Not through Commands: a process group of its own would leave sudo without the terminal to ask on. What it
     # prints is progress here; the result is told by whoever called.
