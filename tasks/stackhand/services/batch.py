@@ -28,6 +28,12 @@ class Batch:
         self._lock = threading.Lock()
         self._waiting: list[Ticket] = []
         self._busy = 0
+        self._acting = 0
+
+    @property
+    def load(self) -> int:
+        """How many items are under way or waiting."""
+        return self._acting + len(self._waiting)
 
     def submit(self, *items: str) -> list[Ticket]:
         """Ask for items, all of which go into the same call. Returns at once; each ticket tells when it is done."""
@@ -47,10 +53,13 @@ class Batch:
                 if not batch:
                     self._busy -= 1
                     return
+                self._acting += len(batch)
             try:
                 failed = self._act(list(dict.fromkeys(ticket.item for ticket in batch)))
             except Exception as error:
                 failed = {ticket.item: error for ticket in batch}
+            with self._lock:
+                self._acting -= len(batch)
             for ticket in batch:
                 ticket.error = failed.get(ticket.item)
                 ticket.done.set()

@@ -171,6 +171,7 @@ class BringUp:
             look.up_since = None
         elif look.up_since is None or look.container.restart_count:
             look.up_since = now - _seconds_since(look.container.started_at)
+            look.probe_at = look.up_since + readiness.first_probe(self.ground.starts.load)
 
     def _judge(self, look: _Look) -> readiness.Verdict:
         now = time.monotonic()
@@ -209,7 +210,7 @@ class BringUp:
             return readiness.WAIT
         now = time.monotonic()
         look.probe_output, look.probe_code = probe.output, probe.exit_code
-        pause = readiness.pause(now - began, probe.seconds, check.interval)
+        pause = readiness.pause(now - began, probe.seconds, check.interval, self.ground.starts.load)
         # One that used up its time would do so again: from here on the engine's own probes are enough.
         look.probe_at = now + (check.interval if probe.exit_code is None else pause)
         return readiness.after_probe(look.container, probe)

@@ -54,7 +54,7 @@ def plan_start(
         )
         if action:
             actions.append(action)
-    busy = {action.service for action in actions}
+    busy = {action.service for action in actions if action.verb != "check"}
     # Needed last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
         action = _rerun(project, name, facts, busy, named)
@@ -100,25 +100,32 @@ def _image_action(service: Service, facts: Facts, rebuild: bool) -> Action | Non
 
 
 def _service_action(service: Service, facts: Facts, image_changes: bool) -> Action | None:
+    containers = facts.containers.get(service.name, ())
     if service.replicas == 0:
         return None
-    name, containers = service.name, facts.containers.get(service.name, ())
     if not containers:
-        return Action(name, "create", "it has no container")
-    if len(containers) != service.replicas:
-        return Action(name, "recreate", f"{len(containers)} containers where {service.replicas} are wanted")
-    wanted = facts.hashes.get(name)
-    if wanted and any(container.config_hash != wanted for container in containers):
-        return Action(name, "recreate", "its configuration changed")
-    image = facts.images.get(service.image)
-    if image_changes or (image and any(container.image_id != image for container in containers)):
-        return Action(name, "recreate", f"image {service.image} changed")
+        return Action(service.name, "create", "it has no container")
+    drift = _drift(service, containers, facts, image_changes)
+    if drift:
+        return Action(service.name, "recreate", drift)
     stopped = [container for container in containers if not container.running]
     if stopped:
-        return Action(name, "start", f"it is {stopped[0].status}")
+        return Action(service.name, "start", f"it is {stopped[0].status}")
     waiting = [container for container in containers if container.health in ("starting", "unhealthy")]
     if waiting:
-        return Action(name, "check", f"it runs, and its health is {waiting[0].health}")
+        return Action(service.name, "check", f"it runs, and its health is {waiting[0].health}")
+    return None
+
+
+def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
+    """Return in what a service's containers differ from what is configured now, or None."""
+    if len(containers) != service.replicas:
+        return f"{len(containers)} containers where {service.replicas} are wanted"
+    wanted, image = facts.hashes.get(service.name), facts.images.get(service.image)
+    if wanted and any(container.config_hash != wanted for container in containers):
+        return "its configuration changed"
+    if image_changes or (image and any(container.image_id != image for container in containers)):
+        return f"image {service.image} changed"
     return None
 
 
