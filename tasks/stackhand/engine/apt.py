@@ -146,11 +146,7 @@ def _moved_stanzas(text: str, codename: str, successor: str) -> str:
         given = {name.lower(): value for name, value in fields}
         suites = given.get("suites", "").split()
         usable = "main" in given.get("components", "").split() and given.get("enabled", "yes").strip() != "no"
-        if (
-            "deb" in given.get("types", "").split()
-            and usable
-            and any(_is_release(s, codename) for s in suites)
-        ):
+        if "deb" in given.get("types", "").split() and usable and any(_is_release(s, codename) for s in suites):
             kept = {**given, "types": "deb", "suites": successor, "components": "main"}
             moved.append("".join(f"{name}: {value}\n" for name, value in kept.items()))
     return "\n".join(moved)

@@ -176,8 +176,7 @@ def _disk(seen: Observation) -> tuple[Finding, ...]:
 
 def _warnings(seen: Observation) -> tuple[Finding, ...]:
     return tuple(
-        _finding("warning", "warn", f"the engine warns: {text.removeprefix('WARNING: ')}")
-        for text in seen.warnings
+        _finding("warning", "warn", f"the engine warns: {text.removeprefix('WARNING: ')}") for text in seen.warnings
     )
 
 
@@ -187,6 +186,4 @@ def _finding(name: str, status: Any, summary: str, evidence: str = "", remedy: s
 
 def _failed(name: str, error: StackError) -> Finding:
     installable = error.hint is not None and "engine.install" in error.hint
-    return Finding(
-        f"engine.{name}", None, PHASE, "fail", error.message, remedy=error.hint or "", fixable=installable
-    )
+    return Finding(f"engine.{name}", None, PHASE, "fail", error.message, remedy=error.hint or "", fixable=installable)

@@ -156,9 +156,7 @@ def _tls_of(environ: Mapping[str, str], host: str) -> Tls | None:
 
 def _files(folder: Path, *, verify: bool) -> Tls:
     ca, cert, key = (folder / f"{name}.pem" for name in ("ca", "cert", "key"))
-    return Tls(
-        ca if ca.exists() else None, cert if cert.exists() else None, key if key.exists() else None, verify
-    )
+    return Tls(ca if ca.exists() else None, cert if cert.exists() else None, key if key.exists() else None, verify)
 
 
 def _tls_config(tls: Tls, make: Any) -> Any:

@@ -101,9 +101,7 @@ class Installer:
             except EngineUnreachable as error:
                 ended = pid is not None and os.waitpid(pid, os.WNOHANG)[0] == pid
                 if ended:
-                    raise InstallFailed(
-                        f"dockerd ended at once: {_last_words()}", f"its log: {LOG}"
-                    ) from error
+                    raise InstallFailed(f"dockerd ended at once: {_last_words()}", f"its log: {LOG}") from error
                 if time.monotonic() > deadline:
                     raise InstallFailed(
                         f"the engine does not answer after {seconds:g} s: {error.message}",

@@ -136,9 +136,7 @@ def _available(commands: Commands, env: Mapping[str, str]) -> dict[str, str] | N
 def _sources(folder: Path) -> dict[str, str]:
     parts = sorted((folder / "sources.list.d").glob("*"))
     files: Sequence[Path] = [folder / "sources.list", *parts]
-    return {
-        file.name: _read(file) for file in files if file.suffix in (".list", ".sources") and file.is_file()
-    }
+    return {file.name: _read(file) for file in files if file.suffix in (".list", ".sources") and file.is_file()}
 
 
 def _read(path: str | Path) -> str:
