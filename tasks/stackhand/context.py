@@ -218,15 +218,18 @@ class Stack:
         """End what is under way, programs at once and threads at their next look; return what to tell the person."""
         from stackhand.errors import Interrupted
 
-        made = self.__dict__
-        where = self.starter.where() if "starter" in made else ""
-        if where:
-            self.starter.cancel()
-        if "commands" in made:
-            self.commands.stop()
+        where = self.starter.where() if "starter" in self.__dict__ else ""
+        self.cancel()
         if not where:
             return Interrupted("interrupted")
         return Interrupted(f"interrupted; {where}", "what runs is left running; the next start carries on from there")
+
+    def cancel(self) -> None:
+        """End what is under way: programs at once, threads at their next look."""
+        if "starter" in self.__dict__:
+            self.starter.cancel()
+        if "commands" in self.__dict__:
+            self.commands.stop()
 
     def _learn(self, project: Project) -> Project:
         for service in project.services.values():

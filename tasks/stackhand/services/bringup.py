@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
-from stackhand.engine import host
 from stackhand.engine.client import ContainerGone, Engine
-from stackhand.engine.complaints import Complaint, understand
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
-from stackhand.errors import CommandFailed, EngineUnreachable, StackError
+from stackhand.errors import EngineUnreachable, StackError
 from stackhand.output.redact import Redactor
-from stackhand.services import readiness
+from stackhand.services import explain, readiness
 from stackhand.services.batch import Batch
 from stackhand.services.records import Emit, Failure, Record, ServiceFailed, Step
 from stackhand.services.slots import Slots
 from stackhand.services.wakeups import Wakeups
 from stackhand.settings import Start
 
-_PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)")
 _ENGINE_POLL = 0.5
 
 
@@ -263,7 +259,7 @@ class BringUp:
             record.failure = replace(
                 failure,
                 waited=self.ground.now() - (record.began or 0.0),
-                tried=self._tried(failure),
+                tried=explain.tried(settings, record.attempts, failure),
             )
             self._tell("failed", failure.reason)
             raise ServiceFailed(record.failure)
@@ -271,49 +267,25 @@ class BringUp:
         self._tell("retry", f"{failure.reason}; attempt {record.attempts + 1} of {settings.retries} in {delay:g} s")
         self.ground.wakeups.sleep(delay)
 
-    def _tried(self, failure: Failure) -> tuple[str, ...]:
-        settings, attempts = self.ground.settings, self.record.attempts
-        if attempts <= 1:
-            why = "" if failure.retry else ", not repeated: that would not help"
-            return (f"1 attempt{why}",) if attempts else ()
-        delays = ", ".join(f"{settings.retry_delay * settings.backoff**n:g} s" for n in range(attempts - 1))
-        return (f"{attempts} attempts, with pauses of {delays}",)
-
     def _with_evidence(self, failure: Failure, look: _Look) -> Failure:
-        """Return the failure with the last log lines and what the probe said."""
-        lines: list[str] = []
-        try:
-            if self.ground.settings.log_lines:
-                lines = self.ground.engine.logs(look.container.id, self.ground.settings.log_lines)
-        except StackError:
-            pass  # the reason matters more than the lines
-        mask = self.ground.redactor.text
-        output = look.probe_output or look.container.probe_output or None
-        return replace(
+        ground = self.ground
+        return explain.with_evidence(
             failure,
-            reason=mask(failure.reason),
-            probe_output=mask(output) if output else None,
-            log_tail=tuple(mask(line) for line in lines),
+            ground.engine,
+            look.container,
+            ground.settings.log_lines,
+            look.probe_output,
+            ground.redactor.text,
         )
 
     def _timeout(self) -> Failure:
         slow = next(iter(self.looks.values()))
-        settings = self.ground.settings
-        if self._expectation().one_shot:
-            what = "it has not completed"
-        elif slow.probe_code is None and slow.probe_output == "" and slow.container.healthcheck:
-            what = f"its healthcheck gave no answer within {slow.container.healthcheck.timeout:g} s"
-        elif slow.container.healthcheck:
-            what = f"its healthcheck still fails (exit code {slow.probe_code})"
-        else:
-            what = f"it is {slow.container.status}"
-        failure = Failure(
-            "ready",
-            "timeout",
-            f"not ready after {settings.timeout:g} s: {what}",
-            retry=False,
-            exit_code=slow.probe_code,
-            hint=f"see `inv services.logs -s {self.name}`; if it only needs longer: --timeout, or start.timeout",
+        failure = explain.timeout(
+            slow.container,
+            self.ground.settings,
+            one_shot=self._expectation().one_shot,
+            probe_output=slow.probe_output,
+            probe_code=slow.probe_code,
         )
         return self._with_evidence(failure, slow)
 
@@ -321,33 +293,8 @@ class BringUp:
         if isinstance(error, EngineUnreachable):
             self._await_engine(time.monotonic() + self.ground.settings.timeout)
             return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
-        text = error.stderr if isinstance(error, CommandFailed) else str(error)
-        complaint = understand(text)
-        retry, reason = complaint.retry, complaint.detail
-        if complaint.kind == "port_in_use":
-            reason, held = self._port_reason(complaint)
-            retry = not held  # nobody holds it now: two starts raced for it
-        return Failure(
-            "start",
-            complaint.kind,
-            self.ground.redactor.text(reason),
-            retry=retry,
-            exit_code=error.returncode if isinstance(error, CommandFailed) else None,
-            hint=complaint.hint or f"`docker compose up {self.name}` shows all of it",
-        )
-
-    def _port_reason(self, complaint: Complaint) -> tuple[str, bool]:
-        found = _PORT.search(complaint.detail)
-        if not found:
-            return complaint.detail, True
-        port = int(found["port"])
-        holder = self.ground.engine.holder_of_port(port)
-        if holder:
-            return f"port {port} is held by container {holder}", True
-        process = host.holder_of_port(port, found["protocol"] or "tcp")
-        if process:
-            return f"port {port} is held by {process}", True
-        return f"port {port} was in use", False
+        failure = explain.start_failure(self.ground.engine, self.name, error)
+        return replace(failure, reason=self.ground.redactor.text(failure.reason))
 
     def _await_engine(self, deadline: float) -> None:
         self._tell("note", "the engine does not answer; waiting for it")

@@ -6,18 +6,16 @@ seen to (`up.<service>`, where Invoke's own graph did that).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from stackhand.engine.client import Engine, Listener
+from stackhand.engine.client import Engine
 from stackhand.engine.compose import Compose
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
@@ -29,7 +27,9 @@ from stackhand.services.batch import Batch
 from stackhand.services.bringup import BringUp, Ground
 from stackhand.services.plan import Facts, plan_start, restarts
 from stackhand.services.records import READY, Failure, Record, ServiceFailed, StartReport, Step
+from stackhand.services.session import Session
 from stackhand.services.slots import Slots
+from stackhand.services.survey import Survey
 from stackhand.services.wakeups import Wakeups
 from stackhand.settings import Start
 from stackhand.state import StateFolder
@@ -66,15 +66,8 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
     ) -> None:
-        self._compose = compose
-        self._engine = engine
-        self._read_project = read_project
-        self._state = state
-        self._listener: Listener | None = None
-        self._lock = threading.RLock()
-        self._holders = 0
-        self._held = contextlib.ExitStack()
-        self._hashes: dict[str, str] | None = None
+        self._survey = Survey(compose, engine, read_project)
+        self._lock = threading.Lock()
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
         self.records: dict[str, Record] = {}
@@ -89,6 +82,7 @@ class Starter:
             emit=self._emit,
             began=time.monotonic(),
         )
+        self._session = Session(engine, state, self._ground.wakeups)
         self._preparation = prepare.Preparation(compose, self._ground.wakeups, self._tell)
 
     @classmethod
@@ -146,7 +140,7 @@ class Starter:
         self._begin(wanted, plan, facts.containers)
         if plan:
             prepare.check_files(self.project, {action.service for action in plan.actions})
-            with self._working():
+            with self._session.changing(self.project.name):
                 self._carry_out(wanted, plan, facts.containers)
                 self._look_again(wanted)
         return self.report(wanted, plan)
@@ -165,7 +159,7 @@ class Starter:
         self._begin([name], plan, facts.containers)
         if plan:
             prepare.check_files(self.project, [name])
-            with self._working():
+            with self._session.changing(self.project.name):
                 failures = self._preparation.run(self.project, plan)
                 bring = BringUp(self._ground, self.records[name])
                 self._start(bring, failures.get(name))
@@ -179,12 +173,8 @@ class Starter:
         plan = plan_start(self.project, names, replace(facts, hashes={}, images=dict.fromkeys(facts.images, "")))
         self._begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
-        wakeups = self._ground.wakeups
-        listener = self._listener = self._engine.listen(self.project.name, wakeups.handle, wakeups.lost)
-        try:
+        with self._session.listening(self.project.name):
             schedule.run(busy, lambda name: BringUp(self._ground, self.records[name]).ready())
-        finally:
-            listener.close()
         return self.report(names, plan)
 
     def report(self, names: Collection[str] = (), plan: Plan | None = None) -> StartReport:
@@ -227,26 +217,11 @@ class Starter:
 
     def cancel(self) -> None:
         """Make every thread of this run leave at its next look."""
-        self._ground.wakeups.cancel()
-        if self._listener:
-            self._listener.close()
+        self._session.cancel()
 
     def _read(self, only: str | None = None) -> Facts:
-        """Read project, containers, hashes and images; what does not need the other is read side by side."""
-        with ThreadPoolExecutor(3) as pool:
-            project = pool.submit(self._read_project)
-            hashes = pool.submit(self._compose.hashes) if self._hashes is None else None
-            connection = pool.submit(lambda: self._engine.api)
-            self._ground.project = project.result()
-            if hashes:
-                self._hashes = hashes.result()
-            connection.result()
-        services = self.project.services
-        with ThreadPoolExecutor(4) as pool:
-            names = sorted({services[name].image for name in ([only] if only else services)})
-            ids = pool.map(self._engine.image_id, names)
-            containers = _by_service(self._engine.containers(self.project.name, only))
-            return Facts(containers, self._hashes or {}, dict(zip(names, ids, strict=True)))
+        self._ground.project, facts = self._survey.read(only)
+        return facts
 
     def _begin(self, names: Collection[str], plan: Plan, containers: Mapping[str, Sequence[Container]]) -> None:
         """Make the records; a service with nothing to do is ready from the beginning."""
@@ -297,7 +272,7 @@ class Starter:
 
         Compose stops those that ask to be restarted with a service that it recreates; others still run.
         """
-        now = _by_service(self._engine.containers(self.project.name))
+        now = self._survey.containers(self.project)
         stopped = {a.service for a in plan_start(self.project, wanted, Facts(now)).actions if a.verb == "start"}
         recreated = {name for name in made if _ids(before.get(name, ())) - _ids(now.get(name, ()))}
         follow = {action.service for action in restarts(self.project, wanted, recreated).actions}
@@ -339,7 +314,7 @@ class Starter:
     def _look_again(self, wanted: Collection[str]) -> None:
         """See whether all that was ready still is; what fell is started once more, then given up."""
         for last in (False, True):
-            now = _by_service(self._engine.containers(self.project.name))
+            now = self._survey.containers(self.project)
             fallen = [name for name in wanted if _fell(self.records[name], now.get(name, ()))]
             if not fallen:
                 return
@@ -352,26 +327,7 @@ class Starter:
             lost = [name for name in wanted if self.records[name].state in ("failed", "skipped")]
             own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
             retry = [name for name in lost if name not in own]
-            facts = Facts(now, self._hashes or {})
-            self._carry_out(wanted, plan_start(self.project, retry, facts, named=()), now)
-
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """Hold the project's lock and listen to the engine while the body runs; shared by the run's threads."""
-        with self._lock:
-            if self._holders == 0:
-                self._held.enter_context(self._state.lock("services.start"))
-                wakeups = self._ground.wakeups
-                self._listener = self._engine.listen(self.project.name, wakeups.handle, wakeups.lost)
-                self._held.callback(self._listener.close)
-            self._holders += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._holders -= 1
-                if self._holders == 0:
-                    self._held.close()
+            self._carry_out(wanted, plan_start(self.project, retry, Facts(now)), now)
 
     def _tell(self, service: str, kind: str, text: str) -> None:
         redacted = self._ground.redactor.text(text)
@@ -402,13 +358,6 @@ def _fell(record: Record, containers: Sequence[Container]) -> bool:
     if record.state in ("healthy", "running"):
         return not containers or not all(container.running for container in containers)
     return False
-
-
-def _by_service(containers: Sequence[Container]) -> dict[str, list[Container]]:
-    found: dict[str, list[Container]] = {}
-    for container in containers:
-        found.setdefault(container.service, []).append(container)
-    return found
 
 
 def _ids(containers: Sequence[Container]) -> set[str]:
