@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from invoke.exceptions import ParseError
+from invoke.config import AmbiguousMergeError
+from invoke.exceptions import ParseError, UnknownFileType, UnpicklableConfigMember
 from invoke.program import Program
+from invoke.vendor import yaml
 
 
 class StackProgram(Program):
@@ -27,6 +30,11 @@ class StackProgram(Program):
         """Run; what the command line gets wrong is exit code 2, and an interrupt before any task is 130."""
         try:
             super().run(argv, exit)
+        except (AmbiguousMergeError, UnknownFileType, UnpicklableConfigMember, yaml.YAMLError) as error:
+            place = " ".join(str(error).split())
+            print(f"error: a configuration file is not valid: {place}", file=sys.stderr)
+            print("hint: look at invoke.yaml here and ~/.invoke.yaml", file=sys.stderr)
+            raise SystemExit(2) from None
         except SystemExit as ended:
             # The parser's error passes through Program.run as the exception that SystemExit comes from.
             if isinstance(ended.__context__, ParseError):

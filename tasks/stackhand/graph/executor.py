@@ -33,6 +33,7 @@ class GraphExecutor(Executor):
 
     def execute(self, *tasks: Any) -> dict[Any, Any]:
         """Run the tasks and all that they need. Returns each task's return value, as Invoke's executor does."""
+        self._load(self.config, None)  # the run's own configuration, which its clones begin with
         calls = self.normalize(tasks)
         results: dict[Any, Any] = {}
         finished: list[Call] = []
@@ -94,16 +95,19 @@ class GraphExecutor(Executor):
         """Return a configuration of the call's own: Invoke changes it for every call, and threads share nothing."""
         config: Config = self.config.clone()
         object.__setattr__(config, RUN_CONFIG, self.config)
-        config.load_collection(self.collection.configuration(call.called_as))
-        try:
-            config.load_shell_env()
-        except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
-            raise Exit(f"error: bad environment variable INVOKE_…: {error}", code=2) from error
+        self._load(config, call.called_as)
         if stream is not None:
             config.run.out_stream = stream
             config.run.err_stream = stream
             config.run.in_stream = False
         return config
+
+    def _load(self, config: Config, called_as: str | None) -> None:
+        config.load_collection(self.collection.configuration(called_as))
+        try:
+            config.load_shell_env()
+        except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
+            raise Exit(f"error: bad environment variable INVOKE_…: {error}", code=2) from error
 
     def _fail(self, outcome: schedule.Result[int], nodes: Sequence[Call]) -> None:
         posts = [Call(item) if isinstance(item, Task) else item for call in nodes for item in call.post]
