@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from invoke.config import AmbiguousMergeError
 from invoke.exceptions import ParseError, UnknownFileType, UnpicklableConfigMember
 from invoke.program import Program
 from invoke.vendor import yaml
+
+from stackhand.errors import ConfigError
+from stackhand.output.console import Console
+from stackhand.output.redact import Redactor
 
 
 class StackProgram(Program):
@@ -32,9 +35,9 @@ class StackProgram(Program):
             super().run(argv, exit)
         except (AmbiguousMergeError, UnknownFileType, UnpicklableConfigMember, yaml.YAMLError) as error:
             place = " ".join(str(error).split())
-            print(f"error: a configuration file is not valid: {place}", file=sys.stderr)
-            print("hint: look at invoke.yaml here and ~/.invoke.yaml", file=sys.stderr)
-            raise SystemExit(2) from None
+            wrong = ConfigError(f"a configuration file is not valid: {place}", "look at invoke.yaml and ~/.invoke.yaml")
+            Console(Redactor()).error(wrong)
+            raise SystemExit(wrong.exit_code) from None
         except SystemExit as ended:
             # The parser's error passes through Program.run as the exception that SystemExit comes from.
             if isinstance(ended.__context__, ParseError):

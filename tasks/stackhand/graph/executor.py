@@ -5,6 +5,7 @@ Named in `invoke.yaml`: `tasks: {executor_class: stackhand.graph.GraphExecutor}`
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -107,7 +108,11 @@ class GraphExecutor(Executor):
         try:
             config.load_shell_env()
         except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
-            raise Exit(f"error: bad environment variable INVOKE_…: {error}", code=2) from error
+            # Invoke's message holds the value at most; the variable's name is what helps.
+            names = [
+                name for name, value in os.environ.items() if name.startswith("INVOKE_") and repr(value) in str(error)
+            ]
+            raise Exit(f"error: {', '.join(names) or 'an INVOKE_… variable'}: {error}", code=2) from error
 
     def _fail(self, outcome: schedule.Result[int], nodes: Sequence[Call]) -> None:
         posts = [Call(item) if isinstance(item, Task) else item for call in nodes for item in call.post]
