@@ -18,9 +18,7 @@ COMPARISONS = ("list_tasks", "start_seven", "start_fast_probes", "start_referenc
 
 def main() -> int:
     """Run the comparisons and return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(COMPARISONS)}")
     parser.add_argument("--runs", help="runs of each side (default: each comparison's own)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

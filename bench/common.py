@@ -31,6 +31,7 @@ import docker
 import psutil
 from graphs import Service, compose_file
 
+TASKS = "from stackhand import ns\n"
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGE = "stackhand-test/busybox:1"
 PROJECT_LABEL = "com.docker.compose.project"
@@ -130,9 +131,7 @@ def main(compare: Callable[[Options], Report], *, runs: int, flags: Mapping[str,
     The code is 0 when all bounds are met, 1 when one is not, 2 without a valid run, 130 when interrupted.
     """
     module = sys.modules[compare.__module__]
-    parser = argparse.ArgumentParser(
-        description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=_positive, default=runs, help=f"runs of each side (default {runs})")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
@@ -189,9 +188,7 @@ def as_json(report: Report, machine: str) -> str:
             }
             for name, values in report.rows.items()
         ],
-        "bounds": [
-            asdict(bound) | {"value": round(bound.value, 3), "met": bound.met} for bound in report.bounds
-        ],
+        "bounds": [asdict(bound) | {"value": round(bound.value, 3), "met": bound.met} for bound in report.bounds],
         "notes": report.notes,
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
@@ -219,9 +216,7 @@ def describe_machine() -> str:
 def environment(**extra: str) -> dict[str, str]:
     """Return an environment without the caller's settings; this checkout's package is found first."""
     kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("COMPOSE_", "INVOKE_", "STACKHAND_"))
+        name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "INVOKE_", "STACKHAND_"))
     }
     return kept | {"PYTHONPATH": str(CHECKOUT / "tasks")} | extra
 
@@ -267,9 +262,7 @@ class Project:
     def compose(self, *words: str) -> str:
         """Run docker compose, not measured; raises InvalidRunError with its last words when it fails."""
         argv = ["docker", "compose", *words]
-        done = subprocess.run(
-            argv, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InvalidRunError(f"`{shlex.join(argv)}` failed: {done.stderr.strip()[-500:]}")
         return done.stdout
@@ -289,9 +282,7 @@ class Project:
         try:
             document = json.loads(done.stdout)
         except ValueError:
-            raise InvalidRunError(
-                f"`{shlex.join(argv)}` printed no JSON: {done.stderr.strip()[-500:]}"
-            ) from None
+            raise InvalidRunError(f"`{shlex.join(argv)}` printed no JSON: {done.stderr.strip()[-500:]}") from None
         if done.code or not document["ok"]:
             failed = [service for service in document["services"] if service["error"]]
             raise InvalidRunError(f"`{shlex.join(argv)}` ended with {done.code}: {failed or document}")
@@ -372,6 +363,7 @@ def project(options: Options, graph: str, services: Sequence[Service]) -> Iterat
     build_image()
     with folder() as path:
         name = unique(graph)
+        (path / "tasks.py").write_text(TASKS)
         (path / "compose.yaml").write_text(json.dumps(compose_file(name, services, IMAGE), indent=1))
         with cleaned_up(Project(path, name, options)) as made:
             yield made

@@ -61,15 +61,11 @@ def seven() -> list[Service]:
     ]
 
 
-def levelled(
-    sizes: Sequence[int], dependencies: int, intervals: Sequence[int], seed: int = 2
-) -> list[Service]:
+def levelled(sizes: Sequence[int], dependencies: int, intervals: Sequence[int], seed: int = 2) -> list[Service]:
     """Return services in levels, each waiting for one of the level before; other edges are random."""
     rng = random.Random(seed)
     levels = [[f"l{level}-{number:02}" for number in range(size)] for level, size in enumerate(sizes)]
-    edges = {
-        (name, rng.choice(levels[level - 1])) for level in range(1, len(levels)) for name in levels[level]
-    }
+    edges = {(name, rng.choice(levels[level - 1])) for level in range(1, len(levels)) for name in levels[level]}
     possible = [
         (name, earlier)
         for level in range(1, len(levels))

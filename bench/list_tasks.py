@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from common import Bound, InvalidRunError, Options, Report, folder, main, measure
+from common import TASKS, Bound, InvalidRunError, Options, Report, folder, main, measure
 from common import environment as clean_environment
 from graphs import compose_file, thirty
 
@@ -58,20 +58,16 @@ def _empty(place: Path) -> Path:
 
 def _project(place: Path) -> Path:
     place.mkdir()
-    (place / "tasks.py").write_text("from stackhand import ns\n")
+    (place / "tasks.py").write_text(TASKS)
     (place / "compose.yaml").write_text(json.dumps(compose_file("listed", thirty(), "busybox"), indent=1))
     return place
 
 
 def _list_tasks(place: Path, extra: dict[str, str] | None = None) -> float:
-    done = measure(
-        [sys.executable, "-m", "invoke", "-l"], place, clean_environment(**extra or {}), quiet=False
-    )
+    done = measure([sys.executable, "-m", "invoke", "-l"], place, clean_environment(**extra or {}), quiet=False)
     services = re.findall(r"^\s+\S*\bl\d-\d\d", done.stdout, re.MULTILINE)
     if done.code or ("stackhand" in place.name and len(services) < len(thirty())):
-        raise InvalidRunError(
-            f"`inv -l` in {place.name}: exit code {done.code}\n{done.stdout}\n{done.stderr}"
-        )
+        raise InvalidRunError(f"`inv -l` in {place.name}: exit code {done.code}\n{done.stdout}\n{done.stderr}")
     return done.seconds
 
 

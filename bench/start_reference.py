@@ -12,6 +12,7 @@ import subprocess
 
 from common import (
     CHECKOUT,
+    TASKS,
     Bound,
     InvalidRunError,
     Options,
@@ -35,6 +36,7 @@ def compare(options: Options) -> Report:
     with folder() as path:
         place = path / "ai-workflow"
         shutil.copytree(EXAMPLE, place, ignore=shutil.ignore_patterns(".stackhand", "__pycache__", "secrets"))
+        (place / "tasks.py").write_text(TASKS)
         # Without compose.override.yaml, which is for development; on a port that nobody has.
         stack = Project(
             place,
