@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from stackhand.cli.pulse import Pulse
 from stackhand.cli.task import task
 from stackhand.context import Stack
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from stackhand.engine.check import Observation
     from stackhand.model import Action, Plan
     from stackhand.output.console import Console
-
-_LINE_EVERY = 2.0
 
 
 @task()
@@ -92,17 +90,3 @@ def _agreed(question: str) -> bool:
     sys.stderr.write(f"{question} ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-class Pulse:
-    """Shows a line of a long output now and then: that the work goes on, and how far it is."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._shown = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        """Take one line of output; show it when the last one was shown a while ago."""
-        if line.strip() and time.monotonic() - self._shown >= _LINE_EVERY:
-            self._shown = time.monotonic()
-            self._console.note(f"  {line.strip()[:100]}")

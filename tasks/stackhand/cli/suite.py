@@ -17,7 +17,7 @@ _CHECKS = (
     ("ruff check", [str(_FOLDER / "ruff"), "check", "."]),
     ("ruff format", [str(_FOLDER / "ruff"), "format", "--check", "."]),
     ("mypy", [sys.executable, "-m", "mypy"]),
-    ("lint-imports", [str(_FOLDER / "lint-imports")]),
+    ("lint-imports", [str(_FOLDER / "lint-imports"), "--no-logo"]),
 )
 # The examples in docstrings are tests, too.
 _PYTEST = [sys.executable, "-m", "pytest", "--doctest-modules", "tasks/stackhand", "tests/unit"]
@@ -46,7 +46,7 @@ def _passes(stack: Stack, checkout: Path, name: str, argv: list[str]) -> bool:
     stack.console.progress("wait", name)
     # What is tested has nothing to do with this run's own project.
     env = {key: value for key, value in stack.environ.items() if not key.startswith(("COMPOSE_", "INVOKE_"))}
-    env["PYTHONUNBUFFERED"] = "1"
+    env |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(checkout / "tasks")}
     try:
         stack.commands.run(argv, cwd=checkout, env=env, on_line=stack.console.result, merge=True)
     except CommandFailed as error:
