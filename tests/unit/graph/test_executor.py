@@ -139,11 +139,12 @@ def test_a_shared_need_runs_once(inv: Inv) -> None:
     assert log[0] == "db"
 
 
-def test_without_dedupe_it_runs_for_each(inv: Inv) -> None:
+def test_without_dedupe_it_runs_for_each(inv: Inv, tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text("tasks: {dedupe: false}\n")
     log = Log()
     db = log.task("db")
     api, worker = log.task("api", pre=[db]), log.task("worker", pre=[db])
-    assert inv("api worker", api, worker, configuration={"tasks": {"dedupe": False}}).code == 0
+    assert inv("api worker", api, worker).code == 0
     assert log == ["db", "api", "db", "worker"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -180,7 +181,7 @@ def test_a_cycle_is_named_in_the_direction_of_needs(graph: dict[str, list[str]],
     names = caught.value.cycle
     assert names[0] == names[-1]
     assert set(names) == circle
-    assert all(need in graph[name] for name, need in zip(names, names[1:], strict=False))
+    assert all(need in graph[name] for name, need in itertools.pairwise(names))
     assert " → ".join(names) in caught.value.message
     assert caught.value.exit_code == 2
 
