@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,23 +147,33 @@ class Runner:
     _background: list[Background] = field(default_factory=list)
 
     def inv(
-        self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 120, cwd: Path | None = None
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
+        cwd: Path | None = None,
+        prefix: Sequence[str] = (),
     ) -> Result:
-        """Run tasks to their end, without a terminal. `env` is added to the clean environment."""
-        running = self.start_inv(*args, env=env, cwd=cwd)
+        """Run tasks to their end, without a terminal.
+
+        `env` is added to the clean environment; `prefix` is a program that runs the tasks, such as `setpriv`.
+        """
+        running = self.start_inv(*args, env=env, cwd=cwd, prefix=prefix)
         try:
             return running.wait(timeout)
         finally:
             running.close()
 
-    def start_inv(self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Background:
+    def start_inv(
+        self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, prefix: Sequence[str] = ()
+    ) -> Background:
         """Start tasks and return at once; ended with the test if it doesn't end before.
 
         A folder with a `tasks.py` gets `inv` with those tasks, any other one the `stackhand` program.
         """
         folder = cwd or self.directory
         program = ["-m", "stackhand"] if (self.directory / "tasks.py").exists() else ["-c", _STACKHAND]
-        running = Background([sys.executable, *program, *args], folder, {**self.env, **(env or {})})
+        running = Background([*prefix, sys.executable, *program, *args], folder, {**self.env, **(env or {})})
         self._background.append(running)
         return running
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -51,17 +52,21 @@ def test_no_docker_command(project: Project, tmp_path: Path) -> None:
     assert "error: the docker command is not installed" in result.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
-def test_no_permission(project: Project, tmp_path: Path) -> None:
-    import socket
-
+@pytest.mark.parametrize("task", ["engine.check", "engine.install", "services.status"])
+def test_no_permission(project: Project, tmp_path: Path, task: str) -> None:
+    project.services(web={})
+    path = tmp_path / "closed.sock"
+    # Root may use every socket, except without its capabilities.
+    prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     with socket.socket(socket.AF_UNIX) as server:
-        path = tmp_path / "closed.sock"
         server.bind(str(path))
+        server.listen()
         path.chmod(0)
-        result = project.inv("engine.check", env={"DOCKER_HOST": f"unix://{path}"})
-    assert result.code == 3
-    assert "no permission to use the engine's socket" in result.stderr
+        result = project.inv(task, "--json", env={"DOCKER_HOST": f"unix://{path}"}, prefix=prefix)
+    assert result.code == 3, result
+    assert result.json()["ok"] is False
+    assert f"error: no permission to use the engine's socket {path}" in result.stderr
+    assert "group `docker`" in result.stderr
 
 
 @pytest.mark.parametrize("dry", [True, False])
