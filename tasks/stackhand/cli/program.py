@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from invoke.config import AmbiguousMergeError
-from invoke.exceptions import ParseError, UnknownFileType, UnpicklableConfigMember
+from invoke.exceptions import CollectionNotFound, Exit, ParseError, UnknownFileType, UnpicklableConfigMember
 from invoke.program import Program
 from invoke.vendor import yaml
 
@@ -24,10 +24,23 @@ class StackProgram(Program):
         """Load the tasks, and the settings of the project that we are in."""
         super().parse_collection()
         if self.namespace is not None:
-            folder = _settings_folder(Path.cwd())
-            if folder:
-                self.config.set_project_location(str(folder))
-                self.config.load_project()
+            self._load_settings()
+
+    def load_collection(self) -> None:
+        """Load the nearest `tasks.py`; where there is none, stackhand's own tasks serve."""
+        try:
+            super().load_collection()
+        except (Exit, CollectionNotFound):
+            from stackhand.namespace import ns
+
+            self.collection = ns
+            self._load_settings()
+
+    def _load_settings(self) -> None:
+        folder = _settings_folder(Path.cwd())
+        if folder:
+            self.config.set_project_location(str(folder))
+            self.config.load_project()
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
         """Run; what the command line gets wrong is exit code 2, and an interrupt before any task is 130."""

@@ -74,6 +74,20 @@ def levels(graph: Graph[N]) -> list[list[N]]:
     return found
 
 
+def heights(graph: Graph[N]) -> dict[N, int]:
+    """Return for each node how long the longest chain is of nodes that need it, one after another.
+
+    >>> heights({"db": [], "api": ["db"], "proxy": ["api"], "cache": []})
+    {'db': 2, 'api': 1, 'proxy': 0, 'cache': 0}
+    """
+    found = dict.fromkeys(graph, 0)
+    for node in reversed(order(graph)):
+        for need in graph[node]:
+            if need in found:
+                found[need] = max(found[need], found[node] + 1)
+    return found
+
+
 @dataclass(frozen=True)
 class _Settled(Generic[N]):
     """Stands in a weaker edge for a node: done as soon as that node is done, failed or skipped."""
@@ -97,12 +111,15 @@ class _Run(Generic[N]):
             edges[node] += [_Settled(other) for other in others if other in self._watched]
         edges.update({_Settled(node): [] for node in self._watched})
         self._sorter = _sorter(edges)
+        self._heights = heights(graph)
 
     def run(self) -> Result[N]:
         waiting: list[N] = []
         running = 0
         while True:
             waiting.extend(node for node in self._sorter.get_ready() if not isinstance(node, _Settled))
+            # What the longest chain waits for comes first.
+            waiting.sort(key=lambda node: -self._heights[node])
             if not waiting and not running:
                 return self._result
             if not running and (len(waiting) == 1 or self._workers == 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
@@ -19,6 +20,8 @@ from stackhand.services.wakeups import Wakeups
 from stackhand.settings import Start
 
 _ENGINE_POLL = 0.5
+# The longest sleep without another look, should an event get lost.
+_PATIENCE = 2.0
 
 
 @dataclass
@@ -57,10 +60,14 @@ class _Look:
 
 @dataclass
 class BringUp:
-    """One service on its way to ready. Its record is kept up to date for displays and the report."""
+    """One service on its way to ready. Its record is kept up to date for displays and the report.
+
+    `known` are its containers as they were just seen, which saves the first look.
+    """
 
     ground: Ground
     record: Record
+    known: Sequence[Container] = ()
     looks: dict[str, _Look] = field(default_factory=dict)
 
     @property
@@ -70,7 +77,9 @@ class BringUp:
 
     def start(self, *, restart: bool = False) -> None:
         """Have the service's containers running. Raises ServiceFailed when they can't be started."""
-        if not restart and all(container.running for container in self._containers()):
+        containers = self.known or self._containers()
+        self.known = ()
+        if not restart and all(container.running for container in containers):
             self.record.began = self.record.started = self.ground.now()
             return
         while True:
@@ -80,9 +89,10 @@ class BringUp:
                 self.record.began = self.ground.now()
             self._tell("start", "restarting" if restart else "starting")
             try:
-                self._order(restart)
+                self._order(containers, restart)
             except ServiceFailed as failed:
                 self._again_or_raise(failed.failure)
+                containers = self._containers()
                 continue
             self.record.started = self.ground.now()
             return
@@ -98,19 +108,20 @@ class BringUp:
             else:
                 return
 
-    def _order(self, restart: bool) -> None:
+    def _order(self, containers: Sequence[Container], restart: bool) -> None:
         """Have Compose start the service; return as soon as its containers run."""
         seen = self.ground.wakeups.starts(self.name)
-        wanted = sum(1 for container in self._containers() if restart or not container.running)
+        wanted = sum(1 for container in containers if restart or not container.running)
         (ticket,) = (self.ground.restarts if restart else self.ground.starts).submit(self.name)
         # Compose returns later than the container runs; its hooks, though, are part of the start.
         early = bool(wanted) and not self.ground.project.services[self.name].raw.get("post_start")
-        while not ticket.done.is_set():
+        while True:
+            mark = self.ground.wakeups.mark(self.name)
+            if ticket.done.is_set():
+                break
             if early and self.ground.wakeups.starts(self.name) >= seen + wanted:
                 return
-            mark = self.ground.wakeups.mark(self.name)
-            if not ticket.done.wait(0.02):
-                self.ground.wakeups.wait(self.name, mark, 0.05)
+            self.ground.wakeups.wait(self.name, mark, _PATIENCE)
         if ticket.error:
             raise ServiceFailed(self._start_failure(ticket.error))
 
@@ -214,7 +225,7 @@ class BringUp:
     def _next_look(self) -> float:
         """Return the time by the monotonic clock at which something may have changed without an event."""
         expected = self._expectation()
-        times = [time.monotonic() + 2.0]
+        times = [time.monotonic() + _PATIENCE]
         for look in self.looks.values():
             if not look.container.running:
                 continue

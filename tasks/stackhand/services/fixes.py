@@ -6,8 +6,8 @@ when the same check, asked again, is content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 from stackhand.engine.client import Engine
 from stackhand.engine.facts import Container
@@ -21,13 +21,26 @@ from stackhand.services.status import ServiceStatus, status
 class Tools:
     """What checks read and fixes act with.
 
-    `start` has a service started and returns whether it got ready; `mask` takes secrets out of other programs' words.
+    `start` has a service started and returns whether it got ready; `mask` takes secrets out of other programs' words;
+    `proven` names services whose healthcheck this run has seen succeed.
     """
 
     project: Project
     engine: Engine
     start: Callable[[str], bool]
     mask: Callable[[str], str]
+    proven: Collection[str] = ()
+    _seen: list[Sequence[Container]] = field(default_factory=list)
+
+    def containers(self) -> Sequence[Container]:
+        """Return the project's containers, read once until `forget`."""
+        if not self._seen:
+            self._seen.append(self.engine.containers(self.project.name))
+        return self._seen[0]
+
+    def forget(self) -> None:
+        """Have the containers read anew: something was done to them."""
+        self._seen.clear()
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ def plan(tools: Tools, names: Sequence[str]) -> Plan:
 
 
 def _try(step: Step, tools: Tools, action: Action) -> str | None:
+    tools.forget()
     try:
         step.act(tools, action)
     except StackError as error:
@@ -88,7 +102,8 @@ def _try(step: Step, tools: Tools, action: Action) -> str | None:
 
 def check_services(tools: Tools, names: Sequence[str]) -> list[Finding]:
     """Check that every service is ready still."""
-    return [judge_service(each) for each in status(tools.engine, tools.project, names, tools.mask)]
+    states = status(tools.engine, tools.project, names, tools.mask, containers=tools.containers(), proven=tools.proven)
+    return [judge_service(each) for each in states]
 
 
 def judge_service(state: ServiceStatus) -> Finding:
@@ -122,7 +137,7 @@ def _start(tools: Tools, action: Action) -> None:
 
 def check_network(tools: Tools, names: Sequence[str]) -> list[Finding]:
     """Check that every running container is on all networks that its service is configured for."""
-    chosen = [each for each in tools.engine.containers(tools.project.name) if each.service in names]
+    chosen = [each for each in tools.containers() if each.service in names]
     return [judge_network(tools.project, each) for each in chosen if each.running]
 
 

@@ -71,13 +71,14 @@ class Starter:
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
         self.records: dict[str, Record] = {}
+        wakeups = Wakeups()
         self._ground = Ground(
             engine=engine,
             settings=settings,
             redactor=redactor,
-            wakeups=Wakeups(),
-            starts=Batch(prepare.isolating(compose.start), _STARTS_AT_ONCE),
-            restarts=Batch(prepare.isolating(compose.restart)),
+            wakeups=wakeups,
+            starts=Batch(prepare.isolating(compose.start), slots=_STARTS_AT_ONCE, on_done=wakeups.poke),
+            restarts=Batch(prepare.isolating(compose.restart), on_done=wakeups.poke),
             probes=Slots(_PROBES_AT_ONCE),
             emit=self._emit,
             began=time.monotonic(),
@@ -117,6 +118,11 @@ class Starter:
     def subscribe(self, subscriber: Callable[[Step], None]) -> None:
         """Have every step told to a display."""
         self._subscribers.append(subscriber)
+
+    @property
+    def proven(self) -> list[str]:
+        """The services whose healthcheck this run has seen succeed."""
+        return [name for name, record in self.records.items() if record.state == "healthy" and not record.kept]
 
     @property
     def watched(self) -> bool:
@@ -243,13 +249,14 @@ class Starter:
     def _carry_out(self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]) -> None:
         failures = self._preparation.run(self.project, plan)
         made = {action.service for action in plan.actions if action.verb in prepare.MAKES}
-        more, follow = self._followers(wanted, made, before) if made else (set(), set())
+        now = self._survey.containers(self.project) if made else before
+        more, follow = self._followers(wanted, made, before, now) if made else (set(), set())
         busy = {action.service for action in plan.actions} | more | follow
         brings = {}
         for name in busy:
             record = self.records[name]
             record.kept, record.state, record.ready, record.started = False, "waiting", None, None
-            brings[name] = BringUp(self._ground, record)
+            brings[name] = BringUp(self._ground, record, now.get(name, ()))
 
         def work(node: _Node) -> None:
             bring = brings[node.service]
@@ -266,13 +273,16 @@ class Starter:
         self._skip(result)
 
     def _followers(
-        self, wanted: Collection[str], made: Collection[str], before: Mapping[str, Sequence[Container]]
+        self,
+        wanted: Collection[str],
+        made: Collection[str],
+        before: Mapping[str, Sequence[Container]],
+        now: Mapping[str, Sequence[Container]],
     ) -> tuple[set[str], set[str]]:
         """Return what else has to start after containers were made, and what has to restart.
 
         Compose stops those that ask to be restarted with a service that it recreates; others still run.
         """
-        now = self._survey.containers(self.project)
         stopped = {a.service for a in plan_start(self.project, wanted, Facts(now)).actions if a.verb == "start"}
         recreated = {name for name in made if _ids(before.get(name, ())) - _ids(now.get(name, ()))}
         follow = {action.service for action in restarts(self.project, wanted, recreated).actions}

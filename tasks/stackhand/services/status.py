@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -50,16 +50,26 @@ class ServiceStatus:
         }
 
 
-def status(engine: Engine, project: Project, names: Sequence[str], mask: Callable[[str], str]) -> list[ServiceStatus]:
+def status(
+    engine: Engine,
+    project: Project,
+    names: Sequence[str],
+    mask: Callable[[str], str],
+    *,
+    containers: Sequence[Container] | None = None,
+    proven: Collection[str] = (),
+) -> list[ServiceStatus]:
     """Return how these services are. Where the engine has not probed yet, the healthcheck is run once, now.
 
-    `mask` takes the secrets out of what probes and the engine said.
+    `mask` takes the secrets out of what probes and the engine said. `containers` saves reading them; `proven` names
+    services whose healthcheck this run has seen succeed already.
     """
-    containers = engine.containers(project.name)
+    if containers is None:
+        containers = engine.containers(project.name)
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
-        states = [_container_state(engine, project, each) for each in mine]
+        states = [_container_state(engine, project, each, proven) for each in mine]
         return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
 
     with ThreadPoolExecutor(4) as pool:
@@ -80,11 +90,13 @@ def summarise(
     return ServiceStatus(name, *worst, containers)
 
 
-def _container_state(engine: Engine, project: Project, container: Container) -> tuple[str, str]:
+def _container_state(
+    engine: Engine, project: Project, container: Container, proven: Collection[str]
+) -> tuple[str, str]:
     """Return a container's state and what there is to say about it."""
     if container.running:
         if container.health == "starting" and container.healthcheck:
-            return _probed(engine, container)
+            return ("healthy", "") if container.service in proven else _probed(engine, container)
         if container.health == "unhealthy":
             return "unhealthy", container.probe_output
         return ("running" if container.health == "none" else container.health), ""

@@ -37,6 +37,12 @@ class Wakeups:
                 self._oom.add(event.container)
             self._condition.notify_all()
 
+    def poke(self, service: str) -> None:
+        """Wake whoever waits for this service."""
+        with self._condition:
+            self._counts[service] += 1
+            self._condition.notify_all()
+
     def lost(self) -> None:
         """Events were missed: everybody has to look again."""
         with self._condition:
@@ -67,10 +73,6 @@ class Wakeups:
     def wait(self, service: str, mark: int, seconds: float) -> bool:
         """Wait until something happened to the service since `mark`, for `seconds` at most. Raises Interrupted."""
         return self._wait(lambda: self._counts[service] + self._everything != mark, seconds)
-
-    def wait_started(self, service: str, starts: int, seconds: float) -> bool:
-        """Wait until the service has seen this many starts, for `seconds` at most. Raises Interrupted."""
-        return self._wait(lambda: self._starts[service] >= starts, seconds)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the run is cancelled. Raises Interrupted."""
