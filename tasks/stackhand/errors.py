@@ -23,8 +23,9 @@ class StackError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` was most probably meant to be, or None."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return found[0] if found else None
+    folded = {each.casefold(): each for each in known}
+    found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    return folded[found[0]] if found else None
 
 
 def did_you_mean(name: str, known: Sequence[str], what: str) -> str:

@@ -15,8 +15,10 @@ from msgspec import Meta
 
 from stackhand.errors import InvalidSetting, UnknownSetting, did_you_mean
 
-Seconds = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
+# A month is as good as for ever, and keeps infinity and "not a number" out.
+_LONGEST = 31 * 24 * 3600
+Seconds = Annotated[float, Meta(ge=0, le=_LONGEST)]
+Positive = Annotated[float, Meta(gt=0, le=_LONGEST)]
 Count = Annotated[int, Meta(ge=1)]
 
 ENV_PREFIX = "INVOKE_STACKHAND_"
@@ -112,9 +114,7 @@ def _check_variables(environ: Mapping[str, str]) -> None:
     known: Sequence[str] = [ENV_PREFIX + key.replace(".", "_").upper() for key in known_keys()]
     for name in environ:
         if name.startswith(ENV_PREFIX) and name not in known:
-            raise UnknownSetting(
-                f"unknown environment variable {name}", did_you_mean(name, known, "known variables")
-            )
+            raise UnknownSetting(f"unknown environment variable {name}", did_you_mean(name, known, "known variables"))
 
 
 def _where(path: str, environ: Mapping[str, str]) -> str | None:

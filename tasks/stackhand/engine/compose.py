@@ -30,7 +30,7 @@ OVERRIDE_NAMES = (
 # `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required` are all there since 2.20.
 OLDEST = (2, 20)
 DEV_PROFILE = "dev"
-_ENV_FILE_LINE = re.compile(r"^\s*(?:export\s+)?COMPOSE_FILE\s*=\s*['\"]?(?P<value>[^'\"#\n]+)", re.MULTILINE)
+_ENV_FILE_LINE = r"^\s*(?:export\s+)?{name}\s*=\s*['\"]?(?P<value>[^'\"#\n]+)"
 
 OnLine = Callable[[str], None]
 
@@ -59,10 +59,16 @@ def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
 def files_from_env_file(folder: Path) -> tuple[str, ...]:
     """Return the files that the folder's `.env` names in COMPOSE_FILE."""
     try:
-        found = _ENV_FILE_LINE.search((folder / ".env").read_text(encoding="utf-8", errors="replace"))
+        text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ()
-    return tuple(found["value"].strip().split(os.pathsep)) if found else ()
+
+    def value(name: str) -> str | None:
+        found = re.search(_ENV_FILE_LINE.format(name=name), text, re.MULTILINE)
+        return found["value"].strip() if found else None
+
+    files = value("COMPOSE_FILE")
+    return tuple(files.split(value("COMPOSE_PATH_SEPARATOR") or os.pathsep)) if files else ()
 
 
 def chosen_files(folder: Path, environ: Mapping[str, str]) -> tuple[str, ...]:

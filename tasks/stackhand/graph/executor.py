@@ -46,9 +46,8 @@ class GraphExecutor(Executor):
         nodes: list[Call] = []
         needs: list[list[int]] = []
         self._add(direct, nodes, needs, [])
-        graph = {index: [need for need in needs[index] if nodes[need] not in finished] for index in range(len(nodes))}
-        if self.config.tasks.dedupe:
-            graph = {index: wanted for index, wanted in graph.items() if nodes[index] not in finished}
+        again = not self.config.tasks.dedupe
+        graph = {index: needs[index] for index, call in enumerate(nodes) if again or call not in finished}
         with Apart(sys.stdout, sys.stderr) as apart:
 
             def work(index: int) -> None:
@@ -108,11 +107,7 @@ class GraphExecutor(Executor):
         try:
             config.load_shell_env()
         except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
-            # Invoke's message holds the value at most; the variable's name is what helps.
-            names = [
-                name for name, value in os.environ.items() if name.startswith("INVOKE_") and repr(value) in str(error)
-            ]
-            raise Exit(f"error: {', '.join(names) or 'an INVOKE_… variable'}: {error}", code=2) from error
+            raise Exit(f"error: {_variable(error)}: {error}", code=2) from error
 
     def _fail(self, outcome: schedule.Result[int], nodes: Sequence[Call]) -> None:
         posts = [Call(item) if isinstance(item, Task) else item for call in nodes for item in call.post]
@@ -123,8 +118,9 @@ class GraphExecutor(Executor):
             print(reason, file=sys.stderr)  # noqa: T201  the executor's own word, as Invoke's
         first, *others = outcome.failed.values()
         for error in others:
-            if not isinstance(error, Exit):
-                print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            told = error.message if isinstance(error, Exit) else f"error: {error}"
+            if told:
+                print(told, file=sys.stderr)  # noqa: T201
         raise first
 
 
@@ -136,3 +132,11 @@ def _after(index: int, nodes: Sequence[Call], needs: Sequence[Sequence[int]]) ->
 
 def _name(call: Call) -> str:
     return call.called_as or call.task.name
+
+
+def _variable(error: Exception) -> str:
+    """Return which environment variable Invoke could not take. Its message has the name, or only the value."""
+    mine = {name: value for name, value in os.environ.items() if name.startswith("INVOKE_")}
+    named = [name for name in mine if name in str(error)]
+    guilty = named or [name for name, value in mine.items() if repr(value) in str(error)]
+    return ", ".join(guilty or sorted(mine))

@@ -101,19 +101,22 @@ class Console:
         """Write the one JSON document of a task to stdout, or one of the many that a live task writes."""
         self.document_written = True
         with self._lock:
-            print(json.dumps(self.redactor.document(document), ensure_ascii=False), file=self.stdout, flush=True)
+            # ASCII only: it can be read whatever the stream's encoding is.
+            self._print(self.stdout, json.dumps(self.redactor.document(document)))
 
     def _write(self, stream: TextIO, text: str) -> None:
-        text = self.redactor.own(text)
         with self._lock:
-            try:
-                print(text, file=stream, flush=True)
-            except BrokenPipeError:
-                # The reader has seen enough (`inv services.status | head -3`); that is no failure of the task.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except UnicodeEncodeError:
-                encoding = getattr(stream, "encoding", None) or "ascii"
-                print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+            self._print(stream, self.redactor.own(text))
+
+    def _print(self, stream: TextIO, text: str) -> None:
+        try:
+            print(text, file=stream, flush=True)
+        except BrokenPipeError:
+            # The reader has seen enough (`inv services.status | head -3`); that is no failure of the task.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except UnicodeEncodeError:
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 
 def _one_line(text: str) -> str:

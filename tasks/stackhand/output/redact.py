@@ -18,7 +18,12 @@ _SECRET_NAME = re.compile(
 )
 # A variable such as POSTGRES_PASSWORD_FILE or SECRET_PATH says where a secret lies; the place is not secret.
 _NAMES_A_PLACE = re.compile(r"_(file|path|dir|name|id|url_prefix)$", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?P<before>[a-zA-Z][\w+.-]*://[^\s/:@]*:)(?P<password>[^\s/@]+)(?=@)")
+# Up to the last @ of the authority, as urllib has it. A password that was not escaped may hold a slash, which would end
+# the authority; what tells it from a port is that a port is digits only.
+_URL_PASSWORD = re.compile(
+    r"(?P<before>[a-zA-Z][\w+.-]*://[^\s/:@]*:)"
+    r"(?P<password>[^\s/\"']+(?=@[^@\s/]*)|(?!\d+/)[^\s@\"']+(?=@))"
+)
 # Shorter values, and these words, occur everywhere; masking them would garble text and protect nothing.
 _MIN_LENGTH = 4
 _COMMON = {
@@ -64,9 +69,11 @@ class Redactor:
         self._patterns: dict[bool, re.Pattern[str] | None] = {}
 
     def add(self, values: Iterable[str]) -> None:
-        """Learn secret values. A value of several lines is masked line by line as well."""
+        """Learn secret values: as they are, line by line, and as they stand in a URL."""
+        from urllib.parse import quote
+
         for value in values:
-            for part in (value, value.strip(), *value.splitlines()):
+            for part in (value, value.strip(), quote(value, safe=""), *value.splitlines()):
                 if len(part.strip()) >= _MIN_LENGTH and part.strip().lower() not in _COMMON:
                     self._secrets.add(part)
         self._patterns.clear()

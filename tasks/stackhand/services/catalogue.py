@@ -19,7 +19,7 @@ from stackhand.state import FOLDER
 Catalogue = dict[str, list[str]]
 """Each service with the services it depends on, as `[condition, required, name]` joined by blanks."""
 
-_MENTIONED = re.compile(r"[^\s\"'\[\],{}]+\.ya?ml")
+_MENTIONED = re.compile(r"(?:\$\{[^}]*\}|[^\s\"'\[\],{}])+\.ya?ml")
 
 
 def read(compose: Compose, environ: Mapping[str, str]) -> Catalogue:

@@ -88,7 +88,7 @@ def _quote(text: str) -> str:
 def _mermaid(project: Project, names: list[str]) -> str:
     # Names may hold characters that Mermaid takes for syntax; ids are therefore numbers.
     ids = {name: f"s{index}" for index, name in enumerate(name for name in project.services if name in names)}
-    lines = ["flowchart LR", *(f'  {ids[name]}["{name}"]' for name in ids)]
+    lines = ["flowchart LR", *(f'  {ids[name]}["{name.replace(chr(34), "#quot;")}"]' for name in ids)]
     for name, dependency in _edges(project, names):
         arrow = "-->" if dependency.required else "-.->"
         lines.append(f'  {ids[dependency.service]} {arrow}|"{label(dependency)}"| {ids[name]}')
