@@ -7,6 +7,7 @@ levels); an unknown key, a wrong type or an impossible value is exit code 2 with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,10 +16,8 @@ from msgspec import Meta
 
 from stackhand.errors import InvalidSetting, UnknownSetting, did_you_mean
 
-# A month is as good as for ever, and keeps infinity and "not a number" out.
-_LONGEST = 31 * 24 * 3600
-Seconds = Annotated[float, Meta(ge=0, le=_LONGEST)]
-Positive = Annotated[float, Meta(gt=0, le=_LONGEST)]
+Seconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 ENV_PREFIX = "INVOKE_STACKHAND_"
@@ -66,11 +65,19 @@ def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     given = _given(raw, Settings, "stackhand")
     try:
         # Not strict: an environment variable can only be a string, so "3" is a number where one is due.
-        return msgspec.convert(given, Settings, strict=False)
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         path = "stackhand" + place.rstrip("`")
         raise InvalidSetting(f"{path}: {_lower_first(problem)}", _where(path, environ)) from None
+    for name, section in _sections(Settings).items():
+        for key in section.__struct_fields__:
+            value = getattr(getattr(settings, name), key)
+            # YAML has .inf and .nan, which pass every comparison that could be asked for above.
+            if isinstance(value, float) and not math.isfinite(value):
+                path = f"stackhand.{name}.{key}"
+                raise InvalidSetting(f"{path}: expected a finite number, not {value}", _where(path, environ))
+    return settings
 
 
 def defaults() -> dict[str, Any]:
