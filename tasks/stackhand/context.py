@@ -110,7 +110,7 @@ class Stack:
     @_shared
     def directory(self) -> Path:
         """The folder of the Compose project. Raises NoComposeFile."""
-        from stackhand.engine.compose import find_directory
+        from stackhand.engine.files import find_directory
 
         return find_directory(self._start_directory, self.environ)
 

@@ -193,7 +193,7 @@ def _read_catalogue() -> dict[str, list[str]]:
         from stackhand.services import catalogue
 
         stack = Stack({})
-        _catalogue = catalogue.read(stack.compose, stack.environ)
+        _catalogue = catalogue.read(stack.directory, stack.environ, lambda: stack.compose.with_profiles(["*"]).config())
     return _catalogue
 
 

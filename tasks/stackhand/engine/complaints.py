@@ -30,9 +30,7 @@ class Complaint:
 
 
 # kind, pattern, whether a retry can help, hint
-_TABLE: tuple[tuple[str, re.Pattern[str], bool, str], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE), retry, hint)
-    for kind, pattern, retry, hint in (
+_TABLE: tuple[tuple[str, str, bool, str], ...] = (
         (
             "port_in_use",
             r"port is already allocated|address already in use|bind: .*in use",
@@ -157,9 +155,7 @@ def raise_for(error: CommandFailed) -> None:
         raise unreachable from error
     # Only `config` reads and checks the file; elsewhere the same words can come from a container.
     if "config" in error.argv and _INVALID.search(text):
-        raise InvalidComposeFile(
-            f"the compose file is not valid: {last_error_line(text)}", _hint_for(text)
-        ) from error
+        raise InvalidComposeFile(f"the compose file is not valid: {last_error_line(text)}", _hint_for(text)) from error
 
 
 def engine_error(text: str) -> StackError | None:

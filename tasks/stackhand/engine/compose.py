@@ -8,7 +8,6 @@ not written again here.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,69 +17,14 @@ from typing import Any
 from stackhand.engine import project as model
 from stackhand.engine.command import Commands, Completed
 from stackhand.engine.complaints import raise_for
-from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile, NoComposeFile
+from stackhand.engine.files import OVERRIDE_NAMES, chosen_files
+from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile
 
-FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-OVERRIDE_NAMES = (
-    "compose.override.yaml",
-    "compose.override.yml",
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
-)
 # `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required` are all there since 2.20.
 OLDEST = (2, 20)
 DEV_PROFILE = "dev"
-_ENV_FILE_LINE = r"^\s*(?:export\s+)?{name}\s*=\s*['\"]?(?P<value>[^'\"#\n]+)"
 
 OnLine = Callable[[str], None]
-
-
-def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
-    """Return the folder of the Compose project, found as the docker CLI finds it: COMPOSE_FILE, then upwards.
-
-    A folder whose `.env` names COMPOSE_FILE counts as well. Raises NoComposeFile.
-    """
-    if environ.get("COMPOSE_FILE"):
-        first = environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep))[0]
-        path = (start / first).resolve()
-        if not path.is_file():
-            raise NoComposeFile(f"COMPOSE_FILE names {first}, which is not there")
-        # Compose takes relative paths in COMPOSE_FILE from the current folder, and .env from there too.
-        return start.resolve()
-    for folder in (start.resolve(), *start.resolve().parents):
-        if any((folder / name).is_file() for name in FILE_NAMES) or files_from_env_file(folder):
-            return folder
-    raise NoComposeFile(
-        f"no compose file in {start} or any folder above",
-        "go to the folder of your compose.yaml, or name the file: COMPOSE_FILE=path/to/compose.yaml",
-    )
-
-
-def files_from_env_file(folder: Path) -> tuple[str, ...]:
-    """Return the files that the folder's `.env` names in COMPOSE_FILE."""
-    try:
-        text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ()
-
-    def value(name: str) -> str | None:
-        found = re.search(_ENV_FILE_LINE.format(name=name), text, re.MULTILINE)
-        return found["value"].strip() if found else None
-
-    files = value("COMPOSE_FILE")
-    return tuple(files.split(value("COMPOSE_PATH_SEPARATOR") or os.pathsep)) if files else ()
-
-
-def chosen_files(folder: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the compose files in use: from COMPOSE_FILE, `.env`, or found by their usual names."""
-    if environ.get("COMPOSE_FILE"):
-        return tuple(environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)))
-    from_env = files_from_env_file(folder)
-    if from_env:
-        return from_env
-    main = [name for name in FILE_NAMES if (folder / name).is_file()][:1]
-    override = [name for name in OVERRIDE_NAMES if (folder / name).is_file()][:1]
-    return tuple(main + override)
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,7 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         networks={key: (raw or {}).get("name") or f"{name}_{key}" for key, raw in networks.items()},
         secret_files=_files(secrets, directory),
         config_files=_files(document.get("configs") or {}, directory),
-        secret_variables=tuple(
-            entry["environment"] for entry in secrets.values() if (entry or {}).get("environment")
-        ),
+        secret_variables=tuple(entry["environment"] for entry in secrets.values() if (entry or {}).get("environment")),
     )
 
 

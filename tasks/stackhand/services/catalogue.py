@@ -9,12 +9,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stackhand.engine.compose import Compose, chosen_files
-from stackhand.engine.project import Project
+from stackhand.engine.files import chosen_files
 from stackhand.state import FOLDER
+
+if TYPE_CHECKING:
+    from stackhand.engine.project import Project
 
 Catalogue = dict[str, list[str]]
 """Each service with the services it depends on, as `[condition, required, name]` joined by blanks."""
@@ -22,13 +25,13 @@ Catalogue = dict[str, list[str]]
 _MENTIONED = re.compile(r"(?:\$\{[^}]*\}|[^\s\"'\[\],{}])+\.ya?ml")
 
 
-def read(compose: Compose, environ: Mapping[str, str]) -> Catalogue:
-    """Return every service of the project, whatever its profile, with its dependencies.
+def read(directory: Path, environ: Mapping[str, str], whole: Callable[[], Project]) -> Catalogue:
+    """Return every service of the project in this folder, whatever its profile, with its dependencies.
 
-    Raises what `docker compose config` raises.
+    `whole` reads the project with all its profiles; it is called, and may raise, when nothing is remembered.
     """
-    file = compose.directory / FOLDER / "catalogue.json"
-    key = fingerprint(compose.directory, environ)
+    file = directory / FOLDER / "catalogue.json"
+    key = fingerprint(directory, environ)
     try:
         remembered = json.loads(file.read_text(encoding="utf-8"))
         if key and remembered["key"] == key:
@@ -36,7 +39,7 @@ def read(compose: Compose, environ: Mapping[str, str]) -> Catalogue:
             return services
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    services = of(compose.with_profiles(["*"]).config())
+    services = of(whole())
     if key:
         _remember(file, {"key": key, "services": services})
     return services

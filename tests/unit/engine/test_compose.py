@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from stackhand.engine.command import Completed
-from stackhand.engine.compose import Compose, Selection, chosen_files, development, find_directory
+from stackhand.engine.compose import Compose, Selection, development
+from stackhand.engine.files import chosen_files, find_directory
 from stackhand.errors import (
     CommandFailed,
     ComposeMissing,
