@@ -31,79 +31,78 @@ class Complaint:
 
 # kind, pattern, whether a retry can help, hint
 _TABLE: tuple[tuple[str, str, bool, str], ...] = (
-        (
-            "port_in_use",
-            r"port is already allocated|address already in use|bind: .*in use",
-            False,
-            "stop what holds the port, or publish another one",
-        ),
-        (
-            "image_not_found",
-            r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
-            r"|name unknown|not found: manifest",
-            False,
-            "check the image's name and tag; a private registry needs `docker login`",
-        ),
-        (
-            "registry_unreachable",
-            r"lookup \S+.*(no such host|server misbehaving)|/v2/.*(connection refused|i/o timeout|no route|"
-            r"request canceled|tls handshake timeout)",
-            False,
-            "the registry cannot be reached: check the network, or build or load the image here",
-        ),
-        (
-            "no_space",
-            r"no space left on device",
-            False,
-            "make room on the engine's disk: `docker system df` shows what uses it",
-        ),
-        (
-            "command_not_found",
-            r"executable file not found|exec: .*no such file or directory|exec format error"
-            r"|exec: .*permission denied",
-            False,
-            "correct the service's command or entrypoint, or its image",
-        ),
-        (
-            "mount_missing",
-            r"bind source path does not exist|error while creating mount source path|not a directory: unknown"
-            r"|are you trying to mount a directory onto a file",
-            False,
-            "create the file or folder that the service mounts",
-        ),
-        (
-            "network_missing",
-            r"declared as external, but could not be found|network \S+ not found",
-            False,
-            "create the external network, or let Compose own it",
-        ),
-        (
-            "volume_missing",
-            r"external volume .* not found",
-            False,
-            "create the external volume, or let Compose own it",
-        ),
-        (
-            "variable_missing",
-            r"environment variable .* required by .* is not set",
-            False,
-            "set the variable that the secret or config comes from",
-        ),
-        (
-            "engine_gone",
-            r"cannot connect to the docker daemon|error during connect|connection reset by peer|\bEOF\b|"
-            r"is the docker daemon running|broken pipe",
-            True,
-            "see whether the engine is up: `inv engine.check`",
-        ),
-        (
-            "bad_configuration",
-            r"invalid mount config|invalid reference format|minimum memory limit|invalid .* configuration|"
-            r"invalid argument|unknown (log|runtime|capability)|range of cpus|could not select device driver",
-            False,
-            "correct the service's settings in the compose file",
-        ),
-    )
+    (
+        "port_in_use",
+        r"port is already allocated|address already in use|bind: .*in use",
+        False,
+        "stop what holds the port, or publish another one",
+    ),
+    (
+        "image_not_found",
+        r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
+        r"|name unknown|not found: manifest",
+        False,
+        "check the image's name and tag; a private registry needs `docker login`",
+    ),
+    (
+        "registry_unreachable",
+        r"lookup \S+.*(no such host|server misbehaving)|/v2/.*(connection refused|i/o timeout|no route|"
+        r"request canceled|tls handshake timeout)",
+        False,
+        "the registry cannot be reached: check the network, or build or load the image here",
+    ),
+    (
+        "no_space",
+        r"no space left on device",
+        False,
+        "make room on the engine's disk: `docker system df` shows what uses it",
+    ),
+    (
+        "command_not_found",
+        r"executable file not found|exec: .*no such file or directory|exec format error"
+        r"|exec: .*permission denied",
+        False,
+        "correct the service's command or entrypoint, or its image",
+    ),
+    (
+        "mount_missing",
+        r"bind source path does not exist|error while creating mount source path|not a directory: unknown"
+        r"|are you trying to mount a directory onto a file",
+        False,
+        "create the file or folder that the service mounts",
+    ),
+    (
+        "network_missing",
+        r"declared as external, but could not be found|network \S+ not found",
+        False,
+        "create the external network, or let Compose own it",
+    ),
+    (
+        "volume_missing",
+        r"external volume .* not found",
+        False,
+        "create the external volume, or let Compose own it",
+    ),
+    (
+        "variable_missing",
+        r"environment variable .* required by .* is not set",
+        False,
+        "set the variable that the secret or config comes from",
+    ),
+    (
+        "engine_gone",
+        r"cannot connect to the docker daemon|error during connect|connection reset by peer|\bEOF\b|"
+        r"is the docker daemon running|broken pipe",
+        True,
+        "see whether the engine is up: `inv engine.check`",
+    ),
+    (
+        "bad_configuration",
+        r"invalid mount config|invalid reference format|minimum memory limit|invalid .* configuration|"
+        r"invalid argument|unknown (log|runtime|capability)|range of cpus|could not select device driver",
+        False,
+        "correct the service's settings in the compose file",
+    ),
 )
 
 _CYCLE = re.compile(r"dependency cycle detected: (?P<cycle>[^\n]+)")
@@ -128,7 +127,7 @@ def understand(text: str) -> Complaint:
     """Return what a message of the engine or of Compose means; of kind `unknown`, worth a retry, if nothing else."""
     line = last_error_line(text)
     for kind, pattern, retry, hint in _TABLE:
-        if pattern.search(line):
+        if re.search(pattern, line, re.IGNORECASE):
             return Complaint(kind, line, retry, hint)
     return Complaint("unknown", line, True, "")
 
