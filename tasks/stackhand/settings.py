@@ -65,19 +65,11 @@ def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     given = _given(raw, Settings, "stackhand")
     try:
         # Not strict: an environment variable can only be a string, so "3" is a number where one is due.
-        settings = msgspec.convert(given, Settings, strict=False)
+        return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         path = "stackhand" + place.rstrip("`")
         raise InvalidSetting(f"{path}: {_lower_first(problem)}", _where(path, environ)) from None
-    for name, section in _sections(Settings).items():
-        for key in section.__struct_fields__:
-            value = getattr(getattr(settings, name), key)
-            # YAML has .inf and .nan, which pass every comparison that could be asked for above.
-            if isinstance(value, float) and not math.isfinite(value):
-                path = f"stackhand.{name}.{key}"
-                raise InvalidSetting(f"{path}: expected a finite number, not {value}", _where(path, environ))
-    return settings
 
 
 def defaults() -> dict[str, Any]:
@@ -112,9 +104,19 @@ def _given(raw: Mapping[str, Any], struct: type[msgspec.Struct], path: str) -> d
         kind = fields[key]
         if value is None:
             continue
+        if kind is not str and _endless(value):
+            raise InvalidSetting(f"{path}.{key}: expected a finite number, not {value}")
         is_section = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
         given[key] = _given(value, kind, f"{path}.{key}") if is_section else value
     return given
+
+
+def _endless(value: Any) -> bool:
+    """Return whether this is infinity or "not a number", which YAML can say and no bound keeps out."""
+    try:
+        return isinstance(value, (float, str)) and not math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _check_variables(environ: Mapping[str, str]) -> None:

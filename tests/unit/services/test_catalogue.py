@@ -76,42 +76,37 @@ def test_files_that_mention_each_other_end(folder: Path) -> None:
     assert fingerprint(folder, {})
 
 
-class FakeCompose:
-    """Stands in for the Compose command line."""
+class Whole:
+    """Stands in for reading the project with all its profiles; counts how often it was read."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
         self.reads = 0
 
-    def with_profiles(self, profiles: list[str]) -> FakeCompose:
-        assert profiles == ["*"]
-        return self
-
-    def config(self) -> Any:
+    def __call__(self) -> Any:
         self.reads += 1
         return project(service("db"), service("api", needs("db", "service_healthy", required=False)))
 
 
 def test_reading_twice_asks_once(folder: Path) -> None:
-    compose: Any = FakeCompose(folder)
-    first, second = catalogue.read(compose, {}), catalogue.read(compose, {})
+    whole = Whole()
+    first, second = catalogue.read(folder, {}, whole), catalogue.read(folder, {}, whole)
     assert first == second == {"db": [], "api": ["service_healthy 0 db"]}
-    assert compose.reads == 1
+    assert whole.reads == 1
     change(folder / "base/base.yml")
-    catalogue.read(compose, {})
-    assert compose.reads == 2
+    catalogue.read(folder, {}, whole)
+    assert whole.reads == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "null", '{"services": {}}'])
 def test_a_damaged_memory_is_no_obstacle(folder: Path, text: str) -> None:
     (folder / ".stackhand").mkdir()
     (folder / ".stackhand/catalogue.json").write_text(text)
-    compose: Any = FakeCompose(folder)
-    assert set(catalogue.read(compose, {})) == {"db", "api"}
+    whole = Whole()
+    assert set(catalogue.read(folder, {}, whole)) == {"db", "api"}
     assert json.loads((folder / ".stackhand/catalogue.json").read_text())["services"]
 
 
 def test_a_folder_that_can_not_be_written(folder: Path) -> None:
     (folder / ".stackhand").write_text("in the way")
-    compose: Any = FakeCompose(folder)
-    assert set(catalogue.read(compose, {})) == {"db", "api"}
+    whole = Whole()
+    assert set(catalogue.read(folder, {}, whole)) == {"db", "api"}
