@@ -45,7 +45,13 @@ def live(stack: Stack) -> Iterator[None]:
 
 
 def _show(display: Live, step: Step) -> None:
-    display.update(step.service, _STATUS[step.kind], step.text, detail=step.kind == "image")
+    display.update(
+        step.service,
+        _STATUS[step.kind],
+        step.text,
+        detail=step.kind == "image",
+        quiet=step.kind in ("create", "wait"),
+    )
 
 
 def plan(stack: Stack, made: Plan, idle: str = "nothing to do: all is ready") -> None:

@@ -214,7 +214,14 @@ def _start(
 def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
     from stackhand.services import fixes as fixing
 
-    tools = fixing.Tools(stack.project, stack.engine, stack.start_again, stack.redactor.text, stack.starter.proven)
+    tools = fixing.Tools(
+        stack.project,
+        stack.engine,
+        stack.start_again,
+        stack.redactor.text,
+        lambda: stack.state.lock("services.fixes"),
+        stack.starter.proven,
+    )
     if stack.dry:
         render.plan(stack, fixing.plan(tools, names), idle="nothing to fix")
         return

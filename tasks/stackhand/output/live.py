@@ -77,14 +77,18 @@ class Live:
         )
         self._rich.start()
 
-    def update(self, name: str, status: str, text: str, *, detail: bool = False) -> None:
-        """Show a row's new state. A `detail` is one of many (build output): as a line, at most one in two seconds."""
+    def update(self, name: str, status: str, text: str, *, detail: bool = False, quiet: bool = False) -> None:
+        """Show a row's new state.
+
+        Where rows are lines, a `detail` (build output) is told at most once in two seconds, and what is `quiet` not
+        at all: it only says that something has not begun.
+        """
         text = self._console.redactor.own(text)
         now = time.monotonic()
         with self._lock:
             since = self._rows[name][2] if name in self._rows and status == "wait" else now
             self._rows[name] = (status, text, since)
-            if self._rich or (detail and now - self._said.get(name, 0.0) < _QUIET):
+            if quiet or self._rich or (detail and now - self._said.get(name, 0.0) < _QUIET):
                 return
             self._said[name] = self._last_line = now
         self._console.progress(status, f"{name}: {text}")

@@ -7,6 +7,7 @@ when the same check, asked again, is content.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from stackhand.engine.client import Engine
@@ -22,6 +23,7 @@ class Tools:
     """What checks read and fixes act with.
 
     `start` has a service started and returns whether it got ready; `mask` takes secrets out of other programs' words;
+    `locked` holds the project's lock, which `start` does by itself;
     `proven` names services whose healthcheck this run has seen succeed.
     """
 
@@ -29,6 +31,7 @@ class Tools:
     engine: Engine
     start: Callable[[str], bool]
     mask: Callable[[str], str]
+    locked: Callable[[], AbstractContextManager[None]]
     proven: Collection[str] = ()
     _seen: list[Sequence[Container]] = field(default_factory=list)
 
@@ -165,6 +168,11 @@ def _plan_connect(tools: Tools, finding: Finding) -> Action:
 
 
 def _connect(tools: Tools, action: Action) -> None:
+    with tools.locked():
+        _connect_locked(tools, action)
+
+
+def _connect_locked(tools: Tools, action: Action) -> None:
     service = tools.project.services[action.service]
     for container in tools.engine.containers(tools.project.name, action.service):
         for key in service.networks:

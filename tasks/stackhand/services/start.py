@@ -258,6 +258,11 @@ class Starter:
             record.kept, record.state, record.ready, record.started = False, "waiting", None, None
             brings[name] = BringUp(self._ground, record, now.get(name, ()))
 
+        for name in busy:
+            missing = [entry.service for entry in self.project.services[name].depends_on if entry.service in busy]
+            if missing and name not in failures:
+                self._tell(name, "wait", f"waiting for {', '.join(missing)}")
+
         def work(node: _Node) -> None:
             bring = brings[node.service]
             if node.stage == "ready":
