@@ -170,8 +170,8 @@ def _engine_packages(machine: Machine) -> tuple[str, ...]:
         # Whoever added Docker's own repository wants its packages; Debian's conflict with them.
         own = ["docker-ce", "docker-ce-cli", "containerd.io"]
         packages += own if "docker-ce" in available else ["docker.io"]
-        # Without certificates no registry is trusted.
-        packages.append("ca-certificates")
+        # Without certificates no registry is trusted. Those that are there may hold more than the package's own.
+        packages += [] if machine.certificates else ["ca-certificates"]
     if not machine.seen.cli and "docker-ce" not in available and "docker-cli" in available:
         packages.append("docker-cli")
     if not machine.iptables:

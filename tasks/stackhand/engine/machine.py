@@ -49,6 +49,7 @@ class Machine:
     init: Init = "none"
     dockerd: str | None = None
     iptables: bool = True
+    certificates: bool = True
     daemon: int | None = None
     stale_pid: bool = False
     broken_packages: bool = False
@@ -82,6 +83,7 @@ def look(commands: Commands, environ: Mapping[str, str]) -> Machine:
         "sudo": shutil.which("sudo", path=path) is not None,
         "init": _init(),
         "dockerd": shutil.which("dockerd", path=path),
+        "certificates": Path("/etc/ssl/certs/ca-certificates.crt").exists(),
         "iptables": shutil.which("iptables", path=path) is not None,
         "daemon": daemon,
         "stale_pid": stale,

@@ -42,6 +42,7 @@ BOOKWORM = Machine(
     codename="bookworm",
     root=True,
     iptables=False,
+    certificates=False,
     available={"docker.io": "20.10.24", "docker-compose": "1.29.2-3", "iptables": "1.8.9"},
     sources=SOURCES,
 )
@@ -57,6 +58,7 @@ NOBLE = replace(
     codename="noble",
     init="systemd",
     iptables=True,
+    certificates=True,
     apparmor=True,
     available={"docker.io": "26.1.3-0ubuntu1", "docker-compose-v2": "2.27.1+ds1", "docker-compose": "1.29.2"},
 )
@@ -101,7 +103,7 @@ def plan(machine: Machine) -> list[tuple[str, ...]]:
         pytest.param(
             NOBLE,
             [
-                ("engine", "install", "docker.io", "ca-certificates", "apparmor"),
+                ("engine", "install", "docker.io", "apparmor"),
                 ("engine", "start", "systemd"),
                 ("compose", "install", "docker-compose-v2"),
             ],
@@ -110,7 +112,7 @@ def plan(machine: Machine) -> list[tuple[str, ...]]:
         pytest.param(
             replace(NOBLE, apparmor=False, available={"docker-ce": "5:29.0", "docker-compose-plugin": "5.0.1-1"}),
             [
-                ("engine", "install", "docker-ce", "docker-ce-cli", "containerd.io", "ca-certificates"),
+                ("engine", "install", "docker-ce", "docker-ce-cli", "containerd.io"),
                 ("engine", "start", "systemd"),
                 ("compose", "install", "docker-compose-plugin"),
             ],
