@@ -176,7 +176,7 @@ def _block(title: str, lines: Sequence[str]) -> list[str]:
 
 def _timeline(stack: Stack, report: StartReport) -> str:
     unicode = stack.console.has_symbols(stack.console.stdout)
-    total = max([record.ready or 0.0 for record in report.services] + [0.001])
+    total = max([_end(record) for record in report.services] + [0.001])
     rows = []
     for record in sorted(report.services, key=lambda each: (each.began or 0.0, each.name)):
         waited = f"waited for {', '.join(record.waited_for)}" if record.waited_for else ""
@@ -189,7 +189,13 @@ def _timeline(stack: Stack, report: StartReport) -> str:
 def _bar(record: Record, total: float, unicode: bool) -> str:
     if record.kept or record.began is None:
         return ""
-    end = record.ready if record.ready is not None else total
     first = int(_BAR * record.began / total)
-    last = max(first + 1, round(_BAR * end / total))
+    last = max(first + 1, round(_BAR * _end(record) / total))
     return " " * first + ("█" if unicode else "#") * (last - first)
+
+
+def _end(record: Record) -> float:
+    """Return when a service was ready or given up, in seconds since the run began."""
+    if record.failure:
+        return (record.began or 0.0) + record.failure.waited
+    return record.ready or 0.0

@@ -13,7 +13,7 @@ from typing import Any
 MASK = "***"
 
 _SECRET_NAME = re.compile(
-    r"passw(or)?d|passphrase|secret|token|credential|(^|_)(pass|pwd)(_|$)|api_?key|(^|_)key(_|$)|private_?key",
+    r"passw(or)?d|passphrase|secret|token|credential|(^|_)(pass|pwd|pw|salt)(_|$)|(^|_)auth$|api_?key|(^|_)key(_|$)|private_?key",
     re.IGNORECASE,
 )
 # A variable such as POSTGRES_PASSWORD_FILE or SECRET_PATH says where a secret lies; the place is not secret.

@@ -156,7 +156,7 @@ def _exit_hint(code: int, oom: bool) -> str:
         return "raise its memory limit (`mem_limit`, `deploy.resources.limits.memory`), or make it need less"
     if code in _CANNOT_RUN:
         return "correct the service's command or entrypoint, or its image"
-    return "the log lines above say why it ended"
+    return "its last log lines should say why it ended"
 
 
 def _dead(kind: str, reason: str, *, code: int | None = None, retry: bool = True, hint: str = "") -> Verdict:

@@ -77,7 +77,7 @@ class Starter:
             settings=settings,
             redactor=redactor,
             wakeups=wakeups,
-            starts=Batch(prepare.isolating(compose.start), slots=_STARTS_AT_ONCE, on_done=wakeups.poke),
+            starts=Batch(prepare.isolating(compose.start, self._started), slots=_STARTS_AT_ONCE, on_done=wakeups.poke),
             restarts=Batch(prepare.isolating(compose.restart), on_done=wakeups.poke),
             probes=Slots(_PROBES_AT_ONCE),
             emit=self._emit,
@@ -224,6 +224,10 @@ class Starter:
     def cancel(self) -> None:
         """Make every thread of this run leave at its next look."""
         self._session.cancel()
+
+    def _started(self, name: str) -> int:
+        """Return how often all containers of a service were seen to start."""
+        return self._ground.wakeups.starts(name) // max(1, self.project.services[name].replicas)
 
     def _read(self, only: str | None = None) -> Facts:
         self._ground.project, facts = self._survey.read(only)
