@@ -245,8 +245,5 @@ def _fail_unless_ready(report: Any) -> None:
         names = ", ".join(f"{record.name} ({record.failure.reason})" for record in failed)
         skipped = [record.name for record in report.services if record.state == "skipped"]
         also = f"; skipped: {', '.join(skipped)}" if skipped else ""
-        first = failed[0].failure if failed else None
-        raise StartFailed(
-            f"{len(failed)} of {len(report.services)} services failed: {names}{also}",
-            first.hint if first else None,
-        )
+        hint = failed[0].failure.hint if len(failed) == 1 else "each is explained above, with what to do next"
+        raise StartFailed(f"{len(failed)} of {len(report.services)} services failed: {names}{also}", hint)
