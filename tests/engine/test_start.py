@@ -1,0 +1,288 @@
+"""`services.start` on what works: conditions, order, replicas, one-shots, drift, images, profiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from shapes import (
+    FAST,
+    FOREVER,
+    after,
+    by_name,
+    check,
+    check_start_document,
+    fingerprint,
+    gated,
+    moment,
+    one_shot,
+    open_gate,
+    plain,
+    runs,
+    server,
+    sh,
+    states,
+    until,
+)
+from support import IMAGE, Project
+
+
+def start(project: Project, *words: str, code: int = 0, **env: str) -> dict[str, Any]:
+    """Start, and return the checked document."""
+    result = project.inv("services.start", "--json", *words, env={**FAST, **env})
+    assert result.code == code, result
+    document: dict[str, Any] = result.json()
+    check_start_document(document)
+    assert document["project"] == project.name
+    assert document["ok"] is (code == 0)
+    return document
+
+
+def test_first_second_and_changed(project: Project) -> None:
+    stack: dict[str, Any] = {
+        "db": server(after=1),
+        "cache": plain(),
+        "migrate": one_shot(depends_on=after(db="healthy")),
+        "api": server(depends_on=after(db="healthy", cache="started", migrate="completed")),
+    }
+    project.services(**stack)
+
+    document = start(project)
+    assert states(document) == {"db": "healthy", "cache": "running", "migrate": "completed", "api": "healthy"}
+    services = by_name(document)
+    assert all(each["attempts"] == 1 for each in services.values())
+    assert services["db"]["waited_for"] == []
+    assert services["migrate"]["waited_for"] == ["db"]
+    assert services["api"]["waited_for"][0] == "migrate"
+    assert set(services["api"]["waited_for"]) == {"migrate", "db", "cache"}
+    assert document["critical_path"] == ["db", "migrate", "api"]
+    assert services["db"]["ready_after"] >= 1
+    # The engine's own probe would have come after five minutes.
+    assert document["elapsed"] < 60
+    # `ready` was true when what waits for it started.
+    assert (moment(project.container("migrate")) - moment(project.container("db"))).total_seconds() >= 1
+    assert moment(project.container("api")) >= moment(project.container("migrate"), "FinishedAt")
+    assert document["fixes"]
+
+    before = fingerprint(project)
+    again = start(project)
+    assert states(again) == states(document)
+    assert fingerprint(project) == before
+    assert [each["attempts"] for each in again["services"]] == [0, 0, 0, 0]
+
+    stack["cache"]["environment"] = {"SIZE": "big"}
+    project.services(**stack)
+    changed = start(project)
+    assert states(changed) == states(document)
+    now = fingerprint(project)
+    name = project.container("cache")["Name"]
+    assert now.pop(name)[0] != before.pop(name)[0]
+    assert now == before
+
+
+@pytest.mark.parametrize(
+    ("condition", "waits"), [("service_started", False), ("service_healthy", True)], ids=["started", "healthy"]
+)
+def test_started_does_not_wait_for_health_and_healthy_does(project: Project, condition: str, waits: bool) -> None:
+    project.services(db=gated(), api=plain(depends_on={"db": {"condition": condition}}))
+    running = project.start_inv("services.start", "--json")
+    until(lambda: runs(project, "db"), "db runs")
+    if waits:
+        running.wait_for("db: starting")
+        with pytest.raises(AssertionError):
+            until(lambda: runs(project, "api"), "api must not run", timeout=1.5)
+    else:
+        until(lambda: runs(project, "api"), "api runs")
+    open_gate(project, "db")
+    result = running.wait()
+    assert result.code == 0, result
+    assert states(result.json()) == {"db": "healthy", "api": "running"}
+
+
+def test_an_optional_dependency_that_fails_stops_nobody(project: Project) -> None:
+    project.services(
+        cache=one_shot(1, "echo no disk"),
+        metrics=plain(depends_on={"cache": {"condition": "service_healthy"}}),
+        api=server(depends_on={"cache": {"condition": "service_healthy", "required": False}}),
+        proxy=server(depends_on=after(api="healthy")),
+    )
+    document = start(project, "--retries", "1", code=1)
+    assert states(document) == {"cache": "failed", "metrics": "skipped", "api": "healthy", "proxy": "healthy"}
+    assert by_name(document)["metrics"]["error"]["reason"] == "cache failed"
+
+
+def test_an_optional_dependency_is_waited_for(project: Project) -> None:
+    project.services(
+        cache=server(after=1.5),
+        api=plain(depends_on={"cache": {"condition": "service_healthy", "required": False}}),
+    )
+    document = start(project)
+    assert (moment(project.container("api")) - moment(project.container("cache"))).total_seconds() >= 1.5
+    assert by_name(document)["api"]["waited_for"] == ["cache"]
+
+
+def test_restart_true_follows_a_recreated_dependency(project: Project) -> None:
+    stack: dict[str, Any] = {
+        "db": server(),
+        "api": plain(depends_on={"db": {"condition": "service_healthy", "restart": True}}),
+        "other": plain(depends_on={"db": {"condition": "service_healthy"}}),
+    }
+    project.services(**stack)
+    start(project)
+    before = {name: project.container(name) for name in stack}
+    stack["db"]["environment"] = {"CHANGED": "1"}
+    project.services(**stack)
+    document = start(project)
+    assert set(states(document).values()) == {"healthy", "running"}
+    now = {name: project.container(name) for name in stack}
+    assert now["db"]["Id"] != before["db"]["Id"]
+    assert now["api"]["Id"] == before["api"]["Id"]
+    assert moment(now["api"]) > moment(now["db"])
+    assert now["other"]["State"]["StartedAt"] == before["other"]["State"]["StartedAt"]
+
+
+def test_profiles(project: Project) -> None:
+    project.services(web=plain(), debug=plain(profiles=["tools"]), trace=plain(profiles=["tools", "more"]))
+    assert states(start(project)) == {"web": "running"}
+    assert states(start(project, "-s", "debug")) == {"debug": "running"}
+    assert project.containers("trace") == []
+    assert set(states(start(project, COMPOSE_PROFILES="more"))) == {"web", "trace"}
+
+
+def test_a_service_by_name_brings_only_what_it_needs(project: Project) -> None:
+    project.services(db=server(), api=plain(depends_on=["db"]), worker=plain(depends_on=["db"]), alone=plain())
+    document = start(project, "-s", "api", "-s", "alone")
+    assert set(states(document)) == {"db", "api", "alone"}
+    assert project.containers("worker") == []
+
+
+def test_replicas_are_ready_when_all_are(project: Project) -> None:
+    # The one that comes second makes its own readiness last.
+    script = f"mkdir /data/first && touch /tmp/ready || {{ sleep 2; touch /tmp/ready; }}; {FOREVER}"
+    project.write(
+        {
+            "services": {
+                "web": {
+                    "image": IMAGE,
+                    "command": sh(script),
+                    "healthcheck": check(),
+                    "volumes": ["data:/data"],
+                    "deploy": {"replicas": 2},
+                    "stop_grace_period": "0s",
+                },
+                "proxy": {"image": IMAGE, "depends_on": after(web="healthy"), "stop_grace_period": "0s"},
+            },
+            "volumes": {"data": {}},
+        }
+    )
+    document = start(project)
+    assert states(document) == {"web": "healthy", "proxy": "running"}
+    pair = project.containers("web")
+    assert len(pair) == 2
+    last = max(moment(each) for each in pair)
+    assert (moment(project.container("proxy")) - last).total_seconds() >= 1.9
+    before = fingerprint(project)
+    start(project)
+    assert fingerprint(project) == before
+
+
+def test_a_failed_one_shot_stops_what_waits_for_it(project: Project) -> None:
+    project.services(
+        migrate=one_shot(3, "echo 'column does not exist' >&2"),
+        api=plain(depends_on=after(migrate="completed")),
+        worker=plain(depends_on=["api"]),
+        alone=plain(),
+    )
+    document = start(project, code=1)
+    assert states(document) == {"migrate": "failed", "api": "skipped", "worker": "skipped", "alone": "running"}
+    migrate = by_name(document)["migrate"]
+    assert (migrate["attempts"], migrate["error"]["exit_code"]) == (3, 3)
+    assert "column does not exist" in migrate["error"]["log_tail"]
+    assert {by_name(document)[name]["error"]["reason"] for name in ("api", "worker")} == {"migrate failed"}
+    assert not runs(project, "api")
+
+
+def test_a_one_shot_runs_again_with_what_waits_for_it(project: Project) -> None:
+    project.services(migrate=one_shot(), api=plain(depends_on=after(migrate="completed")))
+    start(project)
+    first = project.container("migrate")["State"]["StartedAt"]
+    project.compose("stop", "api")
+    assert states(start(project)) == {"migrate": "completed", "api": "running"}
+    assert project.container("migrate")["State"]["StartedAt"] != first
+
+
+def test_what_has_no_healthcheck_must_stay_up_a_moment(project: Project) -> None:
+    project.services(steady=plain(), brief=one_shot(1, "sleep 0.5; echo gone"), next=plain(depends_on=["brief"]))
+    document = start(project, "--retries", "1", code=1)
+    assert states(document)["steady"] == "running"
+    assert states(document)["brief"] == "failed"
+    assert by_name(document)["steady"]["ready_after"] >= 1
+    assert by_name(document)["brief"]["error"]["log_tail"] == ["gone"]
+
+
+def test_what_must_be_built_is_built_first(project: Project) -> None:
+    folder = project.directory / "image"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo one > /version\n")
+    build = {"context": "image"}
+    project.write({"services": {"web": {"build": build, "command": sh(FOREVER), "stop_grace_period": "0s"}}})
+    result = project.inv("services.start")
+    assert result.code == 0, result
+    assert "web: building its image" in result.stderr
+    version = project.compose("exec", "-T", "web", "cat", "/version").strip()
+    assert version == "one"
+
+    (folder / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo two > /version\n")
+    before = fingerprint(project)
+    start(project)
+    assert fingerprint(project) == before, "a start does not rebuild by itself"
+    start(project, "--dev")
+    assert project.compose("exec", "-T", "web", "cat", "/version").strip() == "two"
+
+
+def test_development_overrides(project: Project) -> None:
+    project.services(web=plain(), debug=plain(profiles=["dev"]))
+    override = {"services": {"web": {"environment": {"MODE": "dev"}}}}
+    project.write(override, "compose.override.yaml")
+    env = {"COMPOSE_FILE": "compose.yaml"}
+    assert set(states(start(project, **env))) == {"web"}
+    assert "MODE=dev" not in project.container("web")["Config"]["Env"]
+    document = start(project, "--dev", **env)
+    assert set(states(document)) == {"web", "debug"}
+    assert "MODE=dev" in project.container("web")["Config"]["Env"]
+
+
+def test_a_dependant_of_health_without_a_healthcheck_is_told(project: Project) -> None:
+    project.services(db=plain(), api=plain(depends_on=after(db="healthy")))
+    document = start(project, code=1)
+    assert states(document) == {"db": "running", "api": "failed"}
+    assert "no healthcheck" in by_name(document)["api"]["error"]["reason"]
+
+
+def test_readiness_is_probed_early_and_never_twice_at_once(project: Project) -> None:
+    script = "mkdir /tmp/busy || echo overlap >> /tmp/overlaps; echo . >> /tmp/probes; sleep 0.3; rmdir /tmp/busy; "
+    project.services(
+        slow={
+            "command": sh(f"sleep 3; touch /tmp/ready; {FOREVER}"),
+            "healthcheck": check(script + "test -f /tmp/ready"),
+        }
+    )
+    document = start(project)
+    assert 3 <= by_name(document)["slow"]["ready_after"] < 30
+    container = project.container("slow")["Id"]
+    assert project.docker("exec", container, "cat", "/tmp/overlaps", check=False) == ""
+    assert 2 <= len(project.docker("exec", container, "cat", "/tmp/probes").splitlines()) <= 11
+
+
+def test_a_stopped_and_a_paused_service(project: Project) -> None:
+    project.services(one=server(), two=plain())
+    start(project)
+    project.compose("stop", "one")
+    kept = project.container("two")["State"]["StartedAt"]
+    document = start(project)
+    assert states(document) == {"one": "healthy", "two": "running"}
+    assert project.container("two")["State"]["StartedAt"] == kept
+
+    project.compose("pause", "two")
+    document = start(project, code=1)
+    assert "paused" in by_name(document)["two"]["error"]["reason"]

@@ -1,0 +1,298 @@
+"""`services.start` on what fails: what the person sees, what is tried again and what is not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from shapes import (
+    FAST,
+    FOREVER,
+    after,
+    by_name,
+    check,
+    check_start_document,
+    fingerprint,
+    one_shot,
+    plain,
+    runs,
+    server,
+    sh,
+    states,
+    until,
+)
+from support import IMAGE, Project
+
+
+def fail(project: Project, *words: str, code: int = 1, timeout: float = 120, **env: str) -> dict[str, Any]:
+    """Start what can't be started, and return the checked document."""
+    result = project.inv("services.start", "--json", *words, env={**FAST, **env}, timeout=timeout)
+    assert result.code == code, result
+    document: dict[str, Any] = result.json()
+    check_start_document(document)
+    assert document["ok"] is False
+    assert "Traceback" not in result.stderr
+    assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
+    return document
+
+
+def error_of(document: dict[str, Any], name: str) -> dict[str, Any]:
+    error: dict[str, Any] = by_name(document)[name]["error"]
+    return error
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of this machine that nobody holds."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def held_port() -> Iterator[int]:
+    """A port of this machine that this very process holds."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield int(server.getsockname()[1])
+
+
+def counting(script: str) -> dict[str, Any]:
+    """Return a service that counts its starts in a volume; `script` finds the count in $n."""
+    return plain(
+        command=sh(f"echo x >> /data/starts; n=$(wc -l < /data/starts); {script}; {FOREVER}"), volumes=["count:/data"]
+    )
+
+
+def with_volume(project: Project, **services: Any) -> None:
+    project.services(**services)
+    path = project.directory / "compose.yaml"
+    path.write_text(path.read_text() + "volumes: {count: {}}\n")
+
+
+def test_one_that_never_gets_there(project: Project) -> None:
+    project.services(
+        db=one_shot(5, "echo line one; echo FATAL: no such data directory >&2"),
+        api=plain(depends_on=["db"]),
+        proxy=plain(depends_on=["api"]),
+        cache=server(),
+        web=plain(depends_on=after(cache="healthy")),
+    )
+    document = fail(project)
+    assert states(document) == {
+        "db": "failed", "api": "skipped", "proxy": "skipped", "cache": "healthy", "web": "running",
+    }  # fmt: skip
+    db = by_name(document)["db"]
+    assert db["attempts"] == 3
+    assert db["error"]["exit_code"] == 5
+    assert "FATAL: no such data directory" in db["error"]["log_tail"]
+    assert "code 5" in db["error"]["reason"]
+    assert error_of(document, "api")["reason"] == error_of(document, "proxy")["reason"] == "db failed"
+    assert by_name(document)["api"]["attempts"] == 0
+    assert runs(project, "web")
+    assert not runs(project, "api")
+
+
+def test_what_the_person_sees(project: Project) -> None:
+    project.services(db=one_shot(5, "echo FATAL: no such data directory"), api=plain(depends_on=["db"]), web=plain())
+    result = project.inv("services.start", env=FAST)
+    assert result.code == 1
+    text = result.stderr
+    assert "db failed at step `ready`: it exited with code 5" in text
+    assert "FATAL: no such data directory" in text
+    assert "waited:" in text
+    assert "3 attempts, with pauses of 0.1 s, 0.2 s" in text
+    assert "next:" in text
+    assert "api was skipped: db failed" in text
+    last = [line for line in text.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert last[0].startswith("error: 1 of 3 services failed: db (it exited with code 5); skipped: api")
+    assert "1 of 3 services ready" in result.stdout
+    assert "Traceback" not in text
+
+
+def test_fails_twice_then_comes_up(project: Project) -> None:
+    with_volume(project, flaky=counting("[ $n -ge 3 ] || exit 1"), api=plain(depends_on=["flaky"]))
+    result = project.inv("services.start", "--json", env=FAST)
+    assert result.code == 0, result
+    document = result.json()
+    check_start_document(document)
+    assert states(document) == {"flaky": "running", "api": "running"}
+    assert by_name(document)["flaky"]["attempts"] == 3
+    assert result.stderr.count("flaky: it exited with code 1; attempt ") == 2
+
+
+def test_attempts_are_a_flag_and_a_setting(project: Project) -> None:
+    with_volume(project, flaky=counting("[ $n -ge 9 ] || exit 1"))
+    assert by_name(fail(project, "--retries", "1"))["flaky"]["attempts"] == 1
+    assert by_name(fail(project, INVOKE_STACKHAND_START_RETRIES="2"))["flaky"]["attempts"] == 2
+    project.write("stackhand: {start: {retries: 1}}", "invoke.yaml")
+    assert by_name(fail(project))["flaky"]["attempts"] == 1
+    assert by_name(fail(project, "--retries", "2"))["flaky"]["attempts"] == 2
+
+
+def test_an_image_that_is_nowhere_is_not_tried_again(project: Project) -> None:
+    project.services(web={"image": "127.0.0.1:1/nowhere:1"}, here=plain(), api=plain(depends_on=["web"]), other=plain())
+    document = fail(project)
+    assert states(document) == {"web": "failed", "here": "running", "api": "skipped", "other": "running"}
+    web = by_name(document)["web"]
+    assert web["attempts"] <= 1
+    assert web["error"]["step"] == "image"
+    assert web["error"]["hint"]
+
+
+def test_an_image_that_must_not_be_pulled(project: Project) -> None:
+    project.services(web={"image": f"{project.name}/none:1", "pull_policy": "never"}, here=plain())
+    document = fail(project)
+    assert states(document) == {"web": "failed", "here": "running"}
+    assert by_name(document)["web"]["attempts"] <= 1
+    assert "no such image" in error_of(document, "web")["reason"].lower()
+
+
+def test_a_build_that_fails(project: Project) -> None:
+    (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo compiling && exit 7\n")
+    project.write({"services": {"web": {"build": "."}, "here": {"image": IMAGE, "stop_grace_period": "0s"}}})
+    document = fail(project)
+    assert states(document) == {"web": "failed", "here": "running"}
+    web = by_name(document)["web"]
+    assert web["attempts"] <= 1
+    assert web["error"]["step"] == "image"
+    assert any("exit 7" in line or "exit code: 7" in line for line in web["error"]["log_tail"])
+
+
+def test_a_port_that_a_process_holds(project: Project, held_port: int) -> None:
+    project.services(web=plain(ports=[f"127.0.0.1:{held_port}:80"]), other=plain())
+    document = fail(project)
+    assert states(document) == {"web": "failed", "other": "running"}
+    web = by_name(document)["web"]
+    assert web["attempts"] == 1
+    assert str(held_port) in web["error"]["reason"]
+    assert f"pid {os.getpid()}" in web["error"]["reason"]
+
+
+def test_a_port_that_another_container_holds(project: Project, port: int) -> None:
+    holder = f"{project.name}-holder"
+    label = f"com.docker.compose.project={project.name}"
+    project.docker("run", "-d", "--name", holder, "--label", label, "-p", f"127.0.0.1:{port}:80", IMAGE)
+    project.services(web=plain(ports=[f"127.0.0.1:{port}:80"]))
+    document = fail(project)
+    web = by_name(document)["web"]
+    assert web["attempts"] == 1
+    assert f"port {port}" in web["error"]["reason"]
+    assert holder in web["error"]["reason"]
+
+
+def test_killed_by_its_memory_limit(project: Project) -> None:
+    project.services(hungry={"command": ["tail", "/dev/zero"], "mem_limit": "16m", "memswap_limit": "16m"})
+    document = fail(project, "--retries", "2")
+    hungry = by_name(document)["hungry"]
+    assert hungry["attempts"] == 2
+    assert "memory" in hungry["error"]["reason"]
+    assert hungry["error"]["exit_code"] == 137
+    assert "limit" in hungry["error"]["hint"]
+
+
+def test_healthy_only_after_being_unhealthy(project: Project) -> None:
+    project.services(
+        web={"command": sh(FOREVER), "healthcheck": check(interval="0.5s", retries=1)},
+        next=plain(depends_on=after(web="healthy")),
+    )
+    running = project.start_inv("services.start", "--json", env=FAST)
+    until(lambda: project.states().get("web") == "unhealthy", "web is unhealthy")
+    # Long enough for somebody who gives up on `unhealthy` to do so.
+    project.compose("exec", "-T", "web", "sleep", "1")
+    assert running.process.poll() is None
+    project.compose("exec", "-T", "web", "touch", "/tmp/ready")
+    result = running.wait()
+    assert result.code == 0, result
+    assert states(result.json()) == {"web": "healthy", "next": "running"}
+    assert by_name(result.json())["web"]["attempts"] == 1
+
+
+def test_a_restart_loop(project: Project) -> None:
+    project.services(
+        web=one_shot(4, "echo oh no", restart="always"),
+        slow=server(after=2),
+        next=plain(depends_on=["web"]),
+    )
+    document = fail(project)
+    assert states(document) == {"web": "failed", "slow": "healthy", "next": "skipped"}
+    error = error_of(document, "web")
+    assert "restart loop" in error["reason"]
+    assert error["exit_code"] == 4
+    assert "oh no" in error["log_tail"]
+
+
+def test_a_single_crash_under_a_restart_policy_is_no_failure(project: Project) -> None:
+    with_volume(project, web={**counting("[ $n -ge 2 ] || exit 1"), "restart": "always"})
+    result = project.inv("services.start", "--json")
+    assert result.code == 0, result
+    assert states(result.json()) == {"web": "running"}
+    assert project.container("web")["RestartCount"] == 1
+
+
+def test_a_healthcheck_that_hangs(project: Project) -> None:
+    project.services(
+        web=plain(healthcheck=check("echo hanging; exec sleep 777", timeout="1s")),
+        other=server(),
+    )
+    document = fail(project, "--timeout", "4")
+    assert states(document) == {"web": "failed", "other": "healthy"}
+    error = error_of(document, "web")
+    assert "not ready after 4 s" in error["reason"]
+    assert "within 1 s" in error["reason"]
+    assert document["elapsed"] < 60
+    left = project.docker("top", project.container("web")["Id"]).count("sleep 777")
+    assert left <= 1, "hanging probes pile up in the container"
+
+
+def test_a_healthcheck_that_stays_bad(project: Project) -> None:
+    project.services(web=plain(healthcheck=check("echo role does not exist; exit 2")))
+    document = fail(project, "--timeout", "2")
+    error = error_of(document, "web")
+    assert "healthcheck still fails" in error["reason"]
+    assert error["probe_output"] == "role does not exist"
+    assert "2 s" in error["reason"]
+
+
+def test_a_healthcheck_that_can_not_run(project: Project) -> None:
+    project.services(web=plain(healthcheck={"test": ["CMD", "nosuchprogram"], "interval": "300s", "timeout": "5s"}))
+    document = fail(project, "--timeout", "2")
+    assert "nosuchprogram" in (error_of(document, "web")["probe_output"] or "")
+
+
+@pytest.mark.parametrize(
+    ("service", "says"),
+    [
+        ({"command": ["nosuchcommand"]}, "nosuchcommand"),
+        ({"command": ["sh", "-c", "nosuchcommand"]}, "not found"),
+        ({"command": ["/etc/passwd"]}, "permission denied"),
+    ],
+    ids=["argv", "shell", "not-executable"],
+)
+def test_a_command_that_can_not_run_is_not_tried_again(project: Project, service: dict[str, Any], says: str) -> None:
+    project.services(web=service)
+    document = fail(project)
+    assert by_name(document)["web"]["attempts"] == 1
+    assert says in error_of(document, "web")["reason"]
+
+
+def test_death_is_seen_at_once(project: Project) -> None:
+    project.services(web=one_shot(1, "sleep 0.5", healthcheck=check()))
+    document = fail(project, "--retries", "1")
+    assert error_of(document, "web")["exit_code"] == 1
+    assert error_of(document, "web")["waited"] < 30
+
+
+def test_a_failure_changes_nothing_that_was_well(project: Project) -> None:
+    stack: dict[str, Any] = {"db": server(), "web": plain(depends_on=["db"])}
+    project.services(**stack)
+    assert project.inv("services.start").code == 0
+    before = fingerprint(project)
+    project.services(**stack, bad=one_shot(1))
+    fail(project, "--retries", "1")
+    now = fingerprint(project)
+    assert {name: now[name] for name in before} == before
