@@ -1,0 +1,146 @@
+"""The engine restarted in the middle of a start: with an engine of the test's own, never the machine's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+from docker.errors import DockerException
+from shapes import PATIENCE, after, by_name, check, gated, open_gate, plain, runs, server, states, until
+from support import Project, clean_environment
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="needs root and dockerd"),
+    pytest.mark.timeout(300),
+]
+
+
+class PrivateEngine:
+    """A dockerd with data, sockets and containers of its own; no networks, so it can't disturb the machine's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"unix://{folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        log = (self.folder / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [
+                    "dockerd",
+                    f"--data-root={self.folder}/data",
+                    f"--exec-root={self.folder}/exec",
+                    f"--pidfile={self.folder}/pid",
+                    f"--host={self.url}",
+                    "--bridge=none",
+                    "--iptables=false",
+                    "--ip6tables=false",
+                    f"--config-file={self.folder}/daemon.json",
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self.answers, "the private engine answers")
+
+    def answers(self) -> bool:
+        """Return whether it answers."""
+        with contextlib.suppress(DockerException, OSError), contextlib.closing(APIClient(self.url)) as client:
+            return bool(client.ping())
+        return False
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it and wait until it is gone."""
+        if self._process:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+
+@pytest.fixture(scope="module")
+def private_engine(image: str) -> Iterator[PrivateEngine]:
+    # The path of a socket may be 107 characters long; pytest's own folders are longer.
+    folder = Path(tempfile.mkdtemp(prefix="sh-engine-", dir="/tmp"))
+    (folder / "daemon.json").write_text("{}\n")
+    engine = PrivateEngine(folder)
+    try:
+        engine.start()
+        load = f"docker save {image} | docker --host {engine.url} load"
+        subprocess.run(["sh", "-c", load], check=True, capture_output=True)
+        yield engine
+    finally:
+        with contextlib.suppress(Exception), contextlib.closing(APIClient(engine.url)) as client:
+            for each in client.containers(all=True):
+                client.remove_container(each["Id"], force=True, v=True)
+        engine.end()
+        subprocess.run(
+            ["sh", "-c", f"umount $(grep -o '{folder}[^ ]*' /proc/mounts)"], capture_output=True, check=False
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def remote(private_engine: PrivateEngine, tmp_path: Path) -> Iterator[Project]:
+    """A project on the private engine."""
+    name = f"sh-restart-{secrets.token_hex(3)}"
+    folder = tmp_path / "project"
+    folder.mkdir()
+    env = clean_environment(COMPOSE_PROJECT_NAME=name, DOCKER_HOST=private_engine.url)
+    project = Project(folder, env, name=name, client=APIClient(private_engine.url))
+    try:
+        yield project
+    finally:
+        project.remove()
+        project.client.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_start_goes_on(remote: Project, private_engine: PrivateEngine, number: signal.Signals) -> None:
+    off = {"network_mode": "none"}
+    remote.services(
+        db=server(**off),
+        slow=gated(**off),
+        api=plain(depends_on=after(db="healthy", slow="healthy"), **off),
+    )
+    running = remote.start_inv("services.start", "--json", env={"INVOKE_STACKHAND_START_RETRY_DELAY": "1"})
+    running.wait_for("db: healthy")
+    until(lambda: runs(remote, "slow"), "slow runs")
+
+    private_engine.end(number)
+    running.wait_for("the engine does not answer")
+    private_engine.start()
+
+    # The engine stopped its containers, or killed them: they are started again.
+    until(lambda: runs(remote, "slow"), "slow runs again")
+    open_gate(remote, "slow")
+    result = running.wait(120)
+    assert result.code == 0, result
+    assert states(result.json()) == {"db": "healthy", "slow": "healthy", "api": "running"}
+    assert all(runs(remote, name) for name in ("db", "slow", "api"))
+    assert by_name(result.json())["slow"]["attempts"] == 2
+
+
+def test_an_engine_that_stays_away(remote: Project, private_engine: PrivateEngine) -> None:
+    remote.services(slow={**gated(network_mode="none"), "healthcheck": check()})
+    running = remote.start_inv("services.start", "--json", "--timeout", "5")
+    until(lambda: runs(remote, "slow"), "slow runs")
+    private_engine.end()
+    try:
+        result = running.wait(60)
+    finally:
+        private_engine.start()
+    assert result.code in (1, 3), result
+    assert result.json()["ok"] is False
+    assert "engine does not answer" in result.stderr
+    assert "Traceback" not in result.stderr

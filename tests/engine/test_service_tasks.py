@@ -1,0 +1,224 @@
+"""Services as tasks: `up.<service>`, and `service("name")` in other people's tasks.py, with both executors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from shapes import FAST, after, fingerprint, moment, one_shot, plain, runs, server
+from support import Project, Result
+
+EXECUTORS = {"graph": "tasks:\n  executor_class: stackhand.graph.GraphExecutor\n", "stock": "tasks: {}\n"}
+
+TASKS = """\
+from pathlib import Path
+from invoke import task
+from stackhand import ns, service
+
+def note(text):
+    with Path("ran.txt").open("a") as file:
+        file.write(text + "\\n")
+
+@task(pre=[service("db"), service("cache")])
+def migrate(c):
+    '''Use what is ready.'''
+    note("migrate")
+    c.run("docker compose exec -T db test -f /tmp/ready")
+    print("migrated")
+
+@task(pre=[service("db"), service("bad")])
+def doomed(c):
+    '''Never runs.'''
+    note("doomed")
+
+@task(pre=[migrate])
+def after_migrate(c):
+    '''Run after it.'''
+    note("after")
+
+@task(pre=[service("nosuch")])
+def typo(c):
+    '''Name a service that does not exist.'''
+    note("typo")
+
+@task
+def plain(c):
+    '''Need nothing.'''
+    note("plain")
+
+ns.add_task(migrate)
+ns.add_task(doomed)
+ns.add_task(after_migrate)
+ns.add_task(typo)
+ns.add_task(plain)
+"""
+
+
+@pytest.fixture(params=EXECUTORS)
+def tasks(request: pytest.FixtureRequest, project: Project) -> Project:
+    """A project with a tasks.py of its own."""
+    project.write(TASKS, "tasks.py")
+    project.write(EXECUTORS[request.param], "invoke.yaml")
+    project.services(
+        db=server(after=1),
+        cache=server(after=1, depends_on=["base"]),
+        base=plain(),
+        bad=one_shot(7, "echo out of paper"),
+        unrelated=plain(),
+    )
+    return project
+
+
+def ran(project: Project) -> list[str]:
+    file = project.directory / "ran.txt"
+    return file.read_text().split() if file.exists() else []
+
+
+def test_a_body_runs_when_what_it_needs_is_ready(tasks: Project) -> None:
+    result = tasks.inv("after-migrate", "plain")
+    assert result.code == 0, result
+    assert ran(tasks) == ["migrate", "after", "plain"]
+    assert "migrated" in result.stdout
+    assert tasks.containers("unrelated") == []
+    before = fingerprint(tasks)
+    assert tasks.inv("migrate").code == 0
+    assert fingerprint(tasks) == before
+
+
+def test_a_body_never_runs_when_what_it_needs_fails(tasks: Project) -> None:
+    result = tasks.inv("doomed", "plain", env=FAST)
+    assert result.code == 1, result
+    assert ran(tasks) == []
+    assert "bad: it exited with code 7" in result.stderr
+    assert "out of paper" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_service_that_does_not_exist(tasks: Project) -> None:
+    result = tasks.inv("typo")
+    assert result.code == 2, result
+    assert ran(tasks) == []
+    assert "error: unknown service 'nosuch'" in result.stderr
+
+
+def test_up_one_service(tasks: Project) -> None:
+    result = tasks.inv("up.cache", "--json")
+    assert result.code == 0, result
+    document = result.json()
+    found = {each["name"]: each["state"] for each in document["services"]}
+    assert found == {"base": "running", "cache": "healthy"}
+    assert moment(tasks.container("cache")) >= moment(tasks.container("base"))
+    assert tasks.containers("db") == []
+
+
+def test_up_several_services(tasks: Project) -> None:
+    result = tasks.inv("up.base", "up.cache", "up.db")
+    assert result.code == 0, result
+    assert (
+        tasks.states() == {"base": "running", "cache": "healthy", "db": "healthy"}
+        or tasks.inv("services.status", "-s", "base", "-s", "cache", "-s", "db").code == 0
+    )
+
+
+def test_up_one_that_fails(tasks: Project) -> None:
+    result = tasks.inv("up.bad", "plain", env=FAST)
+    assert result.code == 1, result
+    assert ran(tasks) == []
+    assert "3 attempts" in result.stderr
+    assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
+
+
+def test_side_by_side_with_the_graph_executor(project: Project) -> None:
+    """Two services that take a while: their starts overlap, their lines are told apart."""
+    project.write(TASKS, "tasks.py")
+    project.write(EXECUTORS["graph"], "invoke.yaml")
+    project.services(db=server(after=2), cache=server(after=2), bad=plain(), nothing=plain())
+    result = project.inv("migrate")
+    assert result.code == 0, result
+    gap = moment(project.container("cache")) - moment(project.container("db"))
+    assert abs(gap.total_seconds()) < 2
+    assert {line.split(": ")[0].split()[-1] for line in result.stderr.splitlines() if "ealthy after" in line} == {
+        "db",
+        "cache",
+    }
+
+
+def test_a_shared_dependency_starts_once_and_failures_skip_by_name(project: Project) -> None:
+    project.write(EXECUTORS["graph"], "invoke.yaml")
+    project.write("from stackhand import ns\n", "tasks.py")
+    project.services(
+        base=one_shot(9),
+        left=plain(depends_on=["base"]),
+        right=plain(depends_on=["base"]),
+        top=plain(depends_on=["left", "right", "fine"]),
+        fine=plain(),
+    )
+    result = project.inv("up.top", env={**FAST, "INVOKE_STACKHAND_START_RETRIES": "2"})
+    assert result.code == 1, result
+    assert runs(project, "fine")
+    assert {f"skipped {name}: base failed" for name in ("left", "right", "top")} <= set(result.stderr.splitlines())
+    assert result.stderr.count("attempt 2 of 2") == 1
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_conditions_hold_for_tasks_too(project: Project, executor: str) -> None:
+    project.write(EXECUTORS[executor], "invoke.yaml")
+    project.write("from stackhand import ns\n", "tasks.py")
+    project.services(
+        db=server(after=1),
+        m=one_shot(depends_on=after(db="healthy")),
+        opt=one_shot(1),
+        api=plain(
+            depends_on={**after(m="completed"), "opt": {"condition": "service_healthy", "required": False}},
+        ),
+    )
+    result = project.inv("up.api", env={**FAST, "INVOKE_STACKHAND_START_RETRIES": "1"})
+    assert result.code == 0, result
+    assert runs(project, "api")
+    assert moment(project.container("api")) >= moment(project.container("m"), "FinishedAt")
+    assert "going on without it" in result.stderr
+
+
+def names_of(result: Result) -> set[str]:
+    return {line.split()[0] for line in result.stdout.splitlines() if line.strip().startswith("up.")}
+
+
+def test_names_that_invoke_can_not_take(project: Project) -> None:
+    odd: dict[str, Any] = {"a-b": plain(), "a_b": plain(depends_on=["a-b"]), "my.db": plain(), "Big_One": plain()}
+    usual = {"image": "stackhand-test/busybox:1", "stop_grace_period": "0s"}
+    project.write({"services": {name: {**usual, **raw} for name, raw in odd.items()}})
+    listed = project.inv("-l")
+    assert listed.code == 0, listed
+    assert {"up.a-b", "up.a-b-2", "up.my-db", "up.Big-One"} <= names_of(listed)
+
+    result = project.inv("up.a-b-2", "up.my-db", "up.Big-One", "--json")
+    assert result.code == 0, result
+    assert {each["name"] for each in json.loads(result.stdout)["services"]} == set(odd)
+    assert all(runs(project, name) for name in odd)
+
+    again = project.inv("services.start", "--json", "-s", "a_b", "-s", "my.db")
+    assert again.code == 0, again
+    assert {each["name"] for each in again.json()["services"]} == {"a-b", "a_b", "my.db"}
+
+    unknown = project.inv("up.a_b")
+    assert unknown.code in (0, 2), unknown
+    if unknown.code:
+        assert "up.a-b-2" in unknown.stderr
+
+
+def test_an_unknown_service_task(project: Project) -> None:
+    project.services(postgres=plain(), redis=plain())
+    result = project.inv("up.postgre", "--json")
+    assert result.code == 2, result
+    assert result.json()["ok"] is False
+    assert "error: unknown service 'postgre'" in result.stderr
+    assert "hint: did you mean 'postgres'?" in result.stderr
+
+
+@pytest.mark.parametrize("word", ["up", "up.all", "services.start"])
+def test_the_whole_start_has_its_names(project: Project, word: str) -> None:
+    project.services(web=plain())
+    result = project.inv(word, "--json")
+    assert result.code == 0, result
+    assert [each["name"] for each in result.json()["services"]] == ["web"]
