@@ -286,3 +286,57 @@ def test_a_stopped_and_a_paused_service(project: Project) -> None:
     project.compose("pause", "two")
     document = start(project, code=1)
     assert "paused" in by_name(document)["two"]["error"]["reason"]
+
+
+def test_a_container_that_is_removed_meanwhile_is_made_again(project: Project) -> None:
+    project.services(db=gated())
+    running = project.start_inv("services.start", "--json", env=FAST)
+    until(lambda: runs(project, "db"), "db runs")
+    first = project.container("db")["Id"]
+    project.docker("rm", "-f", first)
+    until(lambda: runs(project, "db"), "db runs again")
+    open_gate(project, "db")
+    result = running.wait()
+    assert result.code == 0, result
+    assert project.container("db")["Id"] != first
+
+
+def test_dependencies_that_compose_sees_by_itself(project: Project) -> None:
+    project.services(db=server(), sidecar=plain(network_mode="service:db"))
+    document = start(project)
+    assert states(document) == {"db": "healthy", "sidecar": "running"}
+    assert moment(project.container("sidecar")) >= moment(project.container("db"))
+
+
+def test_an_optional_dependency_of_an_inactive_profile_is_left_alone(project: Project) -> None:
+    optional = {"extra": {"condition": "service_healthy", "required": False}}
+    project.services(web=plain(depends_on=optional), extra=server(profiles=["more"]))
+    assert states(start(project)) == {"web": "running"}
+    result = project.inv("up.web")
+    assert result.code == 0, result
+    assert project.containers("extra") == []
+    assert set(states(start(project, COMPOSE_PROFILES="more"))) == {"web", "extra"}
+
+
+def test_drift_of_a_profiled_service_is_seen_beside_another(project: Project) -> None:
+    debug = plain(profiles=["tools"])
+    project.services(web=plain(), debug=debug)
+    assert project.inv("up.web", "up.debug").code == 0
+    before = fingerprint(project)
+    assert project.inv("up.web", "up.debug").code == 0
+    assert fingerprint(project) == before
+    project.services(web=plain(), debug={**debug, "environment": {"A": "1"}})
+    assert project.inv("up.web", "up.debug").code == 0
+    assert "A=1" in project.container("debug")["Config"]["Env"]
+
+
+def test_a_run_of_compose_is_not_one_of_the_replicas(project: Project) -> None:
+    """`docker compose run` leaves containers with the service's label; they don't count."""
+    project.services(web=plain())
+    start(project)
+    project.compose("run", "-d", "web", "sleep", "1000")
+    before = fingerprint(project)
+    start(project)
+    assert fingerprint(project) == before
+    status = project.inv("services.status", "--json").json()
+    assert [len(each["containers"]) for each in status["services"]] == [1]

@@ -76,8 +76,8 @@ def with_volume(project: Project, **services: Any) -> None:
 
 def test_one_that_never_gets_there(project: Project) -> None:
     project.services(
-        db=one_shot(5, "echo line one; echo FATAL: no such data directory >&2"),
-        api=plain(depends_on=["db"]),
+        db=one_shot(5, "echo line one; echo FATAL: no such data directory >&2", healthcheck=check()),
+        api=plain(depends_on=after(db="healthy")),
         proxy=plain(depends_on=["api"]),
         cache=server(),
         web=plain(depends_on=after(cache="healthy")),
@@ -98,7 +98,11 @@ def test_one_that_never_gets_there(project: Project) -> None:
 
 
 def test_what_the_person_sees(project: Project) -> None:
-    project.services(db=one_shot(5, "echo FATAL: no such data directory"), api=plain(depends_on=["db"]), web=plain())
+    project.services(
+        db=one_shot(5, "echo FATAL: no such data directory", healthcheck=check()),
+        api=plain(depends_on=after(db="healthy")),
+        web=plain(),
+    )
     result = project.inv("services.start", env=FAST)
     assert result.code == 1
     text = result.stderr
@@ -214,9 +218,9 @@ def test_healthy_only_after_being_unhealthy(project: Project) -> None:
 
 def test_a_restart_loop(project: Project) -> None:
     project.services(
-        web=one_shot(4, "echo oh no", restart="always"),
+        web=one_shot(4, "echo oh no", restart="always", healthcheck=check()),
         slow=server(after=2),
-        next=plain(depends_on=["web"]),
+        next=plain(depends_on=after(web="healthy")),
     )
     document = fail(project)
     assert states(document) == {"web": "failed", "slow": "healthy", "next": "skipped"}
