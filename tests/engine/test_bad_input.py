@@ -40,7 +40,7 @@ def settings(text: str) -> Callable[[Path], object]:
 WELL = service()
 SECRET = {**service(secrets=["key"]), "secrets": {"key": {"file": "./key.txt"}}}
 CONFIG = {**service(configs=["conf"]), "configs": {"conf": {"file": "./app.conf"}}}
-CYCLE = {"services": {"a": plain(depends_on=["b"]), "b": plain(depends_on=["c"]), "c": plain(depends_on=["a"])}}
+CYCLE = {"services": {name: {"image": IMAGE, "depends_on": [need]} for name, need in ("ab", "bc", "ca")}}
 
 CASES = {
     "broken YAML": Case("services:\n  web:\n   image: x\n  bad\n", 2, "yaml: line 4", "compose config"),
@@ -48,7 +48,7 @@ CASES = {
     "empty file": Case("", 2, "compose file", ""),
     "unknown key": Case(service(imag="x"), 2, "Additional property imag", "compose config"),
     "undefined dependency": Case(service(depends_on=["zz"]), 2, '"zz"', ""),
-    "undefined volume": Case(service(volumes=["v:/x"]), 2, "undefined volume v", ""),
+    "undefined volume": Case(service(volumes=["data:/x"]), 2, "undefined volume data", ""),
     "missing env file": Case(service(env_file="nope.env"), 2, "nope.env", "create the env file"),
     "missing variable": Case(service(command="${NOPE:?is needed}"), 2, "NOPE", "set the variable"),
     "missing secret file": Case(SECRET, 2, "key.txt", "create the file"),

@@ -83,7 +83,8 @@ def test_while_it_builds(project: Project) -> None:
     (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo building && sleep 120\n")
     project.write({"services": {"web": {"build": "."}}})
     running = project.start_inv("services.start")
-    running.wait_for("sleep 120")
+    running.wait_for("building its image")
+    until(lambda: any(" build" in each for each in processes_of(project)), "the build runs")
     interrupt(project, running, signal.SIGINT)
     assert project.containers() == []
 
@@ -114,7 +115,8 @@ def test_killed(project: Project, when: str) -> None:
     if when == "waiting":
         until(lambda: runs(project, "db"), "db runs")
     else:
-        running.wait_for(f"db: {when}")
+        words = {"creating": (" create ", " up "), "starting": (" up ",)}[when]
+        until(lambda: any(word in each for each in processes_of(project) for word in words), f"compose is {when}")
     running.process.kill()
     running.wait()
     # What Compose was doing on its own goes on, or has ended.

@@ -240,6 +240,17 @@ def test_what_must_be_built_is_built_first(project: Project) -> None:
     assert project.compose("exec", "-T", "web", "cat", "/version").strip() == "two"
 
 
+def test_a_long_build_shows_how_far_it_is(project: Project) -> None:
+    steps = "for n in 1 2 3 4 5 6 7 8 9 10; do echo step-$n; sleep 0.5; done"
+    (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN {steps}\n")
+    project.write({"services": {"web": {"build": ".", "stop_grace_period": "0s"}}})
+    result = project.inv("services.start")
+    assert result.code == 0, result
+    assert "web: building its image" in result.stderr
+    shown = [line for line in result.stderr.splitlines() if "step-" in line and "echo" not in line]
+    assert 1 <= len(shown) <= 6
+
+
 def test_development_overrides(project: Project) -> None:
     project.services(web=plain(), debug=plain(profiles=["dev"]))
     override = {"services": {"web": {"environment": {"MODE": "dev"}}}}
