@@ -16,6 +16,7 @@ from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
 
 if TYPE_CHECKING:
+    from invoke.config import Config
     from invoke.context import Context
 
     from stackhand.engine.client import Engine
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from stackhand.state import StateFolder
 
 _ATTRIBUTE = "_stackhand"
+# Tasks that run side by side ask for the stack at the same time, and there is only one.
+_making = threading.Lock()
 
 
 class _shared(cached_property):  # type: ignore[type-arg]  # noqa: N801  reads as the decorator that it is
@@ -80,18 +83,21 @@ class Stack:
         """
         # GraphExecutor gives every call a clone that names the run's own configuration.
         config = c.config.__dict__.get("_run_config", c.config)
-        found: Stack | None = config.__dict__.get(_ATTRIBUTE)
-        if found is None:
-            found = cls(
-                config.get("stackhand") or {},
-                dry=bool(config.run.dry),
-                # A main task's arguments do not reach its pre-tasks; the command line is where they can learn
-                # that the run reports in JSON.
-                json="--json" in sys.argv[1:],
-            )
-            # Config keeps plain attributes only through object's own setter.
-            object.__setattr__(config, _ATTRIBUTE, found)
-        return found
+        with _making:
+            return config.__dict__.get(_ATTRIBUTE) or cls._make(config)
+
+    @classmethod
+    def _make(cls, config: Config) -> Stack:
+        made = cls(
+            config.get("stackhand") or {},
+            dry=bool(config.run.dry),
+            # A main task's arguments do not reach its pre-tasks; the command line is where they can learn that the
+            # run reports in JSON.
+            json="--json" in sys.argv[1:],
+        )
+        # Config keeps plain attributes only through object's own setter.
+        object.__setattr__(config, _ATTRIBUTE, made)
+        return made
 
     @_shared
     def settings(self) -> Settings:

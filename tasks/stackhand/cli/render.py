@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stackhand.context import Stack
 from stackhand.model import Finding, Plan, Report
 from stackhand.output.live import Live
-from stackhand.output.table import table
+from stackhand.output.table import table, width
 
 if TYPE_CHECKING:
     from stackhand.services.logs import LogLine
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _STATUS = {
     "image": "wait",
-    "create": "wait",
+    "create": "info",
     "start": "wait",
-    "wait": "wait",
+    "wait": "info",
     "ready": "ok",
     "kept": "ok",
     "retry": "warn",
@@ -30,6 +30,8 @@ _STATUS = {
     "note": "warn",
 }
 _BAR = 40
+_SHORTEST_BAR = 12
+_OTHERS = 42
 _SIGNS = {True: "ok", False: "NO"}
 
 
@@ -105,22 +107,25 @@ def start(stack: Stack, report: StartReport) -> None:
     for record in report.services:
         if record.state == "failed":
             failure(stack, record)
-    for record in report.services:
-        if record.state == "skipped" and record.failure:
-            stack.console.progress("skip", f"{record.name} was skipped: {record.failure.reason}")
+    services = _count(len(report.services), "service")
     if not report.changed:
-        stack.console.result(
-            f"{report.project}: all {len(report.services)} services are ready, nothing changed ({report.elapsed:.1f} s)"
-        )
+        stack.console.result(f"{report.project}: {services} ready, nothing changed ({report.elapsed:.1f} s)")
         return
     ready = sum(1 for record in report.services if record.state not in ("failed", "skipped"))
-    stack.console.result(
-        f"{report.project}: {ready} of {len(report.services)} services ready in {report.elapsed:.1f} s"
-    )
+    stack.console.result(f"{report.project}: {ready} of {services} ready in {report.elapsed:.1f} s")
     stack.console.result(_timeline(stack, report))
     if len(report.critical_path) > 1:
         arrow = " → " if stack.console.has_symbols(stack.console.stdout) else " -> "
         stack.console.result(f"critical path: {arrow.join(report.critical_path)}")
+
+
+def up(stack: Stack, name: str) -> None:
+    """Print that a service is up, and which others were started for it."""
+    report = stack.starter.report()
+    others = [record.name for record in report.services if record.attempts and record.name != name]
+    mine = next(record for record in report.services if record.name == name)
+    changed = f" in {report.elapsed:.1f} s" if report.changed else ", nothing changed"
+    stack.console.result(f"{name}: {mine.state}{changed}" + (f" (with {', '.join(others)})" if others else ""))
 
 
 def failure(stack: Stack, record: Record) -> None:
@@ -154,7 +159,7 @@ def findings(stack: Stack, report: Report) -> None:
         console.result(_finding(stack, finding))
     fine = sum(1 for each in report.findings if each.status == "ok")
     if not wrong and not report.outcomes:
-        console.result(f"post-startup fixes: nothing to fix ({fine} checks)")
+        console.result(f"post-startup fixes: nothing to fix ({_count(fine, 'check')})")
     else:
         console.result(f"post-startup fixes: {len(report.outcomes)} done, {len(wrong)} left, {fine} checks well")
 
@@ -175,22 +180,26 @@ def _block(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _timeline(stack: Stack, report: StartReport) -> str:
-    unicode = stack.console.has_symbols(stack.console.stdout)
+    console = stack.console
+    unicode = console.has_symbols(console.stdout)
+    names = max(len(record.name) for record in report.services)
+    # What the other columns need is theirs; the bars take what is left.
+    size = max(_SHORTEST_BAR, min(_BAR, width(console) - names - _OTHERS))
     total = max([_end(record) for record in report.services] + [0.001])
     rows = []
     for record in sorted(report.services, key=lambda each: (each.began or 0.0, each.name)):
         waited = f"waited for {', '.join(record.waited_for)}" if record.waited_for else ""
         after = "" if record.kept or record.ready_after is None else f"{record.ready_after:.1f} s"
         state = f"{record.state}, was ready" if record.kept else record.state
-        rows.append([record.name, _bar(record, total, unicode), state, after, waited])
-    return table(stack.console, ["service", f"0 s{'':{_BAR - 9}}{total:4.1f} s", "state", "ready after", ""], rows)
+        rows.append([record.name, _bar(record, total, unicode, size), state, after, waited])
+    return table(stack.console, ["service", f"0 s{'':{size - 9}}{total:4.1f} s", "state", "ready after", ""], rows)
 
 
-def _bar(record: Record, total: float, unicode: bool) -> str:
+def _bar(record: Record, total: float, unicode: bool, size: int) -> str:
     if record.kept or record.began is None:
         return ""
-    first = int(_BAR * record.began / total)
-    last = max(first + 1, round(_BAR * _end(record) / total))
+    first = int(size * record.began / total)
+    last = max(first + 1, round(size * _end(record) / total))
     return " " * first + ("█" if unicode else "#") * (last - first)
 
 
@@ -199,3 +208,7 @@ def _end(record: Record) -> float:
     if record.failure:
         return (record.began or 0.0) + record.failure.waited
     return record.ready or 0.0
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

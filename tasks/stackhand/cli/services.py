@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
@@ -10,6 +10,9 @@ from stackhand.cli import render
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, NotReady, StartFailed
+
+if TYPE_CHECKING:
+    from stackhand.services.records import StartReport
 
 
 @task()
@@ -239,11 +242,15 @@ def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
         )
 
 
-def _fail_unless_ready(report: Any) -> None:
+def _fail_unless_ready(report: StartReport) -> None:
     failed = [record for record in report.services if record.state == "failed"]
-    if report.services and not report.ok:
-        names = ", ".join(f"{record.name} ({record.failure.reason})" for record in failed)
-        skipped = [record.name for record in report.services if record.state == "skipped"]
+    skipped = [record.name for record in report.services if record.state == "skipped"]
+    if not report.ok:
+        names = ", ".join(record.name for record in failed)
+        one = failed[0].failure if len(failed) == 1 else None
+        why = f": {one.reason}" if one else ""
         also = f"; skipped: {', '.join(skipped)}" if skipped else ""
-        hint = failed[0].failure.hint if len(failed) == 1 else "each is explained above, with what to do next"
-        raise StartFailed(f"{len(failed)} of {len(report.services)} services failed: {names}{also}", hint)
+        raise StartFailed(
+            f"{len(failed)} of {len(report.services)} services failed: {names}{why}{also}",
+            one.hint if one else "each is explained above, with what to do next",
+        )

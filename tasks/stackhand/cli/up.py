@@ -32,6 +32,7 @@ class ServiceTask(StackTask):
 
     def __init__(self, service: str, until: Until, required: bool) -> None:
         self.service = service
+        self.listed_as = _task_name(service)
         self._until: Until = until
         self._required = required
         super().__init__(self._body_for(), name=_task_name(service), auto_shortflags=False, help=dict(_HELP))
@@ -62,6 +63,8 @@ class ServiceTask(StackTask):
                 render.dry_service(stack, self.service)
             elif self._required:
                 _up(stack, self.service, self._until, json)
+                if self.listed_as in _wanted(sys.argv) and not (json or stack.json):
+                    render.up(stack, self.service)
             else:
                 _up_if_possible(stack, self.service)
 
@@ -129,7 +132,9 @@ class ServiceCollection(Collection):
             whole += "-services"
         self.add_task(self._whole, name=whole)
         for name, task_name in taken.items():
-            self.add_task(service(name), name=task_name)
+            task = service(name)
+            task.listed_as = task_name
+            self.add_task(task, name=task_name)
 
 
 def task_names(services: Iterable[str]) -> dict[str, str]:
@@ -203,7 +208,7 @@ def _services(argv: list[str]) -> list[str]:
     Where the command line asks for `up.<service>`, what is wrong is told: Invoke would only say that it has no
     idea what that is.
     """
-    wanted = [found[1] for word in argv[1:] if (found := re.fullmatch(r"(?:[\w-]+\.)*up\.([\w.-]+)", word))]
+    wanted = _wanted(argv)
     try:
         names = list(_read_catalogue())
         known: Mapping[str, str] = task_names(names)
@@ -216,6 +221,11 @@ def _services(argv: list[str]) -> list[str]:
         stack = Stack({}, json="--json" in argv)
         raise _exit(stack, error) from error
     return names
+
+
+def _wanted(argv: list[str]) -> list[str]:
+    """Return the services' tasks that the command line names: `up.<task>`, below whatever collection."""
+    return [found[1] for word in argv[1:] if (found := re.fullmatch(r"(?:[\w-]+\.)*up\.([\w.-]+)", word))]
 
 
 def _unknown(name: str, known: Mapping[str, str]) -> StackError:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -104,11 +105,11 @@ class Engine:
         except (ImageNotFound, NotFound):
             return None
 
-    def logs(self, container: str, lines: int) -> list[str]:
-        """Return the last log lines of a container; none when its logging driver can't be read."""
+    def logs(self, container: str, lines: int, since: datetime | None = None) -> list[str]:
+        """Return a container's last log lines since a moment; none when its logging driver can't be read."""
         try:
             with _errors():
-                raw: bytes = self.api.logs(container, tail=lines, timestamps=False)
+                raw: bytes = self.api.logs(container, tail=lines, since=since.timestamp() if since else None)
         except EngineUnreachable:
             raise
         except StackError:

@@ -42,7 +42,7 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
         r"|name unknown|not found: manifest",
         False,
-        "check the image's name and tag; a private registry needs `docker login`",
+        "check the image's name and tag, or build it; a private registry needs `docker login`",
     ),
     (
         "registry_unreachable",
@@ -137,7 +137,9 @@ def last_error_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     marked = [line for line in lines if re.match(r"(Error|error)\b", line)]
     line = (marked or lines or [""])[-1]
-    return re.sub(r"^(Error response from daemon|Error|error):\s*", "", line)
+    line = re.sub(r"^(Error response from daemon|Error|error):\s*", "", line)
+    # The engine says some things twice: `no such image: x: No such image: x`.
+    return re.sub(r"^(?P<said>.+): (?P=said)$", r"\g<said>", line, flags=re.IGNORECASE)
 
 
 def raise_for(error: CommandFailed) -> None:

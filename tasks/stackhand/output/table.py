@@ -10,6 +10,13 @@ from stackhand.output.console import Console
 _WIDTH = 120
 
 
+def width(console: Console) -> int:
+    """Return how many columns results may take."""
+    import rich.console
+
+    return rich.console.Console(file=console.stdout).width if console.is_terminal(console.stdout) else _WIDTH
+
+
 def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a plain table of text cells, as wide as it needs to be on a pipe, as the terminal on a terminal."""
     import rich.box
@@ -20,12 +27,12 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
     stream = console.stdout
     drawn = rich.table.Table(box=rich.box.SIMPLE if console.is_terminal(stream) else None, pad_edge=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="ellipsis", no_wrap=True)
     for row in rows:
         drawn.add_row(*(rich.text.Text(cell) for cell in row))
     target = io.StringIO()
-    width = rich.console.Console(file=stream).width if console.is_terminal(stream) else _width(columns, rows)
-    printer = rich.console.Console(file=target, width=width, no_color=True, highlight=False)
+    space = width(console) if console.is_terminal(stream) else _width(columns, rows)
+    printer = rich.console.Console(file=target, width=space, no_color=True, highlight=False)
     printer.print(drawn)
     return "\n".join(line.rstrip() for line in target.getvalue().rstrip().splitlines())
 

@@ -260,7 +260,8 @@ class BringUp:
             if finished and record.started_at:
                 record.ready_after = max(0.0, (max(finished) - record.started_at).total_seconds())
         record.failure = None
-        self._tell("ready", f"{state} after {record.ready_after:.1f} s")
+        # Of a container that this run did not start, only the state is news.
+        self._tell("ready", f"{state} after {record.ready_after:.1f} s" if record.attempts else state)
 
     def _again_or_raise(self, failure: Failure) -> None:
         """Wait for the next attempt, or raise ServiceFailed for good."""

@@ -80,7 +80,7 @@ def with_evidence(
     tail: list[str] = []
     try:
         if lines:
-            tail = engine.logs(container.id, lines)
+            tail = engine.logs(container.id, lines, container.started_at)
     except StackError:
         pass  # the reason matters more than the lines
     output = probe_output or container.probe_output
@@ -94,6 +94,8 @@ def with_evidence(
 
 def tried(settings: Start, attempts: int, failure: Failure) -> tuple[str, ...]:
     """Return what stackhand did about a failure, in words."""
+    if failure.kind == "timeout":
+        return ("not restarted: it is alive, and may only need longer",)
     if attempts <= 1:
         why = "" if failure.retry else ", not repeated: that would not help"
         return (f"1 attempt{why}",) if attempts else ()

@@ -39,5 +39,6 @@ def parse(line: str) -> LogLine:
     >>> parse("api-1  | ready | steady")
     LogLine(container='api-1', text='ready | steady')
     """
-    container, bar, text = line.partition("|")
+    # Compose clears the line before each container's name, also where there is no terminal.
+    container, bar, text = line.replace("\x1b[2K", "").partition("|")
     return LogLine(container.strip(), text.removeprefix(" ")) if bar else LogLine("", line)

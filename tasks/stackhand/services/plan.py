@@ -124,7 +124,9 @@ def _drift(service: Service, containers: Sequence[Container], facts: Facts, imag
     wanted, image = facts.hashes.get(service.name), facts.images.get(service.image)
     if wanted and any(container.config_hash != wanted for container in containers):
         return "its configuration changed"
-    if image_changes or (image and any(container.image_id != image for container in containers)):
+    if image_changes:
+        return f"image {service.image} is made or fetched anew; kept if that changes nothing"
+    if image and any(container.image_id != image for container in containers):
         return f"image {service.image} changed"
     return None
 

@@ -148,7 +148,7 @@ class Preparation:
                 f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {complaint.detail}",
                 retry=False,
                 exit_code=error.returncode,
-                log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]),
+                log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]) if verb == "build" else (),
                 waited=time.monotonic() - began,
                 hint=complaint.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )

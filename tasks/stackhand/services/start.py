@@ -54,6 +54,16 @@ class _Node:
         return f"{self.service} {self.stage}"
 
 
+class _Part:
+    """One service that tasks bring up, each when it needs it."""
+
+    def __init__(self) -> None:
+        self.starting = threading.Lock()
+        self.becoming_ready = threading.Lock()
+        self.bring: BringUp | None = None
+        self.failure: Failure | None = None
+
+
 class Starter:
     """Starts services of one project and remembers what became of each."""
 
@@ -68,6 +78,7 @@ class Starter:
     ) -> None:
         self._survey = Survey(compose, engine, read_project)
         self._lock = threading.Lock()
+        self._parts: dict[str, _Part] = {}
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
         self.records: dict[str, Record] = {}
@@ -157,21 +168,35 @@ class Starter:
         What this run has brought up before is not looked at again.
         """
         with self._lock:
-            record = self.records.get(name)
-            if record and (record.state in READY or (until == "start" and record.started is not None)):
-                return record
+            part = self._parts.setdefault(name, _Part())
+        # Several tasks can need one service, some only started, some ready: the first brings it there for all.
+        with part.starting:
+            if part.failure:
+                raise ServiceFailed(part.failure)
+            if part.bring is None:
+                try:
+                    part.bring = self._start_alone(name)
+                except ServiceFailed as failed:
+                    part.failure = failed.failure
+                    raise
+        if until == "ready":
+            with part.becoming_ready:
+                if self.records[name].state not in READY:
+                    with self._session.changing(self.project.name):
+                        part.bring.ready()
+        return self.records[name]
+
+    def _start_alone(self, name: str) -> BringUp:
         facts = self._read(name)
         plan = plan_start(self.project, [name], facts, named=[name], rebuild=self._rebuild)
         self._begin([name], plan, facts.containers)
+        bring = BringUp(self._ground, self.records[name])
         if plan:
             prepare.check_files(self.project, [name])
             with self._session.changing(self.project.name):
                 failures = self._preparation.run(self.project, plan)
-                bring = BringUp(self._ground, self.records[name])
                 self._start(bring, failures.get(name))
-                if until == "ready":
-                    bring.ready()
-        return self.records[name]
+        return bring
 
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
