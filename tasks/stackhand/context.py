@@ -218,7 +218,7 @@ class Stack:
     @property
     def document_pending(self) -> bool:
         """Whether the run's document is still to be written at its end."""
-        return self._due is not None
+        return self._due is not None and "starter" in self.__dict__ and bool(self.starter.records)
 
     def interrupt(self) -> Interrupted:
         """End what is under way, programs at once and threads at their next look; return what to tell the person."""

@@ -110,7 +110,9 @@ def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
 def exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
     """Tell an error to the person, and to the program where the run reports in JSON; return what ends the run."""
     console = stack.console
-    if (kwargs.get("json") or stack.json) and not console.document_written and not stack.document_pending:
+    # A start that failed or was interrupted has its own document, which is due at the end of the run.
+    due = isinstance(error, (StartFailed, FixFailed, Interrupted)) and stack.document_pending
+    if (kwargs.get("json") or stack.json) and not console.document_written and not due:
         console.document(
             {
                 "ok": False,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from invoke.config import Config
@@ -103,7 +103,9 @@ class GraphExecutor(Executor):
         return config
 
     def _load(self, config: Config, called_as: str | None) -> None:
-        config.load_collection(self.collection.configuration(called_as))
+        ours = self.collection.configuration(called_as)
+        _check_sections(ours, config)
+        config.load_collection(ours)
         try:
             config.load_shell_env()
         except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
@@ -132,6 +134,16 @@ def _after(index: int, nodes: Sequence[Call], needs: Sequence[Sequence[int]]) ->
 
 def _name(call: Call) -> str:
     return call.called_as or call.task.name
+
+
+def _check_sections(ours: Mapping[str, Any], config: Any, path: str = "") -> None:
+    """Raise Exit where the configuration has a plain value for what is a section; Invoke's own word is a traceback."""
+    for key, value in ours.items():
+        given = config.get(key) if isinstance(value, dict) else None
+        if isinstance(given, (str, int, float, list)):
+            raise Exit(f"error: {path}{key}: expected a section, got {given!r}", code=2)
+        if given is not None:
+            _check_sections(value, given, f"{path}{key}.")
 
 
 def _variable(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,14 @@ _HEARTBEAT = 5.0
 _QUIET = 2.0
 
 
+@dataclass(frozen=True)
+class _Row:
+    status: str
+    text: str
+    since: float
+    detail: bool
+
+
 class Live:
     """Rows by name, each with a status (`ok`, `fail`, `warn`, `skip`, `info`, `wait`) and a text.
 
@@ -27,7 +36,7 @@ class Live:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rows: dict[str, tuple[str, str, float]] = {}
+        self._rows: dict[str, _Row] = {}
         self._lock = threading.RLock()
         self._users = 0
         self._closed = threading.Event()
@@ -86,8 +95,9 @@ class Live:
         text = self._console.redactor.own(text)
         now = time.monotonic()
         with self._lock:
-            since = self._rows[name][2] if name in self._rows and status == "wait" else now
-            self._rows[name] = (status, text, since)
+            before = self._rows.get(name)
+            since = before.since if before and before.status == status == "wait" else now
+            self._rows[name] = _Row(status, text, since, detail)
             if quiet or self._rich or (detail and now - self._said.get(name, 0.0) < _QUIET):
                 return
             self._said[name] = self._last_line = now
@@ -102,10 +112,10 @@ class Live:
         with self._lock:
             rows = list(self._rows.items())
         colours = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "bright_black", "wait": "cyan"}
-        for name, (status, text, since) in rows:
-            sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(status, "·")
-            waited = f"{now - since:.0f} s" if status == "wait" and now - since >= 1 else ""
-            table.add_row(f"[{colours.get(status, 'cyan')}]{sign}[/]", escape(name), escape(text), waited)
+        for name, row in rows:
+            sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(row.status, "·")
+            waited = f"{now - row.since:.0f} s" if row.status == "wait" and now - row.since >= 1 else ""
+            table.add_row(f"[{colours.get(row.status, 'cyan')}]{sign}[/]", escape(name), escape(row.text), waited)
         return table
 
     def _heartbeat(self, closed: threading.Event) -> None:
@@ -115,9 +125,9 @@ class Live:
                 if now - self._last_line < _HEARTBEAT:
                     continue
                 waiting = [
-                    f"{name} ({now - since:.0f} s)"
-                    for name, (status, _, since) in self._rows.items()
-                    if status == "wait"
+                    f"{name} ({now - row.since:.0f} s{f', {row.text}' if row.detail else ''})"
+                    for name, row in self._rows.items()
+                    if row.status == "wait"
                 ]
                 self._last_line = now
             if waiting:
