@@ -41,6 +41,8 @@ NOISY = 0.25
 # How long one start may take before the comparison gives up.
 LIMIT = 900
 
+_warnings: list[str] = []
+
 _DOCKERFILE = """\
 FROM scratch
 COPY busybox /bin/busybox
@@ -155,6 +157,7 @@ def main(compare: Callable[[Options], Report], *, runs: int, flags: Mapping[str,
         if chosen.json:
             print(json.dumps({"machine": machine, "ok": False, "error": str(error)}, indent=2))
         sys.exit(2)
+    report.notes += _warnings
     print(as_json(report, machine) if chosen.json else as_text(report, machine))
     sys.exit(0 if report.ok else 1)
 
@@ -463,7 +466,8 @@ def _wait_until_idle(patience: float = 20.0) -> None:
     while busy > NOISY and time.monotonic() < until:
         busy = psutil.cpu_percent(1.0) / 100
     if busy > NOISY:
-        say(f"  warning: something else keeps {busy:.0%} of the cores busy, this time is not to be trusted")
+        _warnings.append(f"before one run something else kept {busy:.0%} of the cores busy: its time says little")
+        say(f"  warning: {_warnings[-1]}")
 
 
 def _when(timestamp: str) -> float:
