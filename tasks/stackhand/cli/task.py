@@ -15,7 +15,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from stackhand.context import Stack
-from stackhand.errors import BadArgument, StackError
+from stackhand.errors import BadArgument, FixFailed, Interrupted, StackError, StartFailed
 
 # Flags that several tasks have, explained once.
 HELP = {
