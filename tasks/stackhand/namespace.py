@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from stackhand.cli import engine, services, suite
+from stackhand.cli import demo, engine, services, suite
 from stackhand.cli.up import ServiceCollection
 from stackhand.settings import defaults
 
@@ -23,5 +23,6 @@ ns.add_collection(
     )
 )
 ns.add_collection(Collection("engine", engine.check, engine.install))
+ns.add_task(demo.demo)
 ns.add_task(suite.test)
 ns.configure({"stackhand": defaults()})
