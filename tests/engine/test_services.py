@@ -84,6 +84,17 @@ def test_wait_starts_nothing(project: Project) -> None:
     assert project.containers() == []
 
 
+def test_wait_does_not_start_what_has_ended(project: Project) -> None:
+    project.services(web=one_shot(3), other=plain())
+    project.compose("up", "-d")
+    until(lambda: not runs(project, "web"), "web has ended")
+    before = fingerprint(project)
+    result = project.inv("services.wait", "--timeout", "5", "--json", env=FAST)
+    assert result.code == 1, result
+    assert states(result.json()) == {"web": "failed", "other": "running"}
+    assert fingerprint(project) == before
+
+
 def test_logs(project: Project) -> None:
     project.services(
         one={"command": sh(f"for i in 1 2 3 4 5; do echo one-$i; done; {FOREVER}")},
@@ -163,7 +174,7 @@ def test_dry_changes_nothing(project: Project, task: str) -> None:
 
 
 def test_dry_says_what_a_real_run_does(project: Project) -> None:
-    stack: dict[str, Any] = {"db": server(), "web": plain()}
+    stack: dict[str, Any] = {"db": plain(), "web": plain()}
     project.services(**stack)
     up(project)
     idle = project.inv("--dry", "services.start")
