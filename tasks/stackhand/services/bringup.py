@@ -62,12 +62,14 @@ class _Look:
 class BringUp:
     """One service on its way to ready. Its record is kept up to date for displays and the report.
 
-    `known` are its containers as they were just seen, which saves the first look.
+    `known` are its containers as they were just seen, which saves the first look. With `only_watch` nothing is ever
+    started: a failure is final, and a container that is not there yet is waited for.
     """
 
     ground: Ground
     record: Record
     known: Sequence[Container] = ()
+    only_watch: bool = False
     looks: dict[str, _Look] = field(default_factory=dict)
 
     @property
@@ -99,6 +101,8 @@ class BringUp:
 
     def ready(self) -> None:
         """Wait until every container of the service is ready. Raises ServiceFailed when that won't happen."""
+        if self.record.began is None:
+            self.record.began = self.ground.now()
         while True:
             try:
                 self._watch()
@@ -158,6 +162,8 @@ class BringUp:
             if verdict.failure:
                 raise ServiceFailed(self._with_evidence(verdict.failure, look))
             states.append(verdict.state if verdict.kind == "ready" else None)
+        if not states and self.only_watch:
+            return False
         if not states:
             raise ServiceFailed(Failure("ready", "gone", "its container was removed", retry=True))
         if None in states:
@@ -266,7 +272,7 @@ class BringUp:
     def _again_or_raise(self, failure: Failure) -> None:
         """Wait for the next attempt, or raise ServiceFailed for good."""
         settings, record = self.ground.settings, self.record
-        if not failure.retry or record.attempts >= settings.retries:
+        if self.only_watch or not failure.retry or record.attempts >= settings.retries:
             record.state = "failed"
             record.failure = replace(
                 failure,
@@ -291,7 +297,11 @@ class BringUp:
         )
 
     def _timeout(self) -> Failure:
-        slow = next(iter(self.looks.values()))
+        slow = next(iter(self.looks.values()), None)
+        if slow is None:
+            return Failure(
+                "ready", "timeout", f"not ready after {self.ground.settings.timeout:g} s: it has no container"
+            )
         failure = explain.timeout(
             slow.container,
             self.ground.settings,

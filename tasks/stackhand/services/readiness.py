@@ -14,8 +14,8 @@ _CANNOT_RUN = {126: "can't be executed", 127: "was not found"}
 # A single crash under a restart policy is not a loop; nor are two.
 _LOOP_DEATHS = 3
 
-_FIRST = 0.5
-_FIRST_PER_START = 0.05
+_FIRST = 1.0
+_FIRST_PER_START = 0.1
 _FASTEST = 0.05
 _SLOWEST = 2.0
 
@@ -77,7 +77,7 @@ def first_probe(starting: int) -> float:
     start is under way; where there are none, it costs nobody anything.
 
     >>> [first_probe(n) for n in (0, 2, 20)]
-    [0.0, 0.1, 0.5]
+    [0.0, 0.2, 1.0]
     """
     return min(_FIRST, starting * _FIRST_PER_START)
 

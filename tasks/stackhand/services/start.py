@@ -179,12 +179,16 @@ class Starter:
                 except ServiceFailed as failed:
                     part.failure = failed.failure
                     raise
-        if until == "ready":
-            with part.becoming_ready:
-                if self.records[name].state not in READY:
-                    with self._session.changing(self.project.name):
-                        part.bring.ready()
-        return self.records[name]
+        record = self.records[name]
+        if until == "start":
+            if record.state in ("waiting", "starting"):
+                record.state = "running"
+            return record
+        with part.becoming_ready:
+            if record.ready is None:
+                with self._session.changing(self.project.name):
+                    part.bring.ready()
+        return record
 
     def _start_alone(self, name: str) -> BringUp:
         facts = self._read(name)
@@ -205,7 +209,7 @@ class Starter:
         self._begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
         with self._session.listening(self.project.name):
-            schedule.run(busy, lambda name: BringUp(self._ground, self.records[name]).ready())
+            schedule.run(busy, lambda name: BringUp(self._ground, self.records[name], only_watch=True).ready())
         return self.report(names, plan)
 
     def report(self, names: Collection[str] = (), plan: Plan | None = None) -> StartReport:
