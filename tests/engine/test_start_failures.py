@@ -16,7 +16,9 @@ from shapes import (
     check,
     check_start_document,
     fingerprint,
+    gated,
     one_shot,
+    open_gate,
     plain,
     runs,
     server,
@@ -300,3 +302,23 @@ def test_a_failure_changes_nothing_that_was_well(project: Project) -> None:
     fail(project, "--retries", "1")
     now = fingerprint(project)
     assert {name: now[name] for name in before} == before
+
+
+def test_what_falls_later_is_started_again(project: Project) -> None:
+    project.services(db=server(), slow=gated())
+    running = project.start_inv("services.start", "--json", env=FAST)
+    running.wait_for("db: healthy")
+    until(lambda: runs(project, "slow"), "slow runs")
+    project.compose("kill", "db")
+    open_gate(project, "slow")
+    result = running.wait()
+    assert result.code == 0, result
+    assert states(result.json()) == {"db": "healthy", "slow": "healthy"}
+    assert runs(project, "db")
+
+
+def test_what_falls_again_and_again_has_failed(project: Project) -> None:
+    project.services(web=one_shot(6, "sleep 1.5; echo giving up"), slow=server(after=4))
+    document = fail(project)
+    assert states(document) == {"web": "failed", "slow": "healthy"}
+    assert "ended again" in error_of(document, "web")["reason"]
