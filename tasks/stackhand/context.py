@@ -224,7 +224,7 @@ class Stack:
         """End what is under way, programs at once and threads at their next look; return what to tell the person."""
         from stackhand.errors import Interrupted
 
-        where = self.starter.where() if "starter" in self.__dict__ else ""
+        where = self.starter.ledger.where() if "starter" in self.__dict__ else ""
         self.cancel()
         if not where:
             return Interrupted("interrupted")

@@ -223,7 +223,7 @@ def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
         stack.start_again,
         stack.redactor.text,
         lambda: stack.state.lock("services.fixes"),
-        stack.starter.proven,
+        stack.starter.ledger.proven,
     )
     if stack.dry:
         render.plan(stack, fixing.plan(tools, names), idle="nothing to fix")

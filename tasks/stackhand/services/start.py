@@ -22,11 +22,12 @@ from stackhand.engine.project import Project
 from stackhand.graph import schedule
 from stackhand.model import Plan
 from stackhand.output.redact import Redactor
-from stackhand.services import prepare, timeline
+from stackhand.services import prepare
 from stackhand.services.batch import Batch
 from stackhand.services.bringup import BringUp, Ground
+from stackhand.services.ledger import Ledger
 from stackhand.services.plan import Facts, plan_start, restarts
-from stackhand.services.records import READY, Failure, Record, ServiceFailed, StartReport, Step
+from stackhand.services.records import Failure, Record, ServiceFailed, StartReport, Step
 from stackhand.services.session import Session
 from stackhand.services.slots import Slots
 from stackhand.services.survey import Survey
@@ -79,9 +80,10 @@ class Starter:
         self._survey = Survey(compose, engine, read_project)
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
+        self._recreated: set[str] = set()
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
-        self.records: dict[str, Record] = {}
+        self.ledger = Ledger(self._tell)
         wakeups = Wakeups()
         self._ground = Ground(
             engine=engine,
@@ -131,11 +133,6 @@ class Starter:
         self._subscribers.append(subscriber)
 
     @property
-    def proven(self) -> list[str]:
-        """The services whose healthcheck this run has seen succeed."""
-        return [name for name, record in self.records.items() if record.state == "healthy" and not record.kept]
-
-    @property
     def watched(self) -> bool:
         """Whether a display follows this starter."""
         return bool(self._subscribers)
@@ -154,7 +151,7 @@ class Starter:
         facts = self._read()
         wanted = self.project.closure(names)
         plan = plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
-        self._begin(wanted, plan, facts.containers)
+        self.ledger.begin(wanted, plan, facts.containers)
         if plan:
             prepare.check_files(self.project, {action.service for action in plan.actions})
             with self._session.changing(self.project.name):
@@ -193,62 +190,39 @@ class Starter:
     def _start_alone(self, name: str) -> BringUp:
         facts = self._read(name)
         plan = plan_start(self.project, [name], facts, named=[name], rebuild=self._rebuild)
-        self._begin([name], plan, facts.containers)
-        bring = BringUp(self._ground, self.records[name])
-        if plan:
+        self.ledger.begin([name], plan, facts.containers)
+        follows = bool(facts.containers.get(name)) and any(
+            entry.restart and entry.service in self._recreated for entry in self.project.services[name].depends_on
+        )
+        bring = BringUp(self._ground, self.ledger.reopen(name) if follows else self.records[name])
+        if plan or follows:
             prepare.check_files(self.project, [name])
             with self._session.changing(self.project.name):
                 failures = self._preparation.run(self.project, plan)
-                self._start(bring, failures.get(name))
+                if any(action.verb == "recreate" for action in plan.actions):
+                    now = self._survey.containers(self.project, name)
+                    self._recreated |= _recreated([name], facts.containers, now)
+                self._start(bring, failures.get(name), restart=follows)
         return bring
 
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
         facts = self._read()
         plan = plan_start(self.project, names, replace(facts, hashes={}, images=dict.fromkeys(facts.images, "")))
-        self._begin(names, plan, facts.containers)
+        self.ledger.begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
         with self._session.listening(self.project.name):
             schedule.run(busy, lambda name: BringUp(self._ground, self.records[name], only_watch=True).ready())
         return self.report(names, plan)
 
+    @property
+    def records(self) -> dict[str, Record]:
+        """What is known of each service so far."""
+        return self.ledger.records
+
     def report(self, names: Collection[str] = (), plan: Plan | None = None) -> StartReport:
         """Return what became of these services, or of all that this run has touched."""
-        for name, record in self.records.items():
-            if not record.kept:
-                record.waited_for = timeline.waited_for(self.project, name, self.records)
-            if record.state in ("waiting", "starting"):
-                # Only a run that was interrupted leaves these.
-                record.failure = record.failure or Failure(
-                    record.state,
-                    "interrupted",
-                    "the run was interrupted",
-                    retry=False,
-                    hint="start again: it carries on",
-                )
-                record.state = "failed" if record.state == "starting" else "skipped"
-        chosen = [self.records[name] for name in self.project.services if name in (names or self.records)]
-        return StartReport(
-            project=self.project.name,
-            elapsed=self._ground.now(),
-            services=tuple(chosen),
-            critical_path=timeline.critical_path(self.project, self.records),
-            plan=plan or Plan(),
-        )
-
-    def where(self) -> str:
-        """Return in one line how far the run is: what is ready, what was about to be, what was not begun."""
-        groups = (
-            ("ready", READY),
-            ("starting", ("starting",)),
-            ("not started", ("waiting", "skipped")),
-            ("failed", ("failed",)),
-        )
-        found = (
-            (title, [name for name, record in self.records.items() if record.state in states])
-            for title, states in groups
-        )
-        return "; ".join(f"{title}: {', '.join(names)}" for title, names in found if names)
+        return self.ledger.report(self.project, self._ground.now(), names, plan)
 
     def cancel(self) -> None:
         """Make every thread of this run leave at its next look."""
@@ -262,23 +236,6 @@ class Starter:
         self._ground.project, facts = self._survey.read(only)
         return facts
 
-    def _begin(self, names: Collection[str], plan: Plan, containers: Mapping[str, Sequence[Container]]) -> None:
-        """Make the records; a service with nothing to do is ready from the beginning."""
-        busy = {action.service for action in plan.actions}
-        for name in names:
-            record = self.records[name] = Record(name)
-            if name in busy:
-                continue
-            mine = containers.get(name, ())
-            record.kept, record.started, record.ready, record.ready_after = True, 0.0, 0.0, 0.0
-            record.started_at = max((each.started_at for each in mine if each.started_at), default=None)
-            record.state = "running"
-            if mine and all(each.health == "healthy" for each in mine):
-                record.state = "healthy"
-            elif mine and all(each.stopped for each in mine):
-                record.state = "completed"
-            self._tell(name, "kept", record.state)
-
     def _carry_out(self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]) -> None:
         failures = self._preparation.run(self.project, plan)
         made = {action.service for action in plan.actions if action.verb in prepare.MAKES}
@@ -287,9 +244,7 @@ class Starter:
         busy = {action.service for action in plan.actions} | more | follow
         brings = {}
         for name in busy:
-            record = self.records[name]
-            record.kept, record.state, record.ready, record.started = False, "waiting", None, None
-            brings[name] = BringUp(self._ground, record, now.get(name, ()))
+            brings[name] = BringUp(self._ground, self.ledger.reopen(name), now.get(name, ()))
 
         for name in busy:
             missing = [entry.service for entry in self.project.services[name].depends_on if entry.service in busy]
@@ -308,7 +263,8 @@ class Starter:
         for error in result.failed.values():
             if not isinstance(error, ServiceFailed):
                 raise error
-        self._skip(result)
+        for node, cause in result.skipped.items():
+            self.ledger.skip(node.service, cause.service)
 
     def _followers(
         self,
@@ -322,15 +278,14 @@ class Starter:
         Compose stops those that ask to be restarted with a service that it recreates; others still run.
         """
         stopped = {a.service for a in plan_start(self.project, wanted, Facts(now)).actions if a.verb == "start"}
-        recreated = {name for name in made if _ids(before.get(name, ())) - _ids(now.get(name, ()))}
+        recreated = _recreated(made, before, now)
         follow = {action.service for action in restarts(self.project, wanted, recreated).actions}
         return stopped, follow - stopped
 
     def _start(self, bring: BringUp, failure: Failure | None, *, restart: bool = False) -> None:
         failure = failure or self._impossible(bring.name)
         if failure:
-            bring.record.state, bring.record.failure = "failed", failure
-            self._tell(bring.name, "failed", failure.reason)
+            self.ledger.fail(bring.name, failure)
             raise ServiceFailed(failure)
         bring.start(restart=restart)
 
@@ -348,17 +303,6 @@ class Starter:
                 )
         return None
 
-    def _skip(self, result: schedule.Result[_Node]) -> None:
-        for node, cause in result.skipped.items():
-            record = self.records[node.service]
-            if node.service == cause.service or record.state == "failed":
-                continue
-            reason = f"{cause.service} failed"
-            record.state = "skipped"
-            record.failure = Failure("dependency", "skipped", reason, retry=False, hint=f"repair {cause.service} first")
-            if node.stage == "start":
-                self._tell(node.service, "skipped", reason)
-
     def _look_again(self, wanted: Collection[str]) -> None:
         """See whether all that was ready still is; what fell is started once more, then given up."""
         for last in (False, True):
@@ -367,9 +311,7 @@ class Starter:
             if not fallen:
                 return
             for name in fallen:
-                self.records[name].state = "failed"
-                self.records[name].failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
-                self._tell(name, "note" if not last else "failed", "it was ready, and ended again")
+                self.ledger.fail(name, Failure("ready", "fell", "it was ready, and ended again", retry=False))
             if last:
                 return
             lost = [name for name in wanted if self.records[name].state in ("failed", "skipped")]
@@ -408,5 +350,10 @@ def _fell(record: Record, containers: Sequence[Container]) -> bool:
     return False
 
 
-def _ids(containers: Sequence[Container]) -> set[str]:
-    return {container.id for container in containers}
+def _recreated(
+    names: Collection[str], before: Mapping[str, Sequence[Container]], now: Mapping[str, Sequence[Container]]
+) -> set[str]:
+    """Return which of these services have lost a container that they had before."""
+    return {
+        name for name in names if {each.id for each in before.get(name, ())} - {each.id for each in now.get(name, ())}
+    }
