@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -34,6 +34,20 @@ class StateFolder:
                 "make the project's folder writable for this user; `inv perms.check` shows what is wrong",
             ) from error
         return self.path
+
+    @property
+    def completed(self) -> frozenset[str]:
+        """The runs of containers that were seen to end by themselves, their work done."""
+        try:
+            return frozenset(json.loads((self.path / "completed.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return frozenset()
+
+    def remember_completed(self, runs: Iterable[str]) -> None:
+        """Remember these runs, and forget all others. Written whole or not at all."""
+        draft = self.prepare() / f"completed.{os.getpid()}"
+        draft.write_text(json.dumps(sorted(runs)), encoding="utf-8")
+        draft.replace(self.path / "completed.json")
 
     @contextlib.contextmanager
     def lock(self, task: str) -> Iterator[None]:

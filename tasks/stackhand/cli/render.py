@@ -189,15 +189,15 @@ def _timeline(stack: Stack, report: StartReport) -> str:
     rows = []
     for record in sorted(report.services, key=lambda each: (each.began or 0.0, each.name)):
         waited = f"waited for {', '.join(record.waited_for)}" if record.waited_for else ""
-        after = "" if record.kept or record.ready_after is None else f"{record.ready_after:.1f} s"
-        state = f"{record.state}, was ready" if record.kept else record.state
+        after = f"{record.ready_after:.1f} s" if record.attempts and record.ready_after is not None else ""
+        state = record.state if record.attempts or record.failure else f"{record.state}, was running"
         rows.append([record.name, _bar(record, total, unicode, size), state, after, waited])
     return table(stack.console, ["service", f"0 s{'':{size - 9}}{total:4.1f} s", "state", "ready after", ""], rows)
 
 
 def _bar(record: Record, total: float, unicode: bool, size: int) -> str:
-    if record.kept or record.began is None:
-        return ""
+    if not record.attempts or record.began is None:
+        return ""  # this run did not start it
     first = int(size * record.began / total)
     last = max(first + 1, round(size * _end(record) / total))
     return " " * first + ("█" if unicode else "#") * (last - first)

@@ -33,7 +33,7 @@ def fixes_after_start(c: Context) -> None:
 )
 def start(
     c: Context,
-    service: list[str],
+    service: list[str] | None = None,
     dev: bool = False,
     timeout: str | None = None,
     retries: str | None = None,
@@ -41,13 +41,13 @@ def start(
     json: bool = False,
 ) -> None:
     """Start services in dependency order and wait until each is ready."""
-    _start(Stack.of(c), service, dev, timeout, retries, no_fixes, json)
+    _start(Stack.of(c), service or [], dev, timeout, retries, no_fixes, json)
 
 
 @task(iterable=["service"], post=[fixes_after_start], help=dict(start.help))
 def up(
     c: Context,
-    service: list[str],
+    service: list[str] | None = None,
     dev: bool = False,
     timeout: str | None = None,
     retries: str | None = None,
@@ -55,24 +55,24 @@ def up(
     json: bool = False,
 ) -> None:
     """Start the whole stack: services.start with its post-startup fixes."""
-    _start(Stack.of(c), service, dev, timeout, retries, no_fixes, json)
+    _start(Stack.of(c), service or [], dev, timeout, retries, no_fixes, json)
 
 
 @task(iterable=["service"])
-def fixes(c: Context, service: list[str], json: bool = False) -> None:
+def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Check that the started stack is really right, and fix what is not."""
     stack = Stack.of(c)
-    _fix(stack, stack.select(service), json=json)
+    _fix(stack, stack.select(service or []), json=json)
 
 
 @task(iterable=["service"])
-def status(c: Context, service: list[str], json: bool = False) -> None:
+def status(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Show how every service is; exit 1 when not all is ready."""
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
-    names = stack.select(service)
-    states = read(stack.engine, stack.project, names, stack.redactor.text)
+    names = stack.select(service or [])
+    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=stack.state.completed)
     ok = all(each.ready for each in states)
     if json:
         stack.console.document(
@@ -86,11 +86,11 @@ def status(c: Context, service: list[str], json: bool = False) -> None:
 
 
 @task(iterable=["service"])
-def wait(c: Context, service: list[str], timeout: str | None = None, json: bool = False) -> None:
+def wait(c: Context, service: list[str] | None = None, timeout: str | None = None, json: bool = False) -> None:
     """Wait until services are ready, without starting anything; exit 1 when they don't get there."""
     stack = Stack.of(c)
     limit = number("timeout", timeout)
-    names = stack.select(service)
+    names = stack.select(service or [])
     stack.starter.configure(timeout=limit, retries=1)
     if stack.dry:
         stack.console.result(f"would wait for {', '.join(names)}")
@@ -114,7 +114,7 @@ def wait(c: Context, service: list[str], timeout: str | None = None, json: bool 
 )
 def logs(
     c: Context,
-    service: list[str],
+    service: list[str] | None = None,
     follow: bool = False,
     tail: str = "100",
     since: str | None = None,
@@ -126,7 +126,7 @@ def logs(
     stack = Stack.of(c)
     if tail != "all":
         count("tail", tail)
-    names = stack.select(service)
+    names = stack.select(service or [])
     lines: list[dict[str, Any]] = []
 
     def show(line: LogLine) -> None:
@@ -145,12 +145,12 @@ def logs(
 
 
 @task(iterable=["service"])
-def stop(c: Context, service: list[str], json: bool = False) -> None:
+def stop(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Stop services, dependants first; containers and data stay."""
     from stackhand.services import stop as stopping
 
     stack = Stack.of(c)
-    names = stack.select(service)
+    names = stack.select(service or [])
     if stack.dry:
         render.plan(stack, stopping.plan(stack.engine, stack.project, names), idle="nothing to do: nothing runs")
         return
@@ -169,13 +169,13 @@ def stop(c: Context, service: list[str], json: bool = False) -> None:
         "service": "only this service and what it depends on (may be repeated)",
     },
 )
-def graph(c: Context, service: list[str], format: str = "text", json: bool = False) -> None:
+def graph(c: Context, service: list[str] | None = None, format: str = "text", json: bool = False) -> None:
     """Draw the dependency graph."""
     from stackhand.services import drawing
 
     stack = Stack.of(c)
     form = choice("format", format, drawing.FORMATS)
-    names = stack.project.closure(stack.select(service))
+    names = stack.project.closure(stack.select(service or []))
     if json:
         stack.console.document(drawing.document(stack.project, names))
     else:
@@ -194,7 +194,7 @@ def _start(
     limit, attempts = number("timeout", timeout), count("retries", retries)
     if dev:
         stack.use_development()
-    names = stack.select(service)
+    names = stack.select(service or [])
     stack.starter.configure(timeout=limit, retries=attempts, dev=dev)
     if stack.dry:
         made = stack.starter.plan(names, service)
@@ -224,6 +224,7 @@ def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
         stack.redactor.text,
         lambda: stack.state.lock("services.fixes"),
         stack.starter.ledger.proven,
+        stack.state.completed,
     )
     if stack.dry:
         render.plan(stack, fixing.plan(tools, names), idle="nothing to fix")
@@ -243,8 +244,8 @@ def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
 
 
 def _fail_unless_ready(report: StartReport) -> None:
-    failed = [record for record in report.services if record.state == "failed"]
-    skipped = [record.name for record in report.services if record.state == "skipped"]
+    failed = [record for record in report.services if record.state == "failed" and not record.optional]
+    skipped = [record.name for record in report.services if record.state == "skipped" and not record.optional]
     if not report.ok:
         names = ", ".join(record.name for record in failed)
         one = failed[0].failure if len(failed) == 1 else None

@@ -248,8 +248,10 @@ def _shut(sock: Any) -> None:
     raw = getattr(sock, "_sock", sock)
     with contextlib.suppress(Exception):
         raw.shutdown(socket.SHUT_RDWR)
-    with contextlib.suppress(Exception):
-        sock.close()
+    parts: tuple[Any, ...] = (sock, getattr(sock, "_response", None))
+    for part in parts:
+        with contextlib.suppress(Exception):
+            part.close()
 
 
 def _end_process(pid: int | None) -> None:
@@ -277,7 +279,7 @@ def _errors(keep: type[Exception] | None = None) -> Iterator[None]:
         raise ContainerGone(str(error.explanation or error)) from error
     except docker.errors.APIError as error:
         text = str(error.explanation or error)
-        if error.status_code == 409 and "is not running" in text:
+        if "is not running" in text or "cannot exec in a stopped" in text:
             raise ContainerGone(text) from error
         raise engine_error(text) or StackError(f"the engine refused: {text}") from error
     except (

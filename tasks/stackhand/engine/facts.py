@@ -60,6 +60,11 @@ class Container:
         return self.status == "running"
 
     @property
+    def run(self) -> str:
+        """What names this run of the container: its id, and the moment it started."""
+        return f"{self.id} {self.started_at.isoformat() if self.started_at else ''}"
+
+    @property
     def stopped(self) -> bool:
         """Whether it has run and ended."""
         return self.status in ("exited", "dead")

@@ -87,8 +87,11 @@ class Project:
             if key in files
         ]
 
-    def closure(self, names: Iterable[str]) -> list[str]:
-        """Return `names` and all that they depend on, directly or not, in no particular order."""
+    def closure(self, names: Iterable[str], *, required_only: bool = False) -> list[str]:
+        """Return `names` and all that they depend on, directly or not, in no particular order.
+
+        With `required_only`, what they can do without (`required: false`) is left out.
+        """
         found: dict[str, None] = {}
         queue = list(names)
         while queue:
@@ -96,7 +99,8 @@ class Project:
             if name in found or name not in self.services:
                 continue
             found[name] = None
-            queue.extend(dependency.service for dependency in self.services[name].depends_on)
+            entries = self.services[name].depends_on
+            queue.extend(entry.service for entry in entries if entry.required or not required_only)
         return list(found)
 
     def dependants(self, name: str) -> list[tuple[Service, Dependency]]:

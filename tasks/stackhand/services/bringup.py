@@ -71,6 +71,8 @@ class BringUp:
     known: Sequence[Container] = ()
     only_watch: bool = False
     looks: dict[str, _Look] = field(default_factory=dict)
+    # By container: when its run before this one ended. By the engine's clock, as its log lines are.
+    last_end: dict[str, datetime | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -114,6 +116,7 @@ class BringUp:
 
     def _order(self, containers: Sequence[Container], restart: bool) -> None:
         """Have Compose start the service; return as soon as its containers run."""
+        self.last_end = {container.id: container.finished_at for container in containers}
         seen = self.ground.wakeups.starts(self.name)
         wanted = sum(1 for container in containers if restart or not container.running)
         (ticket,) = (self.ground.restarts if restart else self.ground.starts).submit(self.name)
@@ -292,6 +295,7 @@ class BringUp:
             ground.engine,
             look.container,
             ground.settings.log_lines,
+            self.last_end.get(look.container.id),
             look.probe_output,
             ground.redactor.text,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from stackhand.engine import host
 from stackhand.engine.client import Engine
@@ -74,13 +75,19 @@ def timeout(
 
 
 def with_evidence(
-    failure: Failure, engine: Engine, container: Container, lines: int, probe_output: str, mask: Callable[[str], str]
+    failure: Failure,
+    engine: Engine,
+    container: Container,
+    lines: int,
+    since: datetime | None,
+    probe_output: str,
+    mask: Callable[[str], str],
 ) -> Failure:
-    """Return the failure with the container's last log lines and what its probe said, secrets masked."""
+    """Return the failure with the container's last log lines since a moment and what its probe said, secrets masked."""
     tail: list[str] = []
     try:
         if lines:
-            tail = engine.logs(container.id, lines, container.started_at)
+            tail = engine.logs(container.id, lines, since)
     except StackError:
         pass  # the reason matters more than the lines
     output = probe_output or container.probe_output

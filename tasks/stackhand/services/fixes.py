@@ -24,7 +24,8 @@ class Tools:
 
     `start` has a service started and returns whether it got ready; `mask` takes secrets out of other programs' words;
     `locked` holds the project's lock, which `start` does by itself;
-    `proven` names services whose healthcheck this run has seen succeed.
+    `proven` names services whose healthcheck this run has seen succeed, `completed` runs of containers that ended by
+    themselves.
     """
 
     project: Project
@@ -33,6 +34,7 @@ class Tools:
     mask: Callable[[str], str]
     locked: Callable[[], AbstractContextManager[None]]
     proven: Collection[str] = ()
+    completed: Collection[str] = ()
     _seen: list[Sequence[Container]] = field(default_factory=list)
 
     def containers(self) -> Sequence[Container]:
@@ -105,7 +107,15 @@ def _try(step: Step, tools: Tools, action: Action) -> str | None:
 
 def check_services(tools: Tools, names: Sequence[str]) -> list[Finding]:
     """Check that every service is ready still."""
-    states = status(tools.engine, tools.project, names, tools.mask, containers=tools.containers(), proven=tools.proven)
+    states = status(
+        tools.engine,
+        tools.project,
+        names,
+        tools.mask,
+        containers=tools.containers(),
+        proven=tools.proven,
+        completed=tools.completed,
+    )
     return [judge_service(each) for each in states]
 
 

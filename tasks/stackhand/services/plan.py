@@ -19,12 +19,18 @@ class Facts:
     """All that planning needs to know, read at one moment.
 
     `containers` by service, `hashes` of the configuration by service, `images` maps an image's name to its id,
-    None where it is not here.
+    None where it is not here. Without hashes and images, containers count as made the way they should be.
+    `completed` are the containers (id and moment of start) that were seen to end by themselves, their work done.
     """
 
     containers: Mapping[str, Sequence[Container]]
     hashes: Mapping[str, str] = field(default_factory=dict)
-    images: Mapping[str, str | None] = field(default_factory=dict)
+    images: Mapping[str, str | None] | None = None
+    completed: frozenset[str] = frozenset()
+
+    def image_id(self, service: Service) -> str | None:
+        """Return the id of the service's image, None where it is not here or was not looked at."""
+        return (self.images or {}).get(service.image)
 
 
 def plan_start(
@@ -87,7 +93,7 @@ def needs(project: Project, names: Collection[str]) -> dict[str, list[str]]:
 
 
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> Action | None:
-    here = facts.images.get(service.image) is not None
+    here = facts.images is None or facts.image_id(service) is not None
     policy = service.pull_policy
     if service.builds and (rebuild or policy == "build" or not here):
         cause = "asked to rebuild" if rebuild else f"image {service.image} is not here"
@@ -121,7 +127,7 @@ def _drift(service: Service, containers: Sequence[Container], facts: Facts, imag
     """Return in what a service's containers differ from what is configured now, or None."""
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
-    wanted, image = facts.hashes.get(service.name), facts.images.get(service.image)
+    wanted, image = facts.hashes.get(service.name), facts.image_id(service)
     if wanted and any(container.config_hash != wanted for container in containers):
         return "its configuration changed"
     if image_changes:
@@ -149,14 +155,24 @@ def _rerun(project: Project, name: str, facts: Facts, busy: Collection[str], nam
 def _completed(project: Project, name: str, facts: Facts) -> bool:
     """Return whether this is a one-shot that has done its work, as it is configured now.
 
-    Only what others wait for to complete counts: a server that was stopped has often exited with 0, too.
+    Only what others wait for to complete counts, and what was seen to end by itself: a server that was stopped has
+    often exited with 0, too.
     """
     containers = facts.containers.get(name, ())
-    image = facts.images.get(project.services[name].image)
+    image = facts.image_id(project.services[name])
     return (
         bool(containers)
-        and project.is_one_shot(name)
-        and all(each.stopped and each.exit_code == 0 and not each.error for each in containers)
+        and all(done(project, each, facts.completed) for each in containers)
         and all(each.config_hash == facts.hashes.get(name, each.config_hash) for each in containers)
         and all(image in (None, each.image_id) for each in containers)
+    )
+
+
+def done(project: Project, container: Container, completed: Collection[str]) -> bool:
+    """Return whether a container has ended because its work was done."""
+    return (
+        container.stopped
+        and container.exit_code == 0
+        and not container.error
+        and (project.is_one_shot(container.service) or container.run in completed)
     )

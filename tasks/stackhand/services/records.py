@@ -60,13 +60,15 @@ class Record:
     """What is known of one service in this run.
 
     `began` and `ready` are seconds since the run began: when its start was ordered, and when it was seen to be
-    ready. `kept` says that it was ready before. `ready_after` counts from the container's start.
+    ready. `kept` says that it was ready before, `optional` that nobody insists on it. `ready_after` counts from the
+    container's start.
     """
 
     name: str
     state: State = "waiting"
     attempts: int = 0
     kept: bool = False
+    optional: bool = False
     started_at: datetime | None = None
     began: float | None = None
     started: float | None = None
@@ -101,8 +103,8 @@ class StartReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every service is ready."""
-        return all(record.state in READY for record in self.services)
+        """Whether every service is ready that is insisted on."""
+        return all(record.state in READY or record.optional for record in self.services)
 
     @property
     def changed(self) -> bool:

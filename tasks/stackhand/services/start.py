@@ -77,7 +77,8 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
     ) -> None:
-        self._survey = Survey(compose, engine, read_project)
+        self._state = state
+        self._survey = Survey(compose, engine, read_project, state)
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
         self._recreated: set[str] = set()
@@ -152,11 +153,13 @@ class Starter:
         wanted = self.project.closure(names)
         plan = plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
         self.ledger.begin(wanted, plan, facts.containers)
+        self.ledger.excuse(set(wanted) - set(self.project.closure(names, required_only=True)))
         if plan:
             prepare.check_files(self.project, {action.service for action in plan.actions})
             with self._session.changing(self.project.name):
                 self._carry_out(wanted, plan, facts.containers)
                 self._look_again(wanted)
+                self._remember()
         return self.report(wanted, plan)
 
     def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
@@ -208,7 +211,7 @@ class Starter:
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
         facts = self._read()
-        plan = plan_start(self.project, names, replace(facts, hashes={}, images=dict.fromkeys(facts.images, "")))
+        plan = plan_start(self.project, names, replace(facts, hashes={}, images=None))
         self.ledger.begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
         with self._session.listening(self.project.name):
@@ -231,6 +234,15 @@ class Starter:
     def _started(self, name: str) -> int:
         """Return how often all containers of a service were seen to start."""
         return self._ground.wakeups.starts(name) // max(1, self.project.services[name].replicas)
+
+    def _remember(self) -> None:
+        """Remember which containers ended by themselves; once they have, nothing else tells it from being stopped."""
+        ended = {name for name, record in self.records.items() if record.state == "completed"}
+        containers = [each for some in self._survey.containers(self.project).values() for each in some]
+        known = self._state.completed
+        self._state.remember_completed(
+            each.run for each in containers if each.stopped and (each.service in ended or each.run in known)
+        )
 
     def _read(self, only: str | None = None) -> Facts:
         self._ground.project, facts = self._survey.read(only)

@@ -11,6 +11,7 @@ from stackhand.engine.client import Engine
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
 from stackhand.errors import StackError
+from stackhand.services.plan import done
 
 _READY = frozenset({"healthy", "running", "completed"})
 
@@ -58,18 +59,20 @@ def status(
     *,
     containers: Sequence[Container] | None = None,
     proven: Collection[str] = (),
+    completed: Collection[str] = (),
 ) -> list[ServiceStatus]:
     """Return how these services are. Where the engine has not probed yet, the healthcheck is run once, now.
 
     `mask` takes the secrets out of what probes and the engine said. `containers` saves reading them; `proven` names
-    services whose healthcheck this run has seen succeed already.
+    services whose healthcheck this run has seen succeed already, `completed` runs of containers that ended by
+    themselves.
     """
     if containers is None:
         containers = engine.containers(project.name)
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
-        states = [_container_state(engine, project, each, proven) for each in mine]
+        states = [_container_state(engine, project, each, proven, completed) for each in mine]
         return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
 
     with ThreadPoolExecutor(4) as pool:
@@ -91,7 +94,7 @@ def summarise(
 
 
 def _container_state(
-    engine: Engine, project: Project, container: Container, proven: Collection[str]
+    engine: Engine, project: Project, container: Container, proven: Collection[str], completed: Collection[str]
 ) -> tuple[str, str]:
     """Return a container's state and what there is to say about it."""
     if container.running:
@@ -101,7 +104,7 @@ def _container_state(
             return "unhealthy", container.probe_output
         return ("running" if container.health == "none" else container.health), ""
     if container.stopped:
-        if container.exit_code == 0 and project.is_one_shot(container.service):
+        if done(project, container, completed):
             return "completed", ""
         killed = ", out of memory" if container.oom_killed else ""
         return "exited", container.error or f"exit code {container.exit_code}{killed}"

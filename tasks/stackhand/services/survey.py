@@ -10,12 +10,16 @@ from stackhand.engine.compose import Compose
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
 from stackhand.services.plan import Facts
+from stackhand.state import StateFolder
 
 
 class Survey:
     """Looks at one project again and again. What only the compose files decide is read once."""
 
-    def __init__(self, compose: Compose, engine: Engine, read_project: Callable[[], Project]) -> None:
+    def __init__(
+        self, compose: Compose, engine: Engine, read_project: Callable[[], Project], state: StateFolder
+    ) -> None:
+        self._state = state
         self._compose = compose
         self._engine = engine
         self._read_project = read_project
@@ -38,7 +42,8 @@ class Survey:
         with ThreadPoolExecutor(4) as pool:
             ids = pool.map(self._engine.image_id, names)
             containers = self.containers(project, only)
-            return project, Facts(containers, self._hashes or {}, dict(zip(names, ids, strict=True)))
+            images = dict(zip(names, ids, strict=True))
+        return project, Facts(containers, self._hashes or {}, images, self._state.completed)
 
     def containers(self, project: Project, only: str | None = None) -> dict[str, list[Container]]:
         """Return the project's containers as they are now, by service."""
