@@ -56,13 +56,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return validated settings from Invoke's merged `stackhand` section.
 
-    `raw` holds None where nothing was set. `environ` is only read for the names of `INVOKE_STACKHAND_…`
-    variables, because Invoke passes over a misspelt one without a word.
+    `raw` holds None where nothing was set. Invoke passes over a variable `INVOKE_STACKHAND_…` that is misspelt, and over
+    all of them where these tasks stand below another collection; so `environ` is read for them here.
 
     Raises UnknownSetting or InvalidSetting, both naming the key's path.
     """
     _check_variables(environ)
     given = _given(raw, Settings, "stackhand")
+    for key in known_keys():
+        section, name = key.split(".")
+        if _variable(key) in environ:
+            given.setdefault(section, {}).setdefault(name, environ[_variable(key)])
     try:
         # Not strict: an environment variable can only be a string, so "3" is a number where one is due.
         return msgspec.convert(given, Settings, strict=False)
@@ -84,6 +88,10 @@ def defaults() -> dict[str, Any]:
 def known_keys() -> list[str]:
     """Return the dotted path of every setting, without the leading `stackhand.`."""
     return [f"{name}.{key}" for name, section in _sections(Settings).items() for key in section.__struct_fields__]
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.replace(".", "_").upper()
 
 
 def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
@@ -120,7 +128,7 @@ def _endless(value: Any) -> bool:
 
 
 def _check_variables(environ: Mapping[str, str]) -> None:
-    known: Sequence[str] = [ENV_PREFIX + key.replace(".", "_").upper() for key in known_keys()]
+    known: Sequence[str] = [_variable(key) for key in known_keys()]
     for name in environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise UnknownSetting(f"unknown environment variable {name}", did_you_mean(name, known, "known variables"))

@@ -248,7 +248,7 @@ def _shut(sock: Any) -> None:
     raw = getattr(sock, "_sock", sock)
     with contextlib.suppress(Exception):
         raw.shutdown(socket.SHUT_RDWR)
-    parts: tuple[Any, ...] = (sock, getattr(sock, "_response", None))
+    parts: tuple[Any, ...] = (sock, getattr(sock, "_response", None), raw)
     for part in parts:
         with contextlib.suppress(Exception):
             part.close()
