@@ -56,8 +56,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return validated settings from Invoke's merged `stackhand` section.
 
-    `raw` holds None where nothing was set. Invoke passes over a variable `INVOKE_STACKHAND_…` that is misspelt, and over
-    all of them where these tasks stand below another collection; so `environ` is read for them here.
+    `raw` holds None where nothing was set. Invoke passes over a variable `INVOKE_STACKHAND_…` that is misspelt, and
+    over all of them where these tasks stand below another collection; so `environ` is read for them here.
 
     Raises UnknownSetting or InvalidSetting, both naming the key's path.
     """
