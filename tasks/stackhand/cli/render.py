@@ -31,7 +31,8 @@ _STATUS = {
 }
 _BAR = 40
 _SHORTEST_BAR = 12
-_OTHERS = 42
+# `ready after`, something of `waited for …`, and the space between columns.
+_OTHERS = 50
 _SIGNS = {True: "ok", False: "NO"}
 
 
@@ -183,16 +184,20 @@ def _timeline(stack: Stack, report: StartReport) -> str:
     console = stack.console
     unicode = console.has_symbols(console.stdout)
     names = max(len(record.name) for record in report.services)
+    states = max(len(_state(record)) for record in report.services)
     # What the other columns need is theirs; the bars take what is left.
-    size = max(_SHORTEST_BAR, min(_BAR, width(console) - names - _OTHERS))
+    size = max(_SHORTEST_BAR, min(_BAR, width(console) - names - states - _OTHERS))
     total = max([_end(record) for record in report.services] + [0.001])
     rows = []
     for record in sorted(report.services, key=lambda each: (each.began or 0.0, each.name)):
         waited = f"waited for {', '.join(record.waited_for)}" if record.waited_for else ""
         after = f"{record.ready_after:.1f} s" if record.attempts and record.ready_after is not None else ""
-        state = record.state if record.attempts or record.failure else f"{record.state}, was running"
-        rows.append([record.name, _bar(record, total, unicode, size), state, after, waited])
+        rows.append([record.name, _bar(record, total, unicode, size), _state(record), after, waited])
     return table(stack.console, ["service", f"0 s{'':{size - 9}}{total:4.1f} s", "state", "ready after", ""], rows)
+
+
+def _state(record: Record) -> str:
+    return record.state if record.attempts or record.failure else f"{record.state}, was running"
 
 
 def _bar(record: Record, total: float, unicode: bool, size: int) -> str:

@@ -7,6 +7,7 @@ rootless engine is found by itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ DEFAULT_SOCKET = Path("/var/run/docker.sock")
 # More than the threads that ever talk to the engine at once, so that no connection is for one call only.
 _POOL = 128
 _CONNECT_SECONDS = 15
+_ANY_API = "1.40"
 _CALL_SECONDS = 60
 
 
@@ -98,10 +100,10 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
     from docker.errors import DockerException
     from docker.tls import TLSConfig
 
-    try:
-        client = APIClient(
+    def client(version: str) -> APIClient:
+        return APIClient(
             base_url=endpoint.url,
-            version="auto",
+            version=version,
             timeout=_CONNECT_SECONDS,
             tls=_tls_config(endpoint.tls, TLSConfig) if endpoint.tls else False,
             use_ssh_client=endpoint.url.startswith("ssh://"),
@@ -109,10 +111,17 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
             max_pool_size=_POOL,
             credstore_env=dict(environ),
         )
-    except (DockerException, requests.RequestException, OSError, ValueError) as error:
+
+    try:
+        # Not `version="auto"`: when that fails, its connections are left open and nobody can close them. The
+        # question for the version is asked of the engine without one.
+        with contextlib.closing(client(_ANY_API)) as first:
+            version = first.version(api_version=False)["ApiVersion"]
+        connected = client(version)
+    except (DockerException, requests.RequestException, OSError, ValueError, KeyError) as error:
         raise _explain(endpoint, error) from error
-    client.timeout = _CALL_SECONDS
-    return client
+    connected.timeout = _CALL_SECONDS
+    return connected
 
 
 def config_folder(environ: Mapping[str, str]) -> Path:
@@ -205,7 +214,7 @@ def _hint(endpoint: Endpoint) -> str:
 
 def _root_cause(error: BaseException) -> str:
     """Return the operating system's word for what happened, deep below the HTTP libraries' messages."""
-    reason = str(error).removeprefix("Error while fetching server API version: ") or type(error).__name__
+    reason = str(error) or type(error).__name__
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError) and below.strerror:

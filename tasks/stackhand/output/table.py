@@ -26,8 +26,11 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     stream = console.stdout
     drawn = rich.table.Table(box=rich.box.SIMPLE if console.is_terminal(stream) else None, pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, overflow="ellipsis", no_wrap=True)
+    for index, column in enumerate(columns):
+        widest = max(len(row[index]) for row in [columns, *rows])
+        # Only the last column gives way.
+        floor = None if index == len(columns) - 1 else widest
+        drawn.add_column(column, overflow="ellipsis", no_wrap=True, min_width=floor)
     for row in rows:
         drawn.add_row(*(rich.text.Text(cell) for cell in row))
     target = io.StringIO()
