@@ -357,17 +357,10 @@ class Project:
 
     def remove(self, *, volumes: bool = True) -> None:
         """Remove what the engine has of this project."""
-        words = ("down", "--timeout", "0", "--remove-orphans", *(["--volumes"] if volumes else []))
-        try:
-            self.compose(*words)
-        except InvalidRunError:
-            # A busy engine now and then takes a container for attached that has just been removed.
-            for network in self.client.networks(filters={"label": f"{PROJECT_LABEL}={self.name}"}):
-                attached = self.client.inspect_network(network["Id"])["Containers"] or {}
-                for endpoint in attached.values():
-                    with contextlib.suppress(docker.errors.APIError):
-                        self.client.disconnect_container_from_network(endpoint["Name"], network["Id"], force=True)
-            self.compose(*words)
+        self.compose("down", "--timeout", "0", "--remove-orphans", *(["--volumes"] if volumes else []))
+        # Compose only warns of a network that the engine still takes for used.
+        for network in self.client.networks(filters={"label": f"{PROJECT_LABEL}={self.name}"}):
+            say(f"  warning: the engine has kept the network {network['Name']}, remove it: docker network rm")
 
 
 @contextlib.contextmanager
