@@ -21,6 +21,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 ENV_PREFIX = "INVOKE_STACKHAND_"
+_WORDS = {"int": "a whole number (int)", "float": "a number (float)", "str": "text", "bool": "true or false"}
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         path = "stackhand" + place.rstrip("`")
-        raise InvalidSetting(f"{path}: {_lower_first(problem)}", _where(path, environ)) from None
+        raise InvalidSetting(f"{path}: {_plainly(problem)}", _where(path, environ)) from None
 
 
 def defaults() -> dict[str, Any]:
@@ -139,5 +140,8 @@ def _where(path: str, environ: Mapping[str, str]) -> str | None:
     return f"it comes from the environment variable {name}" if name in environ else None
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _plainly(problem: str) -> str:
+    """Return a validator's message in everyday words: `Expected `int`, got `str`` is for programmers."""
+    for type_, words in _WORDS.items():
+        problem = problem.replace(f"`{type_}`", words)
+    return problem[:1].lower() + problem[1:]
