@@ -21,7 +21,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 ENV_PREFIX = "INVOKE_STACKHAND_"
-_WORDS = {"int": "a whole number (int)", "float": "a number (float)", "str": "text", "bool": "true or false"}
+_WORDS = {"int": "a whole number (int)", "float": "a number (float)", "str": "text (str)", "bool": "true or false"}
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
