@@ -16,6 +16,8 @@ from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from invoke.config import Config
     from invoke.context import Context
 
@@ -70,6 +72,8 @@ class Stack:
         self.lock = threading.RLock()
         self._selection: Selection | None = None
         self._due: Callable[[], Any] | None = None
+        self._hash_lock = threading.Lock()
+        self._hashing: tuple[Compose, Future[dict[str, str]]] | None = None
         # What a start hands on to its post-task.
         self.start_report: StartReport | None = None
         self.fixes_report: Report | None = None
@@ -189,6 +193,28 @@ class Stack:
             self.__dict__["compose"] = self.compose.with_profiles(profiles)
             self.__dict__["project"] = self._learn(self.compose.config())
         return list(dict.fromkeys(names))
+
+    def prefetch(self) -> None:
+        """Begin to read what a start will ask for, beside whatever comes first: hashes, and the way to the engine."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        compose, engine = self.compose, self.engine
+        pool = ThreadPoolExecutor(2)
+        self._hashing = (compose, pool.submit(compose.hashes))
+        pool.submit(lambda: engine.api)
+        pool.shutdown(wait=False)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the configuration hash of each service, as the project is selected now; asked for once."""
+        from concurrent.futures import Future
+
+        with self._hash_lock:
+            compose, future = self._hashing or (None, None)
+            if future is None or compose is not self.compose:
+                future = Future()
+                future.set_result(self.compose.hashes())
+                self._hashing = (self.compose, future)
+        return future.result()
 
     def start_again(self, name: str) -> bool:
         """Start one service and what it depends on; return whether it got ready."""

@@ -194,7 +194,8 @@ def _start(
     limit, attempts = number("timeout", timeout), count("retries", retries)
     if dev:
         stack.use_development()
-    names = stack.select(service or [])
+    stack.prefetch()
+    names = stack.select(service)
     stack.starter.configure(timeout=limit, retries=attempts, dev=dev)
     if stack.dry:
         made = stack.starter.plan(names, service)

@@ -130,6 +130,11 @@ class Engine:
         code = None if not in_time or state.get("ExitCode") is None else int(state["ExitCode"])
         return Probe(code, output, seconds)
 
+    def start(self, container: str) -> None:
+        """Start a container. That is all of a start only where Compose adds nothing (`Project.starts_plainly`)."""
+        with _errors():
+            self.api.start(container)
+
     def connect(self, container: str, network: str, options: Mapping[str, Any], aliases: Sequence[str]) -> None:
         """Attach a container to a network under these names; `options` is the service's entry for that network."""
         with _errors():

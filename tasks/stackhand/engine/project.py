@@ -12,6 +12,19 @@ Condition = Literal["service_started", "service_healthy", "service_completed_suc
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
+# Settings of a service that the engine has all of once the container is made.
+_MADE_AT_CREATION = frozenset(
+    """
+    annotations blkio_config build cap_add cap_drop cgroup cgroup_parent command configs container_name cpu_count
+    cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset depends_on deploy
+    device_cgroup_rules devices dns dns_opt dns_search domainname entrypoint env_file environment expose extra_hosts
+    group_add healthcheck hostname image init isolation labels logging mac_address mem_limit mem_reservation
+    mem_swappiness memswap_limit networks oom_kill_disable oom_score_adj pids_limit platform ports privileged profiles
+    pull_policy read_only restart runtime scale secrets security_opt shm_size stdin_open stop_grace_period stop_signal
+    storage_opt sysctls tmpfs tty ulimits user userns_mode uts volumes working_dir
+    """.split()  # noqa: SIM905  seventy lines otherwise
+)
+
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 
@@ -86,6 +99,20 @@ class Project:
             for key in keys
             if key in files
         ]
+
+    def starts_plainly(self, name: str) -> bool:
+        """Return whether Compose adds nothing to the engine's start of this service's containers.
+
+        It copies secrets and configs from `environment:` or `content:` into a container that starts, and runs hooks.
+        Only what is known to be finished when the container is made counts as plain, so a setting that a newer Compose
+        brings does not.
+        """
+        service = self.services[name]
+        return (
+            _MADE_AT_CREATION.issuperset(service.raw)
+            and all(key in self.secret_files for key in service.secrets)
+            and all(key in self.config_files for key in service.configs)
+        )
 
     def closure(self, names: Iterable[str], *, required_only: bool = False) -> list[str]:
         """Return `names` and all that they depend on, directly or not, in no particular order.

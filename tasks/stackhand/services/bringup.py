@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from stackhand.engine.client import ContainerGone, Engine
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
-from stackhand.errors import EngineUnreachable, StackError
+from stackhand.errors import EngineUnreachable, Interrupted, StackError
 from stackhand.output.redact import Redactor
 from stackhand.services import explain, readiness
-from stackhand.services.batch import Batch
+from stackhand.services.orders import Orders
 from stackhand.services.records import Emit, Failure, Record, ServiceFailed, Step
 from stackhand.services.slots import Slots
 from stackhand.services.wakeups import Wakeups
@@ -32,13 +32,18 @@ class Ground:
     settings: Start
     redactor: Redactor
     wakeups: Wakeups
-    starts: Batch
-    restarts: Batch
+    orders: Orders
     probes: Slots
     emit: Emit
     began: float
-    # Read with the first facts, and again when a profile is added.
-    project: Project = field(init=False)
+    read_project: Callable[[], Project]
+    # Which services are waited for now.
+    watched: set[str] = field(default_factory=set)
+
+    @property
+    def project(self) -> Project:
+        """The project as it is now: a profile that a task asks for can add services to it."""
+        return self.read_project()
 
     def now(self) -> float:
         """Return seconds since the run began."""
@@ -115,24 +120,27 @@ class BringUp:
                 return
 
     def _order(self, containers: Sequence[Container], restart: bool) -> None:
-        """Have Compose start the service; return as soon as its containers run."""
+        """Have the service's containers started; return as soon as they run."""
         self.last_end = {container.id: container.finished_at for container in containers}
-        seen = self.ground.wakeups.starts(self.name)
-        wanted = sum(1 for container in containers if restart or not container.running)
-        (ticket,) = (self.ground.restarts if restart else self.ground.starts).submit(self.name)
-        # Compose returns later than the container runs; its hooks, though, are part of the start.
-        early = bool(wanted) and not self.ground.project.services[self.name].raw.get("post_start")
-        while True:
-            mark = self.ground.wakeups.mark(self.name)
-            if ticket.done.is_set():
-                break
-            if early and self.ground.wakeups.starts(self.name) >= seen + wanted:
-                return
-            self.ground.wakeups.wait(self.name, mark, _PATIENCE)
-        if ticket.error:
-            raise ServiceFailed(self._start_failure(ticket.error))
+        service = self.ground.project.services[self.name]
+        try:
+            if restart:
+                self.ground.orders.restart(service, containers)
+            else:
+                self.ground.orders.start(service, containers)
+        except Interrupted:
+            raise
+        except StackError as error:
+            raise ServiceFailed(self._start_failure(error)) from error
 
     def _watch(self) -> None:
+        self.ground.watched.add(self.name)
+        try:
+            self._watch_until_ready()
+        finally:
+            self.ground.watched.discard(self.name)
+
+    def _watch_until_ready(self) -> None:
         began = time.monotonic()
         deadline = began + self.ground.settings.timeout
         self.looks = {}
@@ -187,7 +195,7 @@ class BringUp:
             look.up_since = None
         elif look.up_since is None or look.container.restart_count:
             look.up_since = now - _seconds_since(look.container.started_at)
-            look.probe_at = look.up_since + readiness.first_probe(self.ground.starts.load)
+            look.probe_at = look.up_since + readiness.first_probe(self.ground.orders.load)
 
     def _judge(self, look: _Look) -> readiness.Verdict:
         now = time.monotonic()
@@ -206,6 +214,7 @@ class BringUp:
             and container.healthcheck is not None
             and not self._expectation().one_shot
             and time.monotonic() >= look.probe_at
+            and readiness.worth_probing(container.healthcheck.interval, len(self.ground.watched))
         )
 
     def _probe(self, look: _Look, began: float) -> readiness.Verdict:
@@ -226,7 +235,7 @@ class BringUp:
             return readiness.WAIT
         now = time.monotonic()
         look.probe_output, look.probe_code = probe.output, probe.exit_code
-        pause = readiness.pause(now - began, probe.seconds, check.interval, self.ground.starts.load)
+        pause = readiness.pause(now - began, probe.seconds, check.interval, self.ground.orders.load)
         # One that used up its time would do so again: from here on the engine's own probes are enough.
         look.probe_at = now + (check.interval if probe.exit_code is None else pause)
         return readiness.after_probe(look.container, probe)

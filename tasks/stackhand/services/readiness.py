@@ -16,6 +16,8 @@ _LOOP_DEATHS = 3
 
 _FIRST = 1.0
 _FIRST_PER_START = 0.1
+_SHORT = 2.0
+_FEW = 4
 _FASTEST = 0.05
 _SLOWEST = 2.0
 
@@ -68,6 +70,18 @@ def judge(container: Container, expected: Expectation, *, up: float, looping: fl
 def after_probe(container: Container, probe: Probe) -> Verdict:
     """Return the verdict after its healthcheck was run once more."""
     return Verdict("ready", "healthy") if probe.ok and container.running else WAIT
+
+
+def worth_probing(interval: float, crowd: int) -> bool:
+    """Return whether to run a healthcheck ourselves, with `crowd` services being waited for.
+
+    Where the engine probes every second or two anyway, its own probes of many services use up the machine, and ours
+    would only delay them; its health events are enough.
+
+    >>> worth_probing(10, 40), worth_probing(1, 3), worth_probing(1, 40)
+    (True, True, False)
+    """
+    return interval > _SHORT or crowd <= _FEW
 
 
 def first_probe(starting: int) -> float:

@@ -1,4 +1,4 @@
-"""A limit on how many probes begin at the same time."""
+"""A limit on how much begins at the same time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-# Beginning a probe is what costs; one that takes longer than this is only waiting.
-_COSTLY = 0.5
-
 
 class Slots:
-    """Lets a number of bodies begin at once. One that takes long gives its slot to the next, and goes on."""
+    """Lets a number of bodies run at once.
 
-    def __init__(self, number: int) -> None:
+    Only the first `costly` seconds of a body count: one that takes longer is only waiting, so it gives its slot to the
+    next and goes on.
+    """
+
+    def __init__(self, number: int, costly: float) -> None:
         self._free = threading.Semaphore(number)
+        self._costly = costly
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
@@ -26,7 +28,7 @@ class Slots:
             if released.acquire(blocking=False):
                 self._free.release()
 
-        timer = threading.Timer(_COSTLY, release)
+        timer = threading.Timer(self._costly, release)
         timer.daemon = True
         timer.start()
         try:

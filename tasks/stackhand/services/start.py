@@ -23,9 +23,9 @@ from stackhand.graph import schedule
 from stackhand.model import Plan
 from stackhand.output.redact import Redactor
 from stackhand.services import prepare
-from stackhand.services.batch import Batch
 from stackhand.services.bringup import BringUp, Ground
 from stackhand.services.ledger import Ledger
+from stackhand.services.orders import Orders
 from stackhand.services.plan import Facts, plan_start, restarts
 from stackhand.services.records import Failure, Record, ServiceFailed, StartReport, Step
 from stackhand.services.session import Session
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 # A probe is an exec, which costs the engine some fifty milliseconds of a core: more of them at once get slower,
 # and take from the starts what these need (bench/README.md has the figures).
 _PROBES_AT_ONCE = os.cpu_count() or 2
-_STARTS_AT_ONCE = 1
+# Beginning a probe is what costs; one that takes longer than this is only waiting.
+_PROBE_COSTS = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,13 @@ class Starter:
         compose: Compose,
         engine: Engine,
         read_project: Callable[[], Project],
+        read_hashes: Callable[[], dict[str, str]],
         settings: Start,
         state: StateFolder,
         redactor: Redactor,
     ) -> None:
         self._state = state
-        self._survey = Survey(compose, engine, read_project, state)
+        self._survey = Survey(engine, read_project, read_hashes, state)
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
         self._recreated: set[str] = set()
@@ -87,18 +89,18 @@ class Starter:
         self.ledger = Ledger(self._tell)
         wakeups = Wakeups()
         self._ground = Ground(
+            read_project=read_project,
             engine=engine,
             settings=settings,
             redactor=redactor,
             wakeups=wakeups,
-            starts=Batch(prepare.isolating(compose.start, self._started), slots=_STARTS_AT_ONCE, on_done=wakeups.poke),
-            restarts=Batch(prepare.isolating(compose.restart), on_done=wakeups.poke),
-            probes=Slots(_PROBES_AT_ONCE),
+            orders=Orders(read_project, compose, engine, wakeups),
+            probes=Slots(_PROBES_AT_ONCE, _PROBE_COSTS),
             emit=self._emit,
             began=time.monotonic(),
         )
-        self._session = Session(engine, state, self._ground.wakeups)
-        self._preparation = prepare.Preparation(compose, self._ground.wakeups, self._tell)
+        self._session = Session(engine, state, wakeups)
+        self._preparation = prepare.Preparation(compose, wakeups, self._tell)
 
     @classmethod
     def for_stack(cls, stack: Stack) -> Starter:
@@ -107,6 +109,7 @@ class Starter:
             stack.compose,
             stack.engine,
             lambda: stack.project,
+            stack.hashes,
             stack.settings.start,
             stack.state,
             stack.redactor,
@@ -231,10 +234,6 @@ class Starter:
         """Make every thread of this run leave at its next look."""
         self._session.cancel()
 
-    def _started(self, name: str) -> int:
-        """Return how often all containers of a service were seen to start."""
-        return self._ground.wakeups.starts(name) // max(1, self.project.services[name].replicas)
-
     def _remember(self) -> None:
         """Remember which containers ended by themselves; once they have, nothing else tells it from being stopped."""
         ended = {name for name, record in self.records.items() if record.state == "completed"}
@@ -245,8 +244,7 @@ class Starter:
         )
 
     def _read(self, only: str | None = None) -> Facts:
-        self._ground.project, facts = self._survey.read(only)
-        return facts
+        return self._survey.read(only)
 
     def _carry_out(self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]) -> None:
         failures = self._preparation.run(self.project, plan)

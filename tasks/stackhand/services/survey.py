@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from stackhand.engine.client import Engine
-from stackhand.engine.compose import Compose
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
 from stackhand.services.plan import Facts
@@ -17,33 +16,30 @@ class Survey:
     """Looks at one project again and again. What only the compose files decide is read once."""
 
     def __init__(
-        self, compose: Compose, engine: Engine, read_project: Callable[[], Project], state: StateFolder
+        self,
+        engine: Engine,
+        read_project: Callable[[], Project],
+        read_hashes: Callable[[], dict[str, str]],
+        state: StateFolder,
     ) -> None:
-        self._state = state
-        self._compose = compose
         self._engine = engine
         self._read_project = read_project
-        self._hashes: dict[str, str] | None = None
+        self._read_hashes = read_hashes
+        self._state = state
 
-    def read(self, only: str | None = None) -> tuple[Project, Facts]:
-        """Return the project and its facts, those of one service where `only` names it.
+    def read(self, only: str | None = None) -> Facts:
+        """Return the project's facts, those of one service where `only` names it.
 
         What does not need the other is read side by side.
         """
-        with ThreadPoolExecutor(3) as pool:
-            reading = pool.submit(self._read_project)
-            hashing = pool.submit(self._compose.hashes) if self._hashes is None else None
-            connection = pool.submit(lambda: self._engine.api)
-            project = reading.result()
-            if hashing:
-                self._hashes = hashing.result()
-            connection.result()
+        project = self._read_project()
         names = sorted({project.services[name].image for name in ([only] if only else project.services)})
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(6) as pool:
+            hashing = pool.submit(self._read_hashes)
             ids = pool.map(self._engine.image_id, names)
             containers = self.containers(project, only)
             images = dict(zip(names, ids, strict=True))
-        return project, Facts(containers, self._hashes or {}, images, self._state.completed)
+            return Facts(containers, hashing.result(), images, self._state.completed)
 
     def containers(self, project: Project, only: str | None = None) -> dict[str, list[Container]]:
         """Return the project's containers as they are now, by service."""
