@@ -155,7 +155,7 @@ def test_a_shared_dependency_starts_once_and_failures_skip_by_name(project: Proj
     result = project.inv("up.top", env={**FAST, "INVOKE_STACKHAND_START_RETRIES": "2"})
     assert result.code == 1, result
     assert runs(project, "fine")
-    assert {f"skipped {name}: base failed" for name in ("left", "right", "top")} <= set(result.stderr.splitlines())
+    assert {f"skipped {name}: base failed" for name in ("left", "right", "up.top")} <= set(result.stderr.splitlines())
     assert result.stderr.count("attempt 2 of 2") == 1
 
 
