@@ -235,7 +235,13 @@ class BringUp:
             return readiness.WAIT
         now = time.monotonic()
         look.probe_output, look.probe_code = probe.output, probe.exit_code
-        pause = readiness.pause(now - began, probe.seconds, check.interval, self.ground.orders.load)
+        pause = readiness.pause(
+            now - began,
+            probe.seconds,
+            check.interval,
+            starting=self.ground.orders.load,
+            crowd=len(self.ground.watched),
+        )
         # One that used up its time would do so again: from here on the engine's own probes are enough.
         look.probe_at = now + (check.interval if probe.exit_code is None else pause)
         return readiness.after_probe(look.container, probe)

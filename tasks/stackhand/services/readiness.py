@@ -96,19 +96,20 @@ def first_probe(starting: int) -> float:
     return min(_FIRST, starting * _FIRST_PER_START)
 
 
-def pause(elapsed: float, probe_seconds: float, interval: float, starting: int = 0) -> float:
+def pause(elapsed: float, probe_seconds: float, interval: float, *, starting: int = 0, crowd: int = 1) -> float:
     """Return how many seconds to wait before the next probe.
 
-    Often at first, when most services become ready; more slowly the longer it takes and the more a probe costs,
-    while others start all the more, and never more slowly than the engine itself would probe.
+    Often at first, when most services become ready; more slowly the longer it takes and the more a probe costs; while
+    others start, and while a `crowd` is being waited for, all the more; and never more slowly than the engine itself
+    would probe.
 
     >>> [round(pause(t, 0.05, 10), 3) for t in (0, 2, 10, 100)]
     [0.05, 0.1, 0.5, 2.0]
-    >>> pause(0, 0.125, 10, starting=3)
-    0.375
+    >>> pause(0, 0.125, 10, starting=3), pause(0, 0.125, 10, crowd=12)
+    (0.375, 0.75)
     """
-    slowest = min(interval, _SLOWEST)
-    return min(slowest, max(_FASTEST, probe_seconds * (3 if starting else 1), 0.05 * elapsed))
+    factor = max(3 if starting else 1, crowd / 2 if crowd > _FEW else 1)
+    return min(interval, _SLOWEST, max(_FASTEST, probe_seconds * factor, 0.05 * elapsed))
 
 
 def exit_reason(code: int, oom: bool) -> str:
