@@ -115,7 +115,7 @@ def test_what_the_person_sees(project: Project) -> None:
     assert "next:" in text
     assert "skip api: db failed" in text
     last = [line for line in text.splitlines() if line.startswith(("error: ", "hint: "))]
-    assert last[0].startswith("error: 1 of 3 services failed: db (it exited with code 5); skipped: api")
+    assert last[0].startswith("error: 1 of 3 services failed: db: it exited with code 5; skipped: api")
     assert "1 of 3 services ready" in result.stdout
     assert "Traceback" not in text
 
