@@ -8,6 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "tasks"))
 
-from stackhand import ns  # noqa: E402
+from stackhand import ns
 
 __all__ = ["ns"]

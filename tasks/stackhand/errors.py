@@ -20,6 +20,10 @@ class StackError(Exception):
         self.message = message
         self.hint = hint
 
+    def to_json(self) -> dict[str, object]:
+        """Return the document of a task that could not even begin."""
+        return {"ok": False, "error": {"message": self.message, "hint": self.hint, "exit_code": self.exit_code}}
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` was most probably meant to be, or None."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from invoke.config import AmbiguousMergeError
@@ -49,8 +51,15 @@ class StackProgram(Program):
         except (AmbiguousMergeError, UnknownFileType, UnpicklableConfigMember, yaml.YAMLError) as error:
             place = " ".join(str(error).split())
             wrong = ConfigError(f"a configuration file is not valid: {place}", "look at invoke.yaml and ~/.invoke.yaml")
-            Console(Redactor()).error(wrong)
+            console = Console(Redactor())
+            if "--json" in sys.argv[1:]:
+                console.document(wrong.to_json())
+            console.error(wrong)
             raise SystemExit(wrong.exit_code) from None
+        except BrokenPipeError:
+            # `inv -l | head`: the reader has seen enough. Nothing may be written any more, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
         except SystemExit as ended:
             # The parser's error passes through Program.run as the exception that SystemExit comes from.
             if isinstance(ended.__context__, ParseError):

@@ -113,12 +113,7 @@ def exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
     # A start that failed or was interrupted has its own document, which is due at the end of the run.
     due = isinstance(error, (StartFailed, FixFailed, Interrupted)) and stack.document_pending
     if (kwargs.get("json") or stack.json) and not console.document_written and not due:
-        console.document(
-            {
-                "ok": False,
-                "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code},
-            }
-        )
+        console.document(error.to_json())
     console.error(error)
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)

@@ -176,7 +176,8 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
 
 def _up_if_possible(stack: Stack, name: str) -> None:
     """Bring up a service that its dependant does not insist on, with its own dependencies; warn where that fails."""
-    stack.select([name])
+    if name not in stack.project.services:
+        return  # its profile is not active: Compose leaves it out, too
     with render.live(stack):
         report = stack.starter.run([name])
     for record in report.services:

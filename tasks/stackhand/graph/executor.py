@@ -15,9 +15,11 @@ from invoke.exceptions import AmbiguousEnvVar, Exit, UncastableEnvVar
 from invoke.executor import Executor
 from invoke.tasks import Call, Task
 
-from stackhand.errors import DependencyCycle
+from stackhand.errors import DependencyCycle, InvalidSetting
 from stackhand.graph import schedule
 from stackhand.graph.streams import Apart
+from stackhand.output.console import Console
+from stackhand.output.redact import Redactor
 
 RUN_CONFIG = "_run_config"
 """The attribute by which a task's own clone of the configuration names the run's configuration."""
@@ -104,12 +106,14 @@ class GraphExecutor(Executor):
 
     def _load(self, config: Config, called_as: str | None) -> None:
         ours = self.collection.configuration(called_as)
-        _check_sections(ours, config)
-        config.load_collection(ours)
         try:
+            _check_sections(ours, config)
+            config.load_collection(ours)
             config.load_shell_env()
+        except InvalidSetting as error:
+            raise _told(error) from error
         except (UncastableEnvVar, AmbiguousEnvVar, ValueError) as error:
-            raise Exit(f"error: {_variable(error)}: {error}", code=2) from error
+            raise _told(InvalidSetting(f"{_variable(error)}: {error}")) from error
 
     def _fail(self, outcome: schedule.Result[int], nodes: Sequence[Call]) -> None:
         posts = [Call(item) if isinstance(item, Task) else item for call in nodes for item in call.post]
@@ -141,9 +145,18 @@ def _check_sections(ours: Mapping[str, Any], config: Any, path: str = "") -> Non
     for key, value in ours.items():
         given = config.get(key) if isinstance(value, dict) else None
         if isinstance(given, (str, int, float, list)):
-            raise Exit(f"error: {path}{key}: expected a section, got {given!r}", code=2)
+            raise InvalidSetting(f"{path}{key}: expected a section, got {given!r}")
         if given is not None:
             _check_sections(value, given, f"{path}{key}.")
+
+
+def _told(error: InvalidSetting) -> Exit:
+    """Tell an error that comes before any task; in JSON, too, where the run reports so."""
+    console = Console(Redactor())
+    if "--json" in sys.argv[1:]:
+        console.document(error.to_json())
+    console.error(error)
+    return Exit(code=error.exit_code)
 
 
 def _variable(error: Exception) -> str:

@@ -76,6 +76,7 @@ class BringUp:
     known: Sequence[Container] = ()
     only_watch: bool = False
     looks: dict[str, _Look] = field(default_factory=dict)
+    engine_losses: int = 0
     # By container: when its run before this one ended. By the engine's clock, as its log lines are.
     last_end: dict[str, datetime | None] = field(default_factory=dict)
 
@@ -88,7 +89,7 @@ class BringUp:
         """Have the service's containers running. Raises ServiceFailed when they can't be started."""
         containers = self.known or self._containers()
         self.known = ()
-        if not restart and all(container.running for container in containers):
+        if not restart and containers and all(container.running for container in containers):
             self.record.began = self.record.started = self.ground.now()
             return
         while True:
@@ -100,7 +101,11 @@ class BringUp:
             try:
                 self._order(containers, restart)
             except ServiceFailed as failed:
-                self._again_or_raise(failed.failure)
+                if failed.failure.kind == "engine_gone" and self.engine_losses < self.ground.settings.retries:
+                    self.engine_losses += 1
+                    self.record.attempts -= 1  # an attempt that was lost to the engine is none
+                else:
+                    self._again_or_raise(failed.failure)
                 containers = self._containers()
                 continue
             self.record.started = self.ground.now()
@@ -325,7 +330,6 @@ class BringUp:
             slow.container,
             self.ground.settings,
             one_shot=self._expectation().one_shot,
-            probe_output=slow.probe_output,
             probe_code=slow.probe_code,
         )
         return self._with_evidence(failure, slow)
@@ -355,7 +359,12 @@ class BringUp:
         )
 
     def _containers(self) -> list[Container]:
-        return self.ground.engine.containers(self.ground.project.name, self.name)
+        deadline = time.monotonic() + self.ground.settings.timeout
+        while True:
+            try:
+                return self.ground.engine.containers(self.ground.project.name, self.name)
+            except EngineUnreachable:
+                self._await_engine(deadline)
 
     def _tell(self, kind: str, text: str) -> None:
         self.ground.emit(Step(self.name, kind, self.ground.redactor.text(text), self.ground.now()))  # type: ignore[arg-type]

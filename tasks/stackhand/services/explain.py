@@ -50,14 +50,12 @@ def port_holder(engine: Engine, message: str) -> str | None:
     return f"port {port} is held by {process}" if process else None
 
 
-def timeout(
-    container: Container, settings: Start, *, one_shot: bool, probe_output: str, probe_code: int | None
-) -> Failure:
+def timeout(container: Container, settings: Start, *, one_shot: bool, probe_code: int | None) -> Failure:
     """Return the failure of a service that used up its time."""
     check = container.healthcheck
     if one_shot:
         what = "it has not completed"
-    elif check and probe_code is None and not probe_output:
+    elif check and probe_code is None:
         what = f"its healthcheck gave no answer within {check.timeout:g} s"
     elif check:
         what = f"its healthcheck still fails (exit code {probe_code})"
