@@ -40,6 +40,10 @@ class PrivateEngine:
         with log:
             self._process = subprocess.Popen(
                 [
+                    # In a network namespace of its own: an engine without a bridge removes `docker0`, wherever it is.
+                    # (unshare execs, so the process is dockerd itself.)
+                    "unshare",
+                    "--net",
                     "dockerd",
                     f"--data-root={self.folder}/data",
                     f"--exec-root={self.folder}/exec",
