@@ -121,7 +121,8 @@ class Compose:
 
     def build(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Build the images of these services."""
-        return self._run("--progress", "plain", "build", *services, on_line=on_line)
+        # Its progress goes to stdout.
+        return self._run("--progress", "plain", "build", *services, on_line=on_line, merge=True)
 
     def pull(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Pull the images of these services."""
