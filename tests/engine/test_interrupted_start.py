@@ -114,9 +114,10 @@ def test_killed(project: Project, when: str) -> None:
     running = project.start_inv("services.start")
     if when == "waiting":
         until(lambda: runs(project, "db"), "db runs")
+    elif when == "starting":
+        running.wait_for("db: starting")
     else:
-        words = {"creating": (" create ", " up "), "starting": (" up ",)}[when]
-        until(lambda: any(word in each for each in processes_of(project) for word in words), f"compose is {when}")
+        until(lambda: any(" create " in each for each in processes_of(project)), "compose creates")
     running.process.kill()
     running.wait()
     # What Compose was doing on its own goes on, or has ended.
