@@ -37,7 +37,8 @@ class Ground:
     emit: Emit
     began: float
     read_project: Callable[[], Project]
-    # Which services are waited for now.
+    # Which services this run has to bring up, and which of them it waits for now.
+    busy: set[str] = field(default_factory=set)
     watched: set[str] = field(default_factory=set)
 
     @property
@@ -173,7 +174,7 @@ class BringUp:
             if look.mark != mark:
                 self._refresh(look, mark)
             verdict = self._judge(look)
-            if verdict.kind == "wait" and self._probe_due(look):
+            if verdict.kind == "wait" and self._is_probed(look) and time.monotonic() >= look.probe_at:
                 verdict = self._probe(look, began)
             if verdict.failure:
                 raise ServiceFailed(self._with_evidence(verdict.failure, look))
@@ -212,14 +213,14 @@ class BringUp:
             oom=self.ground.wakeups.out_of_memory(look.container.id),
         )
 
-    def _probe_due(self, look: _Look) -> bool:
-        container = look.container
+    def _is_probed(self, look: _Look) -> bool:
+        """Return whether to run this container's healthcheck ourselves."""
+        check = look.container.healthcheck
         return (
-            container.running
-            and container.healthcheck is not None
+            look.container.running
+            and check is not None
             and not self._expectation().one_shot
-            and time.monotonic() >= look.probe_at
-            and readiness.worth_probing(container.healthcheck.interval, len(self.ground.watched))
+            and readiness.worth_probing(check.interval, len(self.ground.busy))
         )
 
     def _probe(self, look: _Look, began: float) -> readiness.Verdict:
@@ -258,9 +259,9 @@ class BringUp:
         for look in self.looks.values():
             if not look.container.running:
                 continue
-            if look.container.healthcheck is not None:
+            if self._is_probed(look):
                 times.append(look.probe_at)
-            elif look.up_since is not None:
+            elif look.container.healthcheck is None and look.up_since is not None:
                 settled = look.up_since + (max(expected.settle, 1.0) if look.first_death else expected.settle)
                 if settled > time.monotonic():
                     times.append(settled + 0.005)

@@ -73,7 +73,7 @@ def after_probe(container: Container, probe: Probe) -> Verdict:
 
 
 def worth_probing(interval: float, crowd: int) -> bool:
-    """Return whether to run a healthcheck ourselves, with `crowd` services being waited for.
+    """Return whether to run a healthcheck ourselves, in a run that brings up a `crowd` of so many services.
 
     Where the engine probes every second or two anyway, its own probes of many services use up the machine, and ours
     would only delay them; its health events are enough.

@@ -202,6 +202,7 @@ class Starter:
         )
         bring = BringUp(self._ground, self.ledger.reopen(name) if follows else self.records[name])
         if plan or follows:
+            self._ground.busy.add(name)
             prepare.check_files(self.project, [name])
             with self._session.changing(self.project.name):
                 failures = self._preparation.run(self.project, plan)
@@ -252,6 +253,7 @@ class Starter:
         now = self._survey.containers(self.project) if made else before
         more, follow = self._followers(wanted, made, before, now) if made else (set(), set())
         busy = {action.service for action in plan.actions} | more | follow
+        self._ground.busy |= busy
         brings = {}
         for name in busy:
             brings[name] = BringUp(self._ground, self.ledger.reopen(name), now.get(name, ()))
