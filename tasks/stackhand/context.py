@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -130,7 +131,9 @@ class Stack:
         from stackhand.engine.compose import Compose
         from stackhand.engine.endpoint import for_cli
 
-        return Compose(self.commands, self.directory, for_cli(self.environ), self._selection)
+        made = Compose(self.commands, self.directory, for_cli(self.environ), self._selection)
+        # A profile on the command line replaces those of COMPOSE_PROFILES, so these have to be named again.
+        return made.with_profiles(()) if self._selection and self._selection.profiles else made
 
     @_shared
     def project(self) -> Project:
@@ -148,9 +151,11 @@ class Stack:
     @_shared
     def state(self) -> StateFolder:
         """The project's `.stackhand/` folder."""
+        from stackhand.engine.files import state_directory
         from stackhand.state import StateFolder
 
-        return StateFolder(self.directory)
+        # With COMPOSE_FILE the folder we stand in is Compose's, but it is no place to keep a project's lock in.
+        return StateFolder(state_directory(self.directory, self.environ))
 
     @_shared
     def starter(self) -> Starter:
@@ -167,10 +172,12 @@ class Stack:
         return Live(self.console)
 
     def use_development(self) -> None:
-        """Choose the development overrides. Has to come before the project is read."""
+        """Choose the development overrides, also after another task of the run has read the project without them."""
         from stackhand.engine.compose import development
 
         self._selection = development(self.directory, self.environ)
+        for made in ("compose", "project"):
+            self.__dict__.pop(made, None)
 
     def select(self, names: Sequence[str]) -> list[str]:
         """Return the services that `-s` names, all of the project where it names none.
@@ -178,31 +185,34 @@ class Stack:
         A service of a profile that is not active is found too, as `docker compose up NAME` does it; its profile
         is active from then on. Raises UnknownService.
         """
-        from stackhand.errors import UnknownService
-
-        if not names:
-            return list(self.project.services)
-        if any(name not in self.project.services for name in names):
-            everything = self.compose.with_profiles(["*"]).config()
-            profiles: list[str] = []
-            for name in names:
-                if name not in everything.services:
-                    raise UnknownService(name, list(everything.services))
-                if name not in self.project.services:
-                    profiles += everything.services[name].profiles
-            self.__dict__["compose"] = self.compose.with_profiles(profiles)
-            self.__dict__["project"] = self._learn(self.compose.config())
+        with self.lock:
+            if not names:
+                return list(self.project.services)
+            if any(name not in self.project.services for name in names):
+                self._activate(names)
         return list(dict.fromkeys(names))
 
     def prefetch(self) -> None:
         """Begin to read what a start will ask for, beside whatever comes first: hashes, and the way to the engine."""
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import Future
 
         compose, engine = self.compose, self.engine
-        pool = ThreadPoolExecutor(2)
-        self._hashing = (compose, pool.submit(compose.hashes))
-        pool.submit(lambda: engine.api)
-        pool.shutdown(wait=False)
+        future: Future[dict[str, str]] = Future()
+        self._hashing = (compose, future)
+
+        def read() -> None:
+            try:
+                future.set_result(compose.hashes())
+            except BaseException as error:
+                future.set_exception(error)
+
+        def connect() -> None:
+            with contextlib.suppress(Exception):  # told when the engine is first asked for something
+                engine.api  # noqa: B018
+
+        for work in (read, connect):
+            # Daemons: an interrupted run does not wait for an engine that does not answer.
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
     def hashes(self) -> dict[str, str]:
         """Return the configuration hash of each service, as the project is selected now; asked for once."""
@@ -215,6 +225,20 @@ class Stack:
                 future.set_result(self.compose.hashes())
                 self._hashing = (self.compose, future)
         return future.result()
+
+    def _activate(self, names: Sequence[str]) -> None:
+        """Make the profiles active that these services belong to. Raises UnknownService."""
+        from stackhand.errors import UnknownService
+
+        everything = self.compose.with_profiles(["*"]).config()
+        profiles: list[str] = []
+        for name in names:
+            if name not in everything.services:
+                raise UnknownService(name, list(everything.services))
+            if name not in self.project.services:
+                profiles += everything.services[name].profiles
+        self.__dict__["compose"] = self.compose.with_profiles(profiles)
+        self.__dict__["project"] = self._learn(self.compose.config())
 
     def start_again(self, name: str) -> bool:
         """Start one service and what it depends on; return whether it got ready."""
@@ -264,8 +288,14 @@ class Stack:
             self.commands.stop()
 
     def _learn(self, project: Project) -> Project:
+        from stackhand.engine.files import env_file_pairs
+
+        # Variables can be interpolated anywhere: into a command, a build argument, a label.
+        self.redactor.add_environment(self.environ)
+        self.redactor.add_environment(env_file_pairs(self.directory))
         for service in project.services.values():
             self.redactor.add_environment(service.environment)
+            self.redactor.add_environment(service.build_arguments)
         self.redactor.add(_contents(project.secret_files.values()))
         self.redactor.add(self.environ.get(name, "") for name in project.secret_variables)
         self.redactor.add_public([project.name, *project.services, *project.networks])

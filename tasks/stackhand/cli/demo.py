@@ -35,7 +35,8 @@ def demo(c: Context, remove: bool = False, json: bool = False) -> None:
             _remove(stack, example, json=json)
         elif stack.dry:
             first = (*example.secrets().actions, *example.images(stack.engine, stack.project).actions)
-            render.plan(stack, Plan((*first, *stack.starter.plan(stack.select([])).actions)))
+            made = Plan((*first, *stack.starter.plan(stack.select([])).actions))
+            render.dry(stack, made, json=json)
         else:
             _show(stack, example, json=json)
     except KeyboardInterrupt as interrupt:

@@ -10,6 +10,7 @@ from invoke.context import Context
 from stackhand.cli.pulse import Pulse
 from stackhand.cli.task import task
 from stackhand.context import Stack
+from stackhand.errors import ApprovalNeeded
 
 if TYPE_CHECKING:
     from stackhand.engine.check import Observation
@@ -46,6 +47,8 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
         for action in plan.actions:
             console.progress("info", describe(action))
         terminal = sys.stdin.isatty() and console.stderr.isatty()
+        if not yes and not terminal:
+            raise ApprovalNeeded("this needs root, and there is nobody to ask", "run it as root, or with --yes")
         agreed = yes or (terminal and _agreed("this needs root; go on with sudo? [y/N]"))
         return agreed and again_as_root(stack.environ, may_prompt=terminal)
 

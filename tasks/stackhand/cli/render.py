@@ -57,15 +57,18 @@ def _show(display: Live, step: Step) -> None:
     )
 
 
-def plan(stack: Stack, made: Plan, idle: str = "nothing to do: all is ready") -> None:
+def dry(stack: Stack, made: Plan, *, json: bool, idle: str = "nothing to do: all is ready") -> None:
     """Print what would be done, and why; `idle` where that is nothing."""
+    if json:
+        stack.console.document(_plan_document(stack, made))
+        return
     if not made:
         stack.console.result(idle)
     for action in made.actions:
         stack.console.result(f"would {action}")
 
 
-def plan_document(stack: Stack, made: Plan) -> dict[str, Any]:
+def _plan_document(stack: Stack, made: Plan) -> dict[str, Any]:
     """Return a plan as JSON, for a dry run."""
     return {
         "project": stack.project.name,
@@ -92,15 +95,15 @@ def log_line(stack: Stack, line: LogLine) -> None:
     stack.console.result(f"{line.container} | {stack.redactor.text(line.text)}")
 
 
-def dry_service(stack: Stack, name: str) -> None:
-    """Print what bringing up one service would do."""
+def dry_service(stack: Stack, name: str, *, json: bool) -> None:
+    """Print what bringing up one service would do. In JSON, that of the task which was asked for is the document."""
     stack.select([name])
     made = stack.starter.plan([name], [name])
-    mine = Plan(tuple(action for action in made.actions if action.service == name))
-    if mine:
-        plan(stack, mine)
-    else:
-        stack.console.result(f"nothing to do for {name}: it is ready")
+    if json:
+        dry(stack, made, json=True)
+    elif not stack.json:
+        mine = Plan(tuple(action for action in made.actions if action.service == name))
+        dry(stack, mine, json=False, idle=f"nothing to do for {name}: it is ready")
 
 
 def start(stack: Stack, report: StartReport) -> None:

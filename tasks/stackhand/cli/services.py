@@ -10,6 +10,7 @@ from stackhand.cli import render
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, NotReady, StartFailed
+from stackhand.model import Plan
 
 if TYPE_CHECKING:
     from stackhand.services.records import StartReport
@@ -93,7 +94,7 @@ def wait(c: Context, service: list[str] | None = None, timeout: str | None = Non
     names = stack.select(service or [])
     stack.starter.configure(timeout=limit, retries=1)
     if stack.dry:
-        stack.console.result(f"would wait for {', '.join(names)}")
+        render.dry(stack, Plan(), json=json, idle=f"would wait for {', '.join(names)}")
         return
     with render.live(stack):
         report = stack.starter.wait(names)
@@ -152,7 +153,8 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
     stack = Stack.of(c)
     names = stack.select(service or [])
     if stack.dry:
-        render.plan(stack, stopping.plan(stack.engine, stack.project, names), idle="nothing to do: nothing runs")
+        made = stopping.plan(stack.engine, stack.project, names)
+        render.dry(stack, made, json=json, idle="nothing to do: nothing runs")
         return
     with stack.state.lock("services.stop"):
         stopped = stopping.stop(stack.compose, stack.engine, stack.project, names)
@@ -198,11 +200,7 @@ def _start(
     names = stack.select(service)
     stack.starter.configure(timeout=limit, retries=attempts, dev=dev)
     if stack.dry:
-        made = stack.starter.plan(names, service)
-        if json:
-            stack.console.document(render.plan_document(stack, made))
-        else:
-            render.plan(stack, made)
+        render.dry(stack, stack.starter.plan(names, service), json=json)
         return
     if json:
         stack.due(stack.start_document)
@@ -228,7 +226,7 @@ def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
         stack.state.completed,
     )
     if stack.dry:
-        render.plan(stack, fixing.plan(tools, names), idle="nothing to fix")
+        render.dry(stack, fixing.plan(tools, names), json=json, idle="nothing to fix")
         return
     report = fixing.run(tools, names)
     stack.fixes_report = report

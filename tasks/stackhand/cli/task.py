@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
+from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from stackhand.context import Stack
 from stackhand.errors import BadArgument, FixFailed, Interrupted, StackError, StartFailed
+from stackhand.graph.signals import interrupt_on_termination
 
 # Flags that several tasks have, explained once.
 HELP = {
@@ -44,16 +44,21 @@ class StackTask(Task[Callable[..., Any]]):
     def __deepcopy__(self, memo: object) -> StackTask:
         return self
 
+    def interrupted(self, c: Context, kwargs: dict[str, Any]) -> Exit:
+        """End what the run has under way; return the exit. Also asked by GraphExecutor, when tasks run side by side."""
+        stack = Stack.of(c)
+        return exit_for(stack, stack.interrupt(), kwargs)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body; raise Exit with the contract's exit code where it fails."""
         stack = Stack.of(args[0])
-        _interrupt_on_termination()
+        interrupt_on_termination()
         try:
             return super().__call__(*args, **kwargs)
         except StackError as error:
             raise exit_for(stack, error, kwargs) from error
         except KeyboardInterrupt as interrupt:
-            raise exit_for(stack, stack.interrupt(), kwargs) from interrupt
+            raise self.interrupted(args[0], kwargs) from interrupt
         except Exit:
             raise
         except Exception as bug:
@@ -114,20 +119,9 @@ def exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
     due = isinstance(error, (StartFailed, FixFailed, Interrupted)) and stack.document_pending
     if (kwargs.get("json") or stack.json) and not console.document_written and not due:
         console.document(error.to_json())
-    console.error(error)
+    # When tasks run side by side, the main thread tells of the interrupt.
+    if not isinstance(error, Interrupted) or threading.current_thread() is threading.main_thread():
+        console.error(error)
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)
     return Exit(code=error.exit_code)
-
-
-def _interrupt_on_termination() -> None:
-    """Make SIGTERM and SIGHUP end a task as Ctrl-C does: cleanly."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(name) is signal.SIG_DFL:
-            signal.signal(name, _raise_interrupt)
-
-
-def _raise_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

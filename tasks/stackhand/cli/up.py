@@ -40,14 +40,12 @@ class ServiceTask(StackTask):
 
     @property  # type: ignore[override]  # Invoke's annotation says strings; its executor takes tasks
     def pre(self) -> list[Task[Any]]:
-        """The tasks of what the service depends on. One that is not required brings up its own."""
-        if not self._required:
-            return []
+        """The tasks of what the service depends on. Those of one that is not required never fail, either."""
         return [
             need(
                 entry["service"],
                 "start" if entry["condition"] == "service_started" else "ready",
-                entry["required"],
+                entry["required"] and self._required,
             )
             for entry in _dependencies(self.service)
         ]
@@ -60,13 +58,13 @@ class ServiceTask(StackTask):
         def start_service(c: Context, json: bool = False) -> None:
             stack = Stack.of(c)
             if stack.dry:
-                render.dry_service(stack, self.service)
+                render.dry_service(stack, self.service, json=json)
             elif self._required:
                 _up(stack, self.service, self._until, json)
                 if self.listed_as in _wanted(sys.argv) and not (json or stack.json):
                     render.up(stack, self.service)
             else:
-                _up_if_possible(stack, self.service)
+                _up_if_possible(stack, self.service, self._until)
 
         return start_service
 
@@ -170,19 +168,19 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
         try:
             stack.starter.up(name, until=until)
         except ServiceFailed as failed:
+            stack.starter.ledger.insist(name)
             render.failure(stack, stack.starter.records[name])
             raise StartFailed(f"{name}: {failed.failure.reason}", failed.failure.hint or None) from failed
 
 
-def _up_if_possible(stack: Stack, name: str) -> None:
-    """Bring up a service that its dependant does not insist on, with its own dependencies; warn where that fails."""
+def _up_if_possible(stack: Stack, name: str, until: Until) -> None:
+    """Bring up a service that its dependant does not insist on; warn where that fails."""
     if name not in stack.project.services:
         return  # its profile is not active: Compose leaves it out, too
     with render.live(stack):
-        report = stack.starter.run([name])
-    for record in report.services:
-        if record.failure:
-            stack.console.progress("warn", f"{record.name}: {record.failure.reason}; going on without it")
+        failure = stack.starter.up_if_possible(name, until=until)
+    if failure:
+        stack.console.progress("warn", f"{name}: {failure.reason}; going on without it")
 
 
 def _dependencies(name: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from stackhand.engine import facts
@@ -18,6 +17,7 @@ from stackhand.errors import EngineUnreachable, StackError
 
 # The engine itself keeps this much of a probe's output.
 _PROBE_OUTPUT = 4096
+_EXIT_CODE_PATIENCE = 0.5
 # Without a filter, every probe of every container would come as three events.
 _EVENTS = ("start", "die", "oom", "health_status", "destroy", "stop", "kill", "restart")
 
@@ -61,13 +61,18 @@ class Engine:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._connecting = threading.Lock()
+        self._api: Any = None
 
-    @cached_property
+    @property
     def api(self) -> Any:
-        """The SDK's low-level client. Raises EngineUnreachable, SocketPermission."""
+        """The SDK's low-level client, connected once. Raises EngineUnreachable, SocketPermission."""
         from stackhand.engine import endpoint
 
-        return endpoint.connect(endpoint.resolve(self._environ), self._environ)
+        with self._connecting:
+            if self._api is None:
+                self._api = endpoint.connect(endpoint.resolve(self._environ), self._environ)
+            return self._api
 
     def answers(self) -> bool:
         """Return whether the engine answers now."""
@@ -123,12 +128,21 @@ class Engine:
             execution = self.api.exec_create(container, list(argv))["Id"]
             sock = self.api.exec_start(execution, socket=True)
             output, in_time = _read_output(sock, timeout)
-            state = self.api.exec_inspect(execution)
+            state = self._ended(execution) if in_time else self.api.exec_inspect(execution)
         seconds = time.monotonic() - began
         if not in_time:
-            _end_process(state.get("Pid"))
+            _end_process(state.get("Pid"), container)
         code = None if not in_time or state.get("ExitCode") is None else int(state["ExitCode"])
         return Probe(code, output, seconds)
+
+    def _ended(self, execution: str) -> Mapping[str, Any]:
+        """Return an exec's state once it has its exit code, which comes a moment after its output has ended."""
+        deadline = time.monotonic() + _EXIT_CODE_PATIENCE
+        while True:
+            state: Mapping[str, Any] = self.api.exec_inspect(execution)
+            if state.get("ExitCode") is not None or time.monotonic() > deadline:
+                return state
+            time.sleep(0.01)
 
     def start(self, container: str) -> None:
         """Start a container. That is all of a start only where Compose adds nothing (`Project.starts_plainly`)."""
@@ -259,13 +273,18 @@ def _shut(sock: Any) -> None:
             part.close()
 
 
-def _end_process(pid: int | None) -> None:
-    """End a probe that took too long, where its process is ours to end; the engine offers no way to do it."""
+def _end_process(pid: int | None, container: str) -> None:
+    """End a probe that took too long; the engine offers no way to do it.
+
+    The process id is one of the engine's machine. Only where it is a process of that container here, too, is it the
+    same one: a remote engine's number may belong to anything on this machine.
+    """
     import os
     import signal
+    from pathlib import Path
 
-    if pid:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if pid and container in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
             os.kill(pid, signal.SIGKILL)
 
 

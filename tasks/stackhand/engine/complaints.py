@@ -105,6 +105,7 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
     ),
 )
 
+_INTERPOLATION = re.compile(r"invalid interpolation format for (?P<place>\S+?)\.?(\s|$)")
 _CYCLE = re.compile(r"dependency cycle detected: (?P<cycle>[^\n]+)")
 _NO_SERVICE = re.compile(r"no such service: (?P<name>\S+)")
 _NO_PERMISSION = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
@@ -145,6 +146,13 @@ def last_error_line(text: str) -> str:
 def raise_for(error: CommandFailed) -> None:
     """Raise a better error than `error` where its text says one: cycle, unknown service, no engine, bad file."""
     text = error.stderr
+    found = _INTERPOLATION.search(text)
+    if found:
+        # Compose goes on with the value, which may be a password with a `$` in it.
+        raise InvalidComposeFile(
+            f"the compose file is not valid: {found['place']} has a `$` that begins no variable",
+            "write $$ for a plain $",
+        ) from error
     found = _CYCLE.search(text)
     if found:
         raise DependencyCycle(_closed(found["cycle"].strip().split(" -> "))) from error

@@ -17,7 +17,7 @@ from typing import Any
 from stackhand.engine import project as model
 from stackhand.engine.command import Commands, Completed
 from stackhand.engine.complaints import raise_for
-from stackhand.engine.files import OVERRIDE_NAMES, chosen_files
+from stackhand.engine.files import OVERRIDE_NAMES, chosen_files, env_file_pairs
 from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile
 
 # `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required` are all there since 2.20.
@@ -69,7 +69,8 @@ class Compose:
     def with_profiles(self, profiles: Iterable[str]) -> Compose:
         """Return the same project with more profiles enabled."""
         # --profile on the command line replaces COMPOSE_PROFILES, so those are named again.
-        given = tuple(filter(None, self._environ.get("COMPOSE_PROFILES", "").split(",")))
+        from_file = env_file_pairs(self.directory).get("COMPOSE_PROFILES", "")
+        given = tuple(filter(None, self._environ.get("COMPOSE_PROFILES", from_file).split(",")))
         merged = tuple(dict.fromkeys((*self.selection.profiles, *given, *profiles)))
         return Compose(self._commands, self.directory, self._environ, replace(self.selection, profiles=merged))
 

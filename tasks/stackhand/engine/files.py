@@ -19,7 +19,7 @@ OVERRIDE_NAMES = (
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )
-_ENV_FILE_LINE = r"^\s*(?:export\s+)?{name}\s*=\s*['\"]?(?P<value>[^'\"#\n]+)"
+_ENV_FILE_LINE = r"^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*['\"]?(?P<value>[^'\"#\n]*)"
 
 
 def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
@@ -45,17 +45,24 @@ def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
 
 def files_from_env_file(folder: Path) -> tuple[str, ...]:
     """Return the files that the folder's `.env` names in COMPOSE_FILE."""
+    pairs = env_file_pairs(folder)
+    files = pairs.get("COMPOSE_FILE")
+    return tuple(files.split(pairs.get("COMPOSE_PATH_SEPARATOR") or os.pathsep)) if files else ()
+
+
+def env_file_pairs(folder: Path) -> dict[str, str]:
+    """Return the variables of the folder's `.env`, as far as they stand on one line."""
     try:
         text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ()
+        return {}
+    return {found["name"]: found["value"].strip() for found in re.finditer(_ENV_FILE_LINE, text, re.MULTILINE)}
 
-    def value(name: str) -> str | None:
-        found = re.search(_ENV_FILE_LINE.format(name=name), text, re.MULTILINE)
-        return found["value"].strip() if found else None
 
-    files = value("COMPOSE_FILE")
-    return tuple(files.split(value("COMPOSE_PATH_SEPARATOR") or os.pathsep)) if files else ()
+def state_directory(folder: Path, environ: Mapping[str, str]) -> Path:
+    """Return the folder whose `.stackhand/` belongs to the project: that of its first compose file."""
+    files = chosen_files(folder, environ)
+    return (folder / files[0]).resolve().parent if files else folder
 
 
 def chosen_files(folder: Path, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ class Service:
     ports: tuple[Port, ...] = ()
     networks: tuple[str, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
+    build_arguments: Mapping[str, str | None] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -188,6 +189,7 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
         ports=tuple(_ports(raw.get("ports") or ())),
         networks=tuple(raw.get("networks") or ()),
         environment=dict(raw.get("environment") or {}),
+        build_arguments=dict((raw.get("build") or {}).get("args") or {}),
         secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
         configs=tuple(entry["source"] for entry in raw.get("configs") or ()),
         raw=raw,

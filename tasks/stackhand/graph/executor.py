@@ -17,6 +17,7 @@ from invoke.tasks import Call, Task
 
 from stackhand.errors import DependencyCycle, InvalidSetting
 from stackhand.graph import schedule
+from stackhand.graph.signals import interrupt_on_termination
 from stackhand.graph.streams import Apart
 from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
@@ -36,6 +37,7 @@ class GraphExecutor(Executor):
 
     def execute(self, *tasks: Any) -> dict[Any, Any]:
         """Run the tasks and all that they need. Returns each task's return value, as Invoke's executor does."""
+        interrupt_on_termination()
         self._load(self.config, None)  # the run's own configuration, which its clones begin with
         calls = self.normalize(tasks)
         results: dict[Any, Any] = {}
@@ -63,12 +65,23 @@ class GraphExecutor(Executor):
 
             try:
                 outcome = schedule.run(graph, work)
+            except KeyboardInterrupt as interrupt:
+                raise self._interrupted(nodes) or interrupt from None
             except DependencyCycle as error:
                 circle = " → ".join(_name(nodes[int(index)]) for index in error.cycle)
                 raise Exit(f"error: tasks need each other in a circle: {circle}", code=2) from error
         finished.extend(nodes[index] for index in outcome.done)
         if outcome.failed:
             self._fail(outcome, nodes)
+
+    def _interrupted(self, nodes: Sequence[Call]) -> Exit | None:
+        """Have one of the tasks that know how end what the run has under way; it does so for all of them."""
+        for call in nodes:
+            end = getattr(call.task, "interrupted", None)
+            if end:
+                ended: Exit = end(call.make_context(self.config), call.kwargs)
+                return ended
+        return None
 
     def _add(self, call: Any, nodes: list[Call], needs: list[list[int]], path: list[Call]) -> list[int]:
         """Add a call, all that it needs and its post-tasks. Returns what must be done for it to count as done."""

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from stackhand.errors import DependencyCycle
 
 N = TypeVar("N", bound=Hashable)
+T = TypeVar("T")
 Graph = Mapping[N, Collection[N]]
 """Each node with the nodes it needs."""
 
@@ -50,6 +51,23 @@ def run(
     Raises DependencyCycle before anything runs.
     """
     return _Run(graph, after or {}, work, workers).run()
+
+
+def gather(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """Call functions side by side and return what each returned. Raises the first error there was, when all ended.
+
+    >>> gather({"one": lambda: 1, "two": lambda: 2}) == {"one": 1, "two": 2}
+    True
+    """
+    results: dict[str, T] = {}
+
+    def one(name: str) -> None:
+        results[name] = work[name]()
+
+    failed = run(dict.fromkeys(work, ()), one).failed
+    for error in failed.values():
+        raise error
+    return results
 
 
 def order(graph: Graph[N]) -> list[N]:

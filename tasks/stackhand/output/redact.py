@@ -7,6 +7,7 @@ says so, or stands as the password in a URL.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -67,9 +68,15 @@ class Redactor:
         self._secrets: set[str] = set()
         self._public: set[str] = set()
         self._patterns: dict[bool, re.Pattern[str] | None] = {}
+        self._lock = threading.Lock()
 
     def add(self, values: Iterable[str]) -> None:
         """Learn secret values: as they are, line by line, and as they stand in a URL."""
+
+        with self._lock:
+            self._learn(values)
+
+    def _learn(self, values: Iterable[str]) -> None:
         from urllib.parse import quote
 
         for value in values:
@@ -92,8 +99,9 @@ class Redactor:
 
     def add_public(self, names: Iterable[str]) -> None:
         """Learn names that are no secret even where a secret has the same value."""
-        self._public.update(names)
-        self._patterns.clear()
+        with self._lock:
+            self._public.update(names)
+            self._patterns.clear()
 
     def text(self, text: str) -> str:
         """Return `text` with every secret masked."""
@@ -114,10 +122,14 @@ class Redactor:
         return value
 
     def _mask(self, text: str, *, spare_public: bool) -> str:
-        if spare_public not in self._patterns:
-            values = self._secrets - self._public if spare_public else self._secrets
-            # Longest first, so that a secret which contains another is masked whole.
-            ordered = sorted(values, key=len, reverse=True)
-            self._patterns[spare_public] = re.compile("|".join(map(re.escape, ordered))) if ordered else None
-        pattern = self._patterns[spare_public]
+        pattern = self._pattern(spare_public)
         return mask_urls(pattern.sub(MASK, text) if pattern else text)
+
+    def _pattern(self, spare_public: bool) -> re.Pattern[str] | None:
+        with self._lock:
+            if spare_public not in self._patterns:
+                values = self._secrets - self._public if spare_public else self._secrets
+                # Longest first, so that a secret which contains another is masked whole.
+                ordered = sorted(values, key=len, reverse=True)
+                self._patterns[spare_public] = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+            return self._patterns[spare_public]

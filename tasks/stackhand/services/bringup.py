@@ -14,7 +14,7 @@ from stackhand.errors import EngineUnreachable, Interrupted, StackError
 from stackhand.output.redact import Redactor
 from stackhand.services import explain, readiness
 from stackhand.services.orders import Orders
-from stackhand.services.records import Emit, Failure, Record, ServiceFailed, Step
+from stackhand.services.records import Emit, Failure, Record, ServiceFailed, State, Step
 from stackhand.services.slots import Slots
 from stackhand.services.wakeups import Wakeups
 from stackhand.settings import Start
@@ -62,6 +62,7 @@ class _Look:
     probe_at: float = 0.0
     probe_output: str = ""
     probe_code: int | None = None
+    ready: State | None = None
 
 
 @dataclass
@@ -92,6 +93,7 @@ class BringUp:
         self.known = ()
         if not restart and containers and all(container.running for container in containers):
             self.record.began = self.record.started = self.ground.now()
+            self.record.state = "starting"
             return
         while True:
             self.record.attempts += 1
@@ -169,16 +171,21 @@ class BringUp:
         mark = self.ground.wakeups.mark(self.name)
         if not self.looks:
             self.looks = {each.id: _Look(each, -1) for each in self._containers()}
-        states = []
+        states: list[State | None] = []
         for look in self.looks.values():
             if look.mark != mark:
                 self._refresh(look, mark)
             verdict = self._judge(look)
+            if verdict.kind == "wait" and look.ready:
+                # Its probe has succeeded since it started; another container of the service is the slower one.
+                states.append(look.ready)
+                continue
             if verdict.kind == "wait" and self._is_probed(look) and time.monotonic() >= look.probe_at:
                 verdict = self._probe(look, began)
             if verdict.failure:
                 raise ServiceFailed(self._with_evidence(verdict.failure, look))
-            states.append(verdict.state if verdict.kind == "ready" else None)
+            look.ready = verdict.state if verdict.kind == "ready" else None
+            states.append(look.ready)
         if not states and self.only_watch:
             return False
         if not states:
@@ -190,15 +197,18 @@ class BringUp:
 
     def _refresh(self, look: _Look, mark: int) -> None:
         now = time.monotonic()
+        before = look.container.started_at
         try:
             look.container = self.ground.engine.inspect(look.container.id)
         except ContainerGone:
             raise ServiceFailed(Failure("ready", "gone", "its container was removed", retry=True)) from None
         look.mark = mark
+        if look.container.started_at != before:
+            look.ready = None  # what was proven was the run before
         if look.container.restart_count or look.container.status == "restarting":
             look.first_death = look.first_death or now
         if not look.container.running:
-            look.up_since = None
+            look.up_since = look.ready = None
         elif look.up_since is None or look.container.restart_count:
             look.up_since = now - _seconds_since(look.container.started_at)
             look.probe_at = look.up_since + readiness.first_probe(self.ground.orders.load)
@@ -268,11 +278,11 @@ class BringUp:
         return min(times)
 
     def _expectation(self) -> readiness.Expectation:
-        settings, service = self.ground.settings, self.ground.project.services[self.name]
+        settings = self.ground.settings
         delays = [settings.retry_delay * settings.backoff**n for n in range(settings.retries - 1)]
         return readiness.Expectation(
             one_shot=self.ground.project.is_one_shot(self.name),
-            restart=service.restart,
+            may_end=not self.only_watch,
             settle=settings.settle,
             patience=sum(delays),
             retries=settings.retries,

@@ -98,7 +98,7 @@ def _try(step: Step, tools: Tools, action: Action) -> str | None:
     try:
         step.act(tools, action)
     except StackError as error:
-        return error.message
+        return tools.mask(error.message)
     return None
 
 

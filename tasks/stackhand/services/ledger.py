@@ -20,6 +20,7 @@ class Ledger:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self.records: dict[str, Record] = {}
+        self._insisted: set[str] = set()
 
     @property
     def proven(self) -> list[str]:
@@ -46,7 +47,12 @@ class Ledger:
     def excuse(self, names: Collection[str]) -> None:
         """Record that the run is no failure when these fail: only `required: false` asks for them."""
         for name in names:
-            self.records[name].optional = True
+            self.records[name].optional = name not in self._insisted
+
+    def insist(self, name: str) -> None:
+        """Record that somebody can't do without this service after all."""
+        self._insisted.add(name)
+        self.records[name].optional = False
 
     def reopen(self, name: str) -> Record:
         """Return the record of a service that has something to do after all."""

@@ -26,13 +26,15 @@ class Orders:
     engine's start costs 0.2 s in all. What goes through Compose is therefore joined into as few calls as possible.
     """
 
-    def __init__(self, project: Callable[[], Project], compose: Compose, engine: Engine, wakeups: Wakeups) -> None:
+    def __init__(
+        self, project: Callable[[], Project], compose: Callable[[], Compose], engine: Engine, wakeups: Wakeups
+    ) -> None:
         self._project = project
         self._engine = engine
         self._wakeups = wakeups
         self._lanes = Lanes()
-        self._starts = Batch(isolating(compose.start, self._times_started), on_done=wakeups.poke)
-        self._restarts = Batch(isolating(compose.restart), on_done=wakeups.poke)
+        self._starts = Batch(isolating(lambda names: compose().start(names), self._times_started), on_done=wakeups.poke)
+        self._restarts = Batch(isolating(lambda names: compose().restart(names)), on_done=wakeups.poke)
 
     @property
     def load(self) -> int:

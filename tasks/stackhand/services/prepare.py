@@ -60,7 +60,7 @@ def isolating(
 class Preparation:
     """Carries out the part of a plan that comes before the first start."""
 
-    def __init__(self, compose: Compose, wakeups: Wakeups, tell: Callable[[str, str, str], None]) -> None:
+    def __init__(self, compose: Callable[[], Compose], wakeups: Wakeups, tell: Callable[[str, str, str], None]) -> None:
         self._compose = compose
         self._wakeups = wakeups
         self._tell = tell
@@ -95,7 +95,7 @@ class Preparation:
         they won't be started either.
         """
         try:
-            self._compose.create(names)
+            self._compose().create(names)
         except CommandFailed as error:
             if len(names) == 1:
                 return {names[0]: error}
@@ -109,7 +109,7 @@ class Preparation:
                 lost.add(name)
                 continue
             try:
-                self._compose.create([name], dependencies=not any(entry.service in lost for entry in entries))
+                self._compose().create([name], dependencies=not any(entry.service in lost for entry in entries))
             except CommandFailed as error:
                 failed[name] = error
                 lost.add(name)
@@ -136,7 +136,7 @@ class Preparation:
         return failures
 
     def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
-        act = self._compose.pull if verb == "pull" else self._compose.build
+        act = self._compose().pull if verb == "pull" else self._compose().build
         began = time.monotonic()
         try:
             act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))

@@ -38,13 +38,14 @@ WAIT = Verdict("wait")
 class Expectation:
     """What is expected of a service's containers.
 
-    `one_shot`: some service waits for it to complete. `restart`: its restart policy. `settle`: seconds that it
-    must stay up where it has no healthcheck. `patience`: seconds that a restart loop may go on, which is as long
+    `one_shot`: some service waits for it to complete. `may_end`: it counts as completed when it ends with 0 and has no
+    healthcheck; not so where we have not seen it start, for a server that was stopped looks the same. `settle`: seconds
+    it must stay up where it has no healthcheck. `patience`: seconds that a restart loop may go on, which is as long
     as our own attempts would take. `retries`: attempts.
     """
 
     one_shot: bool = False
-    restart: str = "no"
+    may_end: bool = True
     settle: float = 1.0
     patience: float = 15.0
     retries: int = 3
@@ -136,7 +137,7 @@ def _running(container: Container, expected: Expectation, up: float, looping: fl
 
 def _stopped(container: Container, expected: Expectation, oom: bool) -> Verdict:
     code = container.exit_code
-    if code == 0 and not container.error and (expected.one_shot or container.healthcheck is None):
+    if code == 0 and not container.error and (expected.one_shot or (expected.may_end and not container.healthcheck)):
         return Verdict("ready", "completed")
     killed = oom or container.oom_killed
     if code == 0 and not container.error:

@@ -31,8 +31,11 @@ class Session:
         """Hold the lock and listen while the body runs. Raises LockHeld."""
         with self._mutex:
             if self._inside == 0:
-                self._open.enter_context(self._state.lock("services.start"))
-                self._open.enter_context(self.listening(project))
+                with contextlib.ExitStack() as opening:
+                    opening.enter_context(self._state.lock("services.start"))
+                    opening.enter_context(self.listening(project))
+                    # Kept open only when both are: a lock that nobody gives back would lock us out ourselves.
+                    self._open = opening.pop_all()
             self._inside += 1
         try:
             yield

@@ -71,7 +71,7 @@ class Starter:
 
     def __init__(
         self,
-        compose: Compose,
+        read_compose: Callable[[], Compose],
         engine: Engine,
         read_project: Callable[[], Project],
         read_hashes: Callable[[], dict[str, str]],
@@ -80,6 +80,7 @@ class Starter:
         redactor: Redactor,
     ) -> None:
         self._state = state
+        self._settings = settings
         self._survey = Survey(engine, read_project, read_hashes, state)
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
@@ -94,19 +95,19 @@ class Starter:
             settings=settings,
             redactor=redactor,
             wakeups=wakeups,
-            orders=Orders(read_project, compose, engine, wakeups),
+            orders=Orders(read_project, read_compose, engine, wakeups),
             probes=Slots(_PROBES_AT_ONCE, _PROBE_COSTS),
             emit=self._emit,
             began=time.monotonic(),
         )
         self._session = Session(engine, state, wakeups)
-        self._preparation = prepare.Preparation(compose, wakeups, self._tell)
+        self._preparation = prepare.Preparation(read_compose, wakeups, self._tell)
 
     @classmethod
     def for_stack(cls, stack: Stack) -> Starter:
         """Return the starter of a run."""
         return cls(
-            stack.compose,
+            lambda: stack.compose,
             stack.engine,
             lambda: stack.project,
             stack.hashes,
@@ -129,7 +130,8 @@ class Starter:
             changes["retries"] = retries
         if dev:
             changes["settle"] = 0.0
-        self._ground.settings = msgspec.structs.replace(self._ground.settings, **changes)
+        # From the project's own settings: what one task's flags say is not for the next.
+        self._ground.settings = msgspec.structs.replace(self._settings, **changes)
         self._rebuild = dev
 
     def subscribe(self, subscriber: Callable[[Step], None]) -> None:
@@ -191,7 +193,25 @@ class Starter:
             if record.ready is None:
                 with self._session.changing(self.project.name):
                     part.bring.ready()
+                    if record.state == "completed":
+                        self._remember()
         return record
+
+    def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
+        """Bring a service up that nobody insists on. Returns why it is not up, None when it is."""
+        for entry in self.project.services[name].depends_on:
+            record = self.records.get(entry.service)
+            if entry.required and record and record.state in ("failed", "skipped"):
+                self.records.setdefault(name, Record(name))
+                self.ledger.skip(name, entry.service)
+                self.ledger.excuse([name])
+                return self.records[name].failure
+        try:
+            self.up(name, until=until)
+        except ServiceFailed as failed:
+            self.ledger.excuse([name])
+            return failed.failure
+        return None
 
     def _start_alone(self, name: str) -> BringUp:
         facts = self._read(name)
@@ -297,6 +317,9 @@ class Starter:
     def _start(self, bring: BringUp, failure: Failure | None, *, restart: bool = False) -> None:
         failure = failure or self._impossible(bring.name)
         if failure:
+            mask = self._ground.redactor.text
+            lines = tuple(mask(line) for line in failure.log_tail)
+            failure = replace(failure, reason=mask(failure.reason), log_tail=lines)
             self.ledger.fail(bring.name, failure)
             raise ServiceFailed(failure)
         bring.start(restart=restart)
@@ -305,6 +328,8 @@ class Starter:
         """Return why a service can never start: it waits for the health of one that has no healthcheck."""
         for dependency in self.project.services[name].depends_on:
             record = self.records.get(dependency.service)
+            if not self._with_containers([dependency.service]):
+                continue
             if dependency.condition == "service_healthy" and record and record.state in ("running", "completed"):
                 return Failure(
                     "dependency",
@@ -315,11 +340,15 @@ class Starter:
                 )
         return None
 
+    def _with_containers(self, names: Collection[str]) -> list[str]:
+        """Return those of the services that are to have containers at all (`replicas: 0` asks for none)."""
+        return [name for name in names if name in self.project.services and self.project.services[name].replicas]
+
     def _look_again(self, wanted: Collection[str]) -> None:
         """See whether all that was ready still is; what fell is started once more, then given up."""
         for last in (False, True):
             now = self._survey.containers(self.project)
-            fallen = [name for name in wanted if _fell(self.records[name], now.get(name, ()))]
+            fallen = [name for name in self._with_containers(wanted) if _fell(self.records[name], now.get(name, ()))]
             if not fallen:
                 return
             for name in fallen:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from stackhand.engine.client import Engine
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
 from stackhand.errors import StackError
+from stackhand.graph import schedule
 from stackhand.services.plan import done
-
-_READY = frozenset({"healthy", "running", "completed"})
+from stackhand.services.records import READY
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ServiceStatus:
     @property
     def ready(self) -> bool:
         """Whether all of its containers do what is expected of them."""
-        return self.state in _READY
+        return self.state in READY
 
     def to_json(self) -> dict[str, Any]:
         """Return an entry of `services` in the JSON of `services.status`."""
@@ -75,8 +75,8 @@ def status(
         states = [_container_state(engine, project, each, proven, completed) for each in mine]
         return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
 
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(one, names))
+    states = schedule.gather({name: partial(one, name) for name in names})
+    return [states[name] for name in names]
 
 
 def summarise(
@@ -87,8 +87,8 @@ def summarise(
     if not containers:
         state = "completed" if wanted == 0 else "missing"
         return ServiceStatus(name, state, "it has no container" if wanted else "0 replicas are wanted", ())
-    worst = next((each for each in states if each[0] not in _READY), states[0])
-    if worst[0] in _READY and len(containers) < wanted:
+    worst = next((each for each in states if each[0] not in READY), states[0])
+    if worst[0] in READY and len(containers) < wanted:
         return ServiceStatus(name, "missing", f"{len(containers)} of {wanted} containers", containers)
     return ServiceStatus(name, *worst, containers)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from stackhand.engine.client import Engine
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
+from stackhand.graph import schedule
 from stackhand.services.plan import Facts
 from stackhand.state import StateFolder
 
@@ -34,12 +35,14 @@ class Survey:
         """
         project = self._read_project()
         names = sorted({project.services[name].image for name in ([only] if only else project.services)})
-        with ThreadPoolExecutor(6) as pool:
-            hashing = pool.submit(self._read_hashes)
-            ids = pool.map(self._engine.image_id, names)
-            containers = self.containers(project, only)
-            images = dict(zip(names, ids, strict=True))
-            return Facts(containers, hashing.result(), images, self._state.completed)
+        found: dict[str, Any] = schedule.gather(
+            {
+                "hashes": self._read_hashes,
+                "images": lambda: {name: self._engine.image_id(name) for name in names},
+                "containers": lambda: self.containers(project, only),
+            }
+        )
+        return Facts(found["containers"], found["hashes"], found["images"], self._state.completed)
 
     def containers(self, project: Project, only: str | None = None) -> dict[str, list[Container]]:
         """Return the project's containers as they are now, by service."""

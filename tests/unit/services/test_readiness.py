@@ -11,7 +11,7 @@ from stackhand.services.readiness import Expectation, Verdict, after_probe, judg
 
 SERVER = Expectation()
 ONE_SHOT = Expectation(one_shot=True)
-ALWAYS = Expectation(restart="always")
+ALWAYS = Expectation()
 
 
 def judged(it: Container, expected: Expectation = SERVER, *, up: float = 0, looping: float = 0, oom: bool = False):
