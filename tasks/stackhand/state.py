@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from stackhand.errors import LockHeld, StateFolderUnwritable
 
@@ -35,19 +36,33 @@ class StateFolder:
             ) from error
         return self.path
 
+    def recall(self, name: str) -> Any:
+        """Return what was remembered under a name, None where that is nothing."""
+        try:
+            return json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def remember(self, name: str, value: Any) -> None:
+        """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable."""
+        draft = self.prepare() / f"{name}.{os.getpid()}"
+        try:
+            draft.write_text(json.dumps(value), encoding="utf-8")
+            draft.replace(self.path / f"{name}.json")
+        except OSError as error:
+            raise StateFolderUnwritable(f"cannot write to {self.path}: {error.strerror}") from error
+
     @property
     def completed(self) -> frozenset[str]:
         """The runs of containers that were seen to end by themselves, their work done."""
-        try:
-            return frozenset(json.loads((self.path / "completed.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return frozenset()
+        found = self.recall("completed")
+        return frozenset(found) if isinstance(found, list) else frozenset()
 
-    def remember_completed(self, runs: Iterable[str]) -> None:
-        """Remember these runs, and forget all others. Written whole or not at all."""
-        draft = self.prepare() / f"completed.{os.getpid()}"
-        draft.write_text(json.dumps(sorted(runs)), encoding="utf-8")
-        draft.replace(self.path / "completed.json")
+    @property
+    def made(self) -> dict[str, str]:
+        """The fingerprint of what each container was made from, where Compose's own hash does not tell."""
+        found = self.recall("made")
+        return found if isinstance(found, dict) else {}
 
     @contextlib.contextmanager
     def lock(self, task: str) -> Iterator[None]:

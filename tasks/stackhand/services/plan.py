@@ -5,6 +5,8 @@ The same plan is printed by `--dry` and carried out by a real run.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,17 +22,36 @@ class Facts:
 
     `containers` by service, `hashes` of the configuration by service, `images` maps an image's name to its id,
     None where it is not here. Without hashes and images, containers count as made the way they should be.
-    `completed` are the containers (id and moment of start) that were seen to end by themselves, their work done.
+    `completed` are the containers (id and moment of start) that were seen to end by themselves, their work done;
+    `made` says of some containers, by id, which `fingerprint` they were made from.
     """
 
     containers: Mapping[str, Sequence[Container]]
     hashes: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str | None] | None = None
     completed: frozenset[str] = frozenset()
+    made: Mapping[str, str] = field(default_factory=dict)
+
+    def drifted(self, service: Service, container: Container) -> bool:
+        """Return whether a container was made from another configuration than the service has now.
+
+        Before Compose 5.5 the hash that it tells leaves out `env_file`, which the hash on the container holds
+        (docker/compose #14001); so a difference counts only where we have not seen Compose keep this very container.
+        """
+        wanted = self.hashes.get(service.name)
+        if wanted is None or container.config_hash == wanted:
+            return False
+        return self.made.get(container.id) != fingerprint(service, wanted)
 
     def image_id(self, service: Service) -> str | None:
         """Return the id of the service's image, None where it is not here or was not looked at."""
         return (self.images or {}).get(service.image)
+
+
+def fingerprint(service: Service, config_hash: str) -> str:
+    """Return a digest of all that a service's containers are made from, `env_file` included."""
+    content = json.dumps([config_hash, service.raw], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def plan_start(
@@ -127,8 +148,8 @@ def _drift(service: Service, containers: Sequence[Container], facts: Facts, imag
     """Return in what a service's containers differ from what is configured now, or None."""
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
-    wanted, image = facts.hashes.get(service.name), facts.image_id(service)
-    if wanted and any(container.config_hash != wanted for container in containers):
+    image = facts.image_id(service)
+    if any(facts.drifted(service, container) for container in containers):
         return "its configuration changed"
     if image_changes:
         return f"image {service.image} is made or fetched anew; kept if that changes nothing"
@@ -163,7 +184,7 @@ def _completed(project: Project, name: str, facts: Facts) -> bool:
     return (
         bool(containers)
         and all(done(project, each, facts.completed) for each in containers)
-        and all(each.config_hash == facts.hashes.get(name, each.config_hash) for each in containers)
+        and not any(facts.drifted(project.services[name], each) for each in containers)
         and all(image in (None, each.image_id) for each in containers)
     )
 

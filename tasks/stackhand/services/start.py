@@ -26,7 +26,7 @@ from stackhand.services import prepare
 from stackhand.services.bringup import BringUp, Ground
 from stackhand.services.ledger import Ledger
 from stackhand.services.orders import Orders
-from stackhand.services.plan import Facts, plan_start, restarts
+from stackhand.services.plan import Facts, fingerprint, plan_start, restarts
 from stackhand.services.records import Failure, Record, ServiceFailed, StartReport, Step
 from stackhand.services.session import Session
 from stackhand.services.slots import Slots
@@ -63,6 +63,7 @@ class _Part:
         self.starting = threading.Lock()
         self.becoming_ready = threading.Lock()
         self.bring: BringUp | None = None
+        self.facts = Facts({})
         self.failure: Failure | None = None
 
 
@@ -164,7 +165,7 @@ class Starter:
             with self._session.changing(self.project.name):
                 self._carry_out(wanted, plan, facts.containers)
                 self._look_again(wanted)
-                self._remember()
+                self._remember(facts)
         return self.report(wanted, plan)
 
     def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
@@ -180,7 +181,8 @@ class Starter:
                 raise ServiceFailed(part.failure)
             if part.bring is None:
                 try:
-                    part.bring = self._start_alone(name)
+                    part.facts = self._read(name)
+                    part.bring = self._start_alone(name, part.facts)
                 except ServiceFailed as failed:
                     part.failure = failed.failure
                     raise
@@ -193,8 +195,7 @@ class Starter:
             if record.ready is None:
                 with self._session.changing(self.project.name):
                     part.bring.ready()
-                    if record.state == "completed":
-                        self._remember()
+                    self._remember(part.facts)
         return record
 
     def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
@@ -213,8 +214,7 @@ class Starter:
             return failed.failure
         return None
 
-    def _start_alone(self, name: str) -> BringUp:
-        facts = self._read(name)
+    def _start_alone(self, name: str, facts: Facts) -> BringUp:
         plan = plan_start(self.project, [name], facts, named=[name], rebuild=self._rebuild)
         self.ledger.begin([name], plan, facts.containers)
         follows = bool(facts.containers.get(name)) and any(
@@ -255,14 +255,24 @@ class Starter:
         """Make every thread of this run leave at its next look."""
         self._session.cancel()
 
-    def _remember(self) -> None:
-        """Remember which containers ended by themselves; once they have, nothing else tells it from being stopped."""
-        ended = {name for name, record in self.records.items() if record.state == "completed"}
+    def _remember(self, facts: Facts) -> None:
+        """Remember what nothing tells later: which containers ended by themselves, and what they were made from."""
         containers = [each for some in self._survey.containers(self.project).values() for each in some]
-        known = self._state.completed
-        self._state.remember_completed(
-            each.run for each in containers if each.stopped and (each.service in ended or each.run in known)
-        )
+        services = self.project.services
+        with self._lock:
+            known, done = self._state.made, self._state.completed
+            made = {each.id: known[each.id] for each in containers if each.id in known}
+            for each in containers:
+                wanted = facts.hashes.get(each.service)
+                seen_to = each.service in self._ground.busy and self.records[each.service].failure is None
+                if seen_to and wanted and each.config_hash != wanted:
+                    made[each.id] = fingerprint(services[each.service], wanted)
+            ended = {name for name, record in self.records.items() if record.state == "completed"}
+            runs = [each.run for each in containers if each.stopped and (each.service in ended or each.run in done)]
+            if made != known:
+                self._state.remember("made", made)
+            if set(runs) != done:
+                self._state.remember("completed", sorted(runs))
 
     def _read(self, only: str | None = None) -> Facts:
         return self._survey.read(only)

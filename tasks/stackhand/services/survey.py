@@ -42,7 +42,7 @@ class Survey:
                 "containers": lambda: self.containers(project, only),
             }
         )
-        return Facts(found["containers"], found["hashes"], found["images"], self._state.completed)
+        return Facts(found["containers"], found["hashes"], found["images"], self._state.completed, self._state.made)
 
     def containers(self, project: Project, only: str | None = None) -> dict[str, list[Container]]:
         """Return the project's containers as they are now, by service."""
