@@ -258,3 +258,18 @@ class Project(Runner):
         for image in client.images(filters={"reference": f"{self.name}-*"}):
             with contextlib.suppress(APIError):
                 client.remove_image(image["Id"], force=True)
+
+
+def fetched_package(name: str, folder: Path) -> Path:
+    """Return the folder that a package of the distribution was unpacked into, without being installed."""
+    folder = folder / name
+    folder.mkdir()
+    download = ["apt-get", "-q", "download", name]
+    done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        subprocess.run(["apt-get", "-q", "update"], capture_output=True, check=False)
+        done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
+    packages = list(folder.glob("*.deb"))
+    assert packages, f"could not download the package {name}:\n{done.stderr}"
+    subprocess.run(["dpkg", "-x", packages[0], folder], check=True, capture_output=True)
+    return folder

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 from docker import APIClient
-from support import IMAGE, Project, clean_environment
+from support import IMAGE, Project, clean_environment, fetched_package
 
 from stackhand.engine import endpoint
 from stackhand.errors import StackError
@@ -118,17 +118,5 @@ def _static_busybox(folder: Path) -> Path:
         # ldd fails on a static program.
         if candidate.exists() and subprocess.run(["ldd", candidate], capture_output=True, check=False).returncode:
             return candidate
-    if not shutil.which("apt-get"):
-        pytest.fail("a static busybox is needed for the test image: install your system's busybox-static")
-    folder = folder / "package"
-    folder.mkdir()
-    download = ["apt-get", "-q", "download", "busybox-static"]
-    done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        subprocess.run(["apt-get", "-q", "update"], capture_output=True, check=False)
-        done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
-    packages = list(folder.glob("*.deb"))
-    if not packages:
-        pytest.fail(f"could not download the package busybox-static:\n{done.stderr}")
-    subprocess.run(["dpkg", "-x", packages[0], folder], check=True, capture_output=True)
+    folder = fetched_package("busybox-static", folder)
     return next(path for path in (folder / "bin/busybox", folder / "usr/bin/busybox") if path.exists())
