@@ -42,14 +42,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Event:
-    """One container event. `action` is without the detail that follows a colon, which is `detail`."""
+    """One container event. `action` is without the detail that may follow a colon."""
 
     container: str
     service: str
     action: str
-    detail: str
-    exit_code: int | None
-    time: float
 
 
 class Engine:
@@ -223,17 +220,8 @@ class Listener:
 
 def _event(raw: Mapping[str, Any]) -> Event:
     actor = raw.get("Actor") or {}
-    attributes = actor.get("Attributes") or {}
-    action, _, detail = str(raw.get("Action", "")).partition(":")
-    code = attributes.get("exitCode")
-    return Event(
-        container=actor.get("ID", ""),
-        service=attributes.get(model.SERVICE_LABEL, ""),
-        action=action,
-        detail=detail.strip(),
-        exit_code=int(code) if code else None,
-        time=float(raw.get("timeNano") or 0) / 1e9,
-    )
+    service = (actor.get("Attributes") or {}).get(model.SERVICE_LABEL, "")
+    return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0])
 
 
 def _read_output(sock: Any, timeout: float) -> tuple[str, bool]:

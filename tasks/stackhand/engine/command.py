@@ -48,34 +48,25 @@ class Commands:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: str | None = None,
-        timeout: float | None = None,
         check: bool = True,
         on_line: Callable[[str], None] | None = None,
         merge: bool = False,
     ) -> Completed:
         """Run a program to its end.
 
-        `on_line` is called with each line of stderr as it comes, and of stdout too where `merge` is set;
-        `timeout` is in seconds. Raises CommandFailed
-        when it exits with another code than 0 and `check` is set, when it takes too long or can't be started,
-        and Interrupted after `stop()`.
+        `on_line` is called with each line of stderr as it comes, and of stdout too where `merge` is set.
+        Raises CommandFailed when it exits with another code than 0 and `check` is set or when it can't be started, and
+        Interrupted after `stop()`.
         """
         try:
-            process = self._start(argv, cwd, env, stdin, merge)
+            process = self._start(argv, cwd, env, merge)
         except OSError as error:
             raise CommandFailed(argv, 127, f"{argv[0]}: {error.strerror or error}") from error
-        timer = threading.Timer(timeout, _end, [process]) if timeout else None
-        if timer:
-            timer.daemon = True
-            timer.start()
         stderr: deque[str] = deque(maxlen=_KEPT_LINES)
         told = process.stdout if merge else process.stderr
         reader = threading.Thread(target=_read_lines, args=(told, stderr, on_line), daemon=True)
         reader.start()
         try:
-            if stdin is not None and process.stdin:
-                _feed(process, stdin)
             stdout = process.stdout.read() if process.stdout and not merge else ""
             process.wait()
             reader.join()
@@ -85,17 +76,12 @@ class Commands:
             reader.join(_KILL_AFTER)
             with self._lock:
                 self._running.discard(process)
-            for stream in (process.stdin, process.stdout, process.stderr):
+            for stream in (process.stdout, process.stderr):
                 if stream:
                     stream.close()
-        timed_out = timer is not None and not timer.is_alive()
-        if timer:
-            timer.cancel()
         if self._stopped:
             raise Interrupted("interrupted")
         done = Completed(tuple(argv), process.returncode, stdout, "\n".join(stderr))
-        if timed_out and done.returncode != 0:
-            raise CommandFailed(argv, done.returncode, f"{done.stderr}\nstopped after {timeout:g} s")
         if check and done.returncode != 0:
             raise CommandFailed(argv, done.returncode, done.stderr or done.stdout)
         return done
@@ -127,7 +113,6 @@ class Commands:
         argv: Sequence[str],
         cwd: Path | None,
         env: Mapping[str, str] | None,
-        stdin: str | None,
         merge: bool,
     ) -> subprocess.Popen[str]:
         with self._lock:
@@ -137,7 +122,7 @@ class Commands:
                 list(argv),
                 cwd=cwd,
                 env=dict(env) if env is not None else None,
-                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
                 # A pipe can be read by one thread only; with `merge` both streams come through stdout's.
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -148,15 +133,6 @@ class Commands:
             )
             self._running.add(process)
             return process
-
-
-def _feed(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(text)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it ended without reading; its exit code says why
 
 
 def _read_lines(stream: IO[str], kept: deque[str], on_line: Callable[[str], None] | None) -> None:

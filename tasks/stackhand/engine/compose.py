@@ -89,9 +89,9 @@ class Compose:
             )
         return version
 
-    def config(self, services: Sequence[str] = ()) -> model.Project:
+    def config(self) -> model.Project:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and its like."""
-        done = self._run("config", "--format", "json", *services)
+        done = self._run("config", "--format", "json")
         try:
             document: dict[str, Any] = json.loads(done.stdout)
         except ValueError as error:

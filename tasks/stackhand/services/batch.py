@@ -16,7 +16,7 @@ class Ticket:
 
 
 class Batch:
-    """Hands items to `act` as they come: those that arrive while `slots` calls are under way go into the next one.
+    """Hands items to `act` as they come: those that arrive while a call is under way go into the next one.
 
     `act` gets several items and returns the exception of each that failed; `on_done` is told of each item. One call
     of the Compose command line costs a tenth of a second before it does anything; twelve services that become
@@ -27,15 +27,13 @@ class Batch:
         self,
         act: Callable[[Sequence[str]], Mapping[str, Exception]],
         *,
-        slots: int = 1,
         on_done: Callable[[str], None] = lambda item: None,
     ) -> None:
         self._act = act
         self._on_done = on_done
-        self._slots = slots
         self._lock = threading.Lock()
         self._waiting: list[Ticket] = []
-        self._busy = 0
+        self._busy = False
         self._acting = 0
 
     @property
@@ -48,9 +46,9 @@ class Batch:
         tickets = [Ticket(item) for item in items]
         with self._lock:
             self._waiting += tickets
-            if self._busy >= self._slots:
+            if self._busy:
                 return tickets
-            self._busy += 1
+            self._busy = True
         threading.Thread(target=self._work, name="batch", daemon=True).start()
         return tickets
 
@@ -59,7 +57,7 @@ class Batch:
             with self._lock:
                 batch, self._waiting = self._waiting, []
                 if not batch:
-                    self._busy -= 1
+                    self._busy = False
                     return
                 self._acting += len(batch)
             try:

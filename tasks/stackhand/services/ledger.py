@@ -74,7 +74,7 @@ class Ledger:
         record.failure = Failure("dependency", "skipped", f"{cause} failed", retry=False, hint=f"repair {cause} first")
         self._tell(name, "skipped", record.failure.reason)
 
-    def report(self, project: Project, elapsed: float, names: Collection[str], plan: Plan | None) -> StartReport:
+    def report(self, project: Project, elapsed: float, names: Collection[str]) -> StartReport:
         """Return what became of these services, or of all where none is named."""
         for name, record in self.records.items():
             if not record.kept:
@@ -86,7 +86,6 @@ class Ledger:
             elapsed=elapsed,
             services=tuple(self.records[name] for name in project.services if name in (names or self.records)),
             critical_path=timeline.critical_path(project, self.records),
-            plan=plan or Plan(),
         )
 
     def where(self) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from stackhand.model import Finding, Plan
+from stackhand.model import Finding
 
 State = Literal["waiting", "starting", "healthy", "running", "completed", "failed", "skipped"]
 READY: frozenset[str] = frozenset({"healthy", "running", "completed"})
@@ -98,7 +98,6 @@ class StartReport:
     elapsed: float
     services: tuple[Record, ...]
     critical_path: tuple[str, ...] = ()
-    plan: Plan = field(default_factory=Plan)
     fixes: tuple[Finding, ...] = ()
 
     @property

@@ -166,7 +166,7 @@ class Starter:
                 self._carry_out(wanted, plan, facts.containers)
                 self._look_again(wanted)
                 self._remember(facts)
-        return self.report(wanted, plan)
+        return self.report(wanted)
 
     def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
         """Bring one service up whose dependencies have been seen to. Raises ServiceFailed.
@@ -240,16 +240,16 @@ class Starter:
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
         with self._session.listening(self.project.name):
             schedule.run(busy, lambda name: BringUp(self._ground, self.records[name], only_watch=True).ready())
-        return self.report(names, plan)
+        return self.report(names)
 
     @property
     def records(self) -> dict[str, Record]:
         """What is known of each service so far."""
         return self.ledger.records
 
-    def report(self, names: Collection[str] = (), plan: Plan | None = None) -> StartReport:
+    def report(self, names: Collection[str] = ()) -> StartReport:
         """Return what became of these services, or of all that this run has touched."""
-        return self.ledger.report(self.project, self._ground.now(), names, plan)
+        return self.ledger.report(self.project, self._ground.now(), names)
 
     def cancel(self) -> None:
         """Make every thread of this run leave at its next look."""

@@ -67,7 +67,7 @@ def test_isolating_finds_the_bad_ones() -> None:
 
 
 def event(service: str, action: str = "start", container: str = "c1") -> Event:
-    return Event(container, service, action, "", None, 0.0)
+    return Event(container, service, action)
 
 
 class TestWakeups:
