@@ -164,8 +164,7 @@ class Starter:
             prepare.check_files(self.project, {action.service for action in plan.actions})
             with self._session.changing(self.project.name):
                 self._carry_out(wanted, plan, facts.containers)
-                self._look_again(wanted)
-                self._remember(facts)
+                self._remember(facts, self._look_again(wanted))
         return self.report(wanted)
 
     def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
@@ -195,7 +194,7 @@ class Starter:
             if record.ready is None:
                 with self._session.changing(self.project.name):
                     part.bring.ready()
-                    self._remember(part.facts)
+                    self._remember(part.facts, self._survey.containers(self.project))
         return record
 
     def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
@@ -255,9 +254,9 @@ class Starter:
         """Make every thread of this run leave at its next look."""
         self._session.cancel()
 
-    def _remember(self, facts: Facts) -> None:
+    def _remember(self, facts: Facts, now: Mapping[str, Sequence[Container]]) -> None:
         """Remember what nothing tells later: which containers ended by themselves, and what they were made from."""
-        containers = [each for some in self._survey.containers(self.project).values() for each in some]
+        containers = [each for some in now.values() for each in some]
         services = self.project.services
         with self._lock:
             known, done = self._state.made, self._state.completed
@@ -354,21 +353,25 @@ class Starter:
         """Return those of the services that are to have containers at all (`replicas: 0` asks for none)."""
         return [name for name in names if name in self.project.services and self.project.services[name].replicas]
 
-    def _look_again(self, wanted: Collection[str]) -> None:
-        """See whether all that was ready still is; what fell is started once more, then given up."""
+    def _look_again(self, wanted: Collection[str]) -> Mapping[str, Sequence[Container]]:
+        """See whether all that was ready still is; what fell is started once more, then given up.
+
+        Returns the containers as they were at the last look.
+        """
         for last in (False, True):
             now = self._survey.containers(self.project)
             fallen = [name for name in self._with_containers(wanted) if _fell(self.records[name], now.get(name, ()))]
             if not fallen:
-                return
+                break
             for name in fallen:
                 self.ledger.fail(name, Failure("ready", "fell", "it was ready, and ended again", retry=False))
             if last:
-                return
+                break
             lost = [name for name in wanted if self.records[name].state in ("failed", "skipped")]
             own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
             retry = [name for name in lost if name not in own]
             self._carry_out(wanted, plan_start(self.project, retry, Facts(now)), now)
+        return now
 
     def _tell(self, service: str, kind: str, text: str) -> None:
         redacted = self._ground.redactor.text(text)
