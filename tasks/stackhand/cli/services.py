@@ -224,6 +224,7 @@ def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
         lambda: stack.state.lock("services.fixes"),
         stack.starter.ledger.proven,
         stack.state.completed,
+        seen=[stack.starter.last_look] if stack.starter.last_look else [],
     )
     if stack.dry:
         render.dry(stack, fixing.plan(tools, names), json=json, idle="nothing to fix")

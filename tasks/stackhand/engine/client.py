@@ -79,8 +79,11 @@ class Engine:
         except StackError:
             return False
 
-    def containers(self, project: str, service: str | None = None) -> list[facts.Container]:
-        """Return the containers of a Compose project, or of one service; those of `compose run` are left out."""
+    def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[facts.Container]:
+        """Return the containers of a Compose project, or of one service; those of `compose run` are left out.
+
+        With `brief`, of those that run only what the list of containers has (`facts.parse_listed`): one call for all.
+        """
         labels = [f"{model.PROJECT_LABEL}={project}", f"{model.ONEOFF_LABEL}=False"]
         if service:
             labels.append(f"{model.SERVICE_LABEL}={service}")
@@ -89,7 +92,8 @@ class Engine:
         found = []
         for entry in listed:
             with contextlib.suppress(ContainerGone):
-                found.append(self.inspect(entry["Id"]))
+                listed_only = facts.parse_listed(entry) if brief else None
+                found.append(listed_only or self.inspect(entry["Id"]))
         return sorted(found, key=lambda container: (container.service, container.number))
 
     def inspect(self, container: str) -> facts.Container:

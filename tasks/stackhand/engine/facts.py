@@ -98,6 +98,28 @@ def parse(document: Mapping[str, Any]) -> Container:
     )
 
 
+def parse_listed(entry: Mapping[str, Any]) -> Container | None:
+    """Return a running container from an entry of the engine's list of containers, None where it is not running.
+
+    An entry lacks the moment of start and the healthcheck, and it is had for all containers with one call.
+    """
+    if entry.get("State") != "running":
+        return None
+    labels: Mapping[str, str] = entry.get("Labels") or {}
+    said = re.search(r"\((?:health: )?(?P<health>starting|healthy|unhealthy)\)", entry.get("Status") or "")
+    return Container(
+        id=entry["Id"],
+        name=str(entry["Names"][0]).lstrip("/"),
+        service=labels.get(model.SERVICE_LABEL, ""),
+        number=int(labels.get(model.NUMBER_LABEL) or 1),
+        status="running",
+        health=said["health"] if said else "none",  # type: ignore[arg-type]
+        config_hash=labels.get(model.HASH_LABEL, ""),
+        image_id=entry.get("ImageID", ""),
+        networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
+    )
+
+
 def moment(text: str | None) -> datetime | None:
     """Return one of the engine's timestamps, or None where it says "never". It gives nanoseconds; we keep micro.
 

@@ -25,7 +25,7 @@ class Tools:
     `start` has a service started and returns whether it got ready; `mask` takes secrets out of other programs' words;
     `locked` holds the project's lock, which `start` does by itself;
     `proven` names services whose healthcheck this run has seen succeed, `completed` runs of containers that ended by
-    themselves.
+    themselves. `seen` holds the containers, where somebody has just looked.
     """
 
     project: Project
@@ -35,17 +35,17 @@ class Tools:
     locked: Callable[[], AbstractContextManager[None]]
     proven: Collection[str] = ()
     completed: Collection[str] = ()
-    _seen: list[Sequence[Container]] = field(default_factory=list)
+    seen: list[Sequence[Container]] = field(default_factory=list)
 
     def containers(self) -> Sequence[Container]:
         """Return the project's containers, read once until `forget`."""
-        if not self._seen:
-            self._seen.append(self.engine.containers(self.project.name))
-        return self._seen[0]
+        if not self.seen:
+            self.seen.append(self.engine.containers(self.project.name))
+        return self.seen[0]
 
     def forget(self) -> None:
         """Have the containers read anew: something was done to them."""
-        self._seen.clear()
+        self.seen.clear()
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class Starter:
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
         self.ledger = Ledger(self._tell)
+        self.last_look: Sequence[Container] = ()
         wakeups = Wakeups()
         self._ground = Ground(
             read_project=read_project,
@@ -359,7 +360,7 @@ class Starter:
         Returns the containers as they were at the last look.
         """
         for last in (False, True):
-            now = self._survey.containers(self.project)
+            now = self._survey.containers(self.project, brief=True)
             fallen = [name for name in self._with_containers(wanted) if _fell(self.records[name], now.get(name, ()))]
             if not fallen:
                 break
@@ -371,6 +372,7 @@ class Starter:
             own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
             retry = [name for name in lost if name not in own]
             self._carry_out(wanted, plan_start(self.project, retry, Facts(now)), now)
+        self.last_look = [each for some in now.values() for each in some]
         return now
 
     def _tell(self, service: str, kind: str, text: str) -> None:

@@ -98,7 +98,7 @@ def _container_state(
 ) -> tuple[str, str]:
     """Return a container's state and what there is to say about it."""
     if container.running:
-        if container.health == "starting" and container.healthcheck:
+        if container.health == "starting":
             return ("healthy", "") if container.service in proven else _probed(engine, container)
         if container.health == "unhealthy":
             return "unhealthy", container.probe_output
@@ -112,8 +112,10 @@ def _container_state(
 
 
 def _probed(engine: Engine, container: Container) -> tuple[str, str]:
-    check = container.healthcheck
-    assert check is not None
+    # A brief look has not seen the healthcheck.
+    check = container.healthcheck or engine.inspect(container.id).healthcheck
+    if check is None:
+        return "running", ""
     try:
         probe = engine.probe(container.id, check.argv, check.timeout)
     except StackError as error:

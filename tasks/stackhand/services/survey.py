@@ -44,9 +44,11 @@ class Survey:
         )
         return Facts(found["containers"], found["hashes"], found["images"], self._state.completed, self._state.made)
 
-    def containers(self, project: Project, only: str | None = None) -> dict[str, list[Container]]:
-        """Return the project's containers as they are now, by service."""
-        return by_service(self._engine.containers(project.name, only))
+    def containers(
+        self, project: Project, only: str | None = None, *, brief: bool = False
+    ) -> dict[str, list[Container]]:
+        """Return the project's containers as they are now, by service; `brief` as in `Engine.containers`."""
+        return by_service(self._engine.containers(project.name, only, brief=brief))
 
 
 def by_service(containers: Sequence[Container]) -> dict[str, list[Container]]:
