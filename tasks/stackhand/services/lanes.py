@@ -10,20 +10,22 @@ import threading
 from collections.abc import Iterator
 
 _FEW = 3
-_AT_ONCE = 2 * (os.cpu_count() or 2)
+_CORES = os.cpu_count() or 2
 
 
-def lanes(load: int) -> int:
+def lanes(load: int, *, contended: bool = False) -> int:
     """Return how many starts to have under way when so many are wanted.
 
     Side by side, starts slow each other down: three at once take as long as three in a row, and all three end late.
     So where there are few, the most urgent one goes alone. Where there are many, the total counts, and that is a
-    quarter shorter with several at once.
+    quarter shorter with several at once; less so where the engine is `contended` by its own frequent probes.
 
-    >>> lanes(2), lanes(40) > 1
+    >>> lanes(2), lanes(40) > lanes(40, contended=True) > 1
     (1, True)
     """
-    return 1 if load <= _FEW else _AT_ONCE
+    if load <= _FEW:
+        return 1
+    return max(2, _CORES) if contended else 2 * max(2, _CORES)
 
 
 class Lanes:
@@ -41,12 +43,14 @@ class Lanes:
         return self._running + len(self._waiting)
 
     @contextlib.contextmanager
-    def lane(self, urgency: int) -> Iterator[None]:
+    def lane(self, urgency: int, *, contended: bool = False) -> Iterator[None]:
         """Wait for this body's turn, then run it. The greater the urgency, the sooner."""
         with self._condition:
             mine = (-urgency, next(self._numbers))
             heapq.heappush(self._waiting, mine)
-            self._condition.wait_for(lambda: self._waiting[0] == mine and self._running < lanes(self.load))
+            self._condition.wait_for(
+                lambda: self._waiting[0] == mine and self._running < lanes(self.load, contended=contended)
+            )
             heapq.heappop(self._waiting)
             self._running += 1
             self._condition.notify_all()

@@ -13,6 +13,7 @@ from stackhand.services.batch import Batch
 from stackhand.services.lanes import Lanes
 from stackhand.services.plan import needs
 from stackhand.services.prepare import isolating
+from stackhand.services.readiness import worth_probing
 from stackhand.services.wakeups import Wakeups
 
 # The longest sleep without another look, should an event get lost.
@@ -50,7 +51,9 @@ class Orders:
         if idle and self._project().starts_plainly(service.name):
             urgency = self._heights()[service.name]
             for container in idle:
-                with self._lanes.lane(urgency):
+                check = container.healthcheck
+                contended = check is not None and not worth_probing(check.interval, self._lanes.load)
+                with self._lanes.lane(urgency, contended=contended):
                     self._wakeups.check()
                     self._engine.start(container.id)
         else:
