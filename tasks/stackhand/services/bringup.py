@@ -308,6 +308,9 @@ class BringUp:
         settings, record = self.ground.settings, self.record
         if self.only_watch or not failure.retry or record.attempts >= settings.retries:
             record.state = "failed"
+            record.started_at = max(
+                (look.container.started_at for look in self.looks.values() if look.container.started_at), default=None
+            )
             record.failure = replace(
                 failure,
                 waited=self.ground.now() - (record.began or 0.0),
