@@ -52,7 +52,7 @@ class StopFailed(StackError):
 
 
 class NotReady(StackError):
-    """`services.status` or `services.wait` saw a service that is not ready."""
+    """`services.status` saw a service that is not ready."""
 
 
 class FixFailed(StackError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from stackhand.errors import CommandFailed
+
 
 class Ticket:
     """One thing that was asked for; `done` is set when it was carried out, `error` when that failed."""
@@ -70,3 +72,27 @@ class Batch:
                 ticket.error = failed.get(ticket.item)
                 ticket.done.set()
                 self._on_done(ticket.item)
+
+
+def isolating(
+    act: Callable[[Sequence[str]], object], done: Callable[[str], int] = lambda name: 0
+) -> Callable[[Sequence[str]], Mapping[str, Exception]]:
+    """Return a function that does something to several services at once, and tells which of them failed.
+
+    When it fails for several together, it is done for each alone: a good service must not fail with a bad one,
+    and each gets its own message. `done` counts how often it was seen to happen to a service; those for which the
+    failed attempt has done it are left alone.
+    """
+
+    def attempt(names: Sequence[str]) -> Mapping[str, Exception]:
+        before = {name: done(name) for name in names}
+        try:
+            act(names)
+        except CommandFailed as error:
+            if len(names) == 1:
+                return {names[0]: error}
+            left = [name for name in names if done(name) == before[name]]
+            return {name: failed for each in left for name, failed in attempt([each]).items()}
+        return {}
+
+    return attempt

@@ -16,12 +16,10 @@ from stackhand.services import explain, readiness
 from stackhand.services.orders import Orders
 from stackhand.services.records import Emit, Failure, Record, ServiceFailed, State, Step
 from stackhand.services.slots import Slots
-from stackhand.services.wakeups import Wakeups
+from stackhand.services.wakeups import LONGEST_SLEEP, Wakeups
 from stackhand.settings import Start
 
 _ENGINE_POLL = 0.5
-# The longest sleep without another look, should an event get lost.
-_PATIENCE = 2.0
 
 
 @dataclass
@@ -265,7 +263,7 @@ class BringUp:
     def _next_look(self) -> float:
         """Return the time by the monotonic clock at which something may have changed without an event."""
         expected = self._expectation()
-        times = [time.monotonic() + _PATIENCE]
+        times = [time.monotonic() + LONGEST_SLEEP]
         for look in self.looks.values():
             if not look.container.running:
                 continue

@@ -5,16 +5,16 @@ Only names and dependencies for listing and completion come from here; a start a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackhand.engine.files import chosen_files
-from stackhand.state import FOLDER
+from stackhand.errors import StateFolderUnwritable
+from stackhand.state import StateFolder
 
 if TYPE_CHECKING:
     from stackhand.engine.project import Project
@@ -30,18 +30,20 @@ def read(directory: Path, environ: Mapping[str, str], whole: Callable[[], Projec
 
     `whole` reads the project with all its profiles; it is called, and may raise, when nothing is remembered.
     """
-    file = directory / FOLDER / "catalogue.json"
+    state = StateFolder(directory)
     key = fingerprint(directory, environ)
+    remembered = state.recall("catalogue")
     try:
-        remembered = json.loads(file.read_text(encoding="utf-8"))
         if key and remembered["key"] == key:
             services: Catalogue = remembered["services"]
             return services
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    except (KeyError, TypeError):
+        pass  # not what we have written
     services = of(whole())
     if key:
-        _remember(file, {"key": key, "services": services})
+        # A project that can't be written to is simply read every time.
+        with contextlib.suppress(StateFolderUnwritable):
+            state.remember("catalogue", {"key": key, "services": services})
     return services
 
 
@@ -82,17 +84,3 @@ def fingerprint(directory: Path, environ: Mapping[str, str]) -> str:
 
 def _files(folder: Path, words: Iterable[str]) -> Iterable[Path]:
     return (folder / word for word in words if (folder / word).is_file())
-
-
-def _remember(file: Path, content: object) -> None:
-    """Write the file whole or not at all. A project that can't be written to is simply read every time."""
-    try:
-        file.parent.mkdir(exist_ok=True)
-        ignore = file.parent / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-        draft = file.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(file)
-    except OSError:
-        pass

@@ -9,15 +9,11 @@ from stackhand.engine.compose import Compose
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project, Service
 from stackhand.graph import schedule
-from stackhand.services.batch import Batch
+from stackhand.services.batch import Batch, isolating
 from stackhand.services.lanes import Lanes
 from stackhand.services.plan import needs
-from stackhand.services.prepare import isolating
 from stackhand.services.readiness import worth_probing
-from stackhand.services.wakeups import Wakeups
-
-# The longest sleep without another look, should an event get lost.
-_PATIENCE = 2.0
+from stackhand.services.wakeups import LONGEST_SLEEP, Wakeups
 
 
 class Orders:
@@ -74,7 +70,7 @@ class Orders:
                 break
             if early and self._wakeups.starts(service.name) >= seen + wanted:
                 return
-            self._wakeups.wait(service.name, mark, _PATIENCE)
+            self._wakeups.wait(service.name, mark, LONGEST_SLEEP)
         if ticket.error:
             raise ticket.error
 

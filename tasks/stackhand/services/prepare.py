@@ -33,30 +33,6 @@ def check_files(project: Project, names: Collection[str]) -> None:
                 )
 
 
-def isolating(
-    act: Callable[[Sequence[str]], object], done: Callable[[str], int] = lambda name: 0
-) -> Callable[[Sequence[str]], Mapping[str, Exception]]:
-    """Return a function that does something to several services at once, and tells which of them failed.
-
-    When it fails for several together, it is done for each alone: a good service must not fail with a bad one,
-    and each gets its own message. `done` counts how often it was seen to happen to a service; those for which the
-    failed attempt has done it are left alone.
-    """
-
-    def attempt(names: Sequence[str]) -> Mapping[str, Exception]:
-        before = {name: done(name) for name in names}
-        try:
-            act(names)
-        except CommandFailed as error:
-            if len(names) == 1:
-                return {names[0]: error}
-            left = [name for name in names if done(name) == before[name]]
-            return {name: failed for each in left for name, failed in attempt([each]).items()}
-        return {}
-
-    return attempt
-
-
 class Preparation:
     """Carries out the part of a plan that comes before the first start."""
 

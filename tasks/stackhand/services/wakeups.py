@@ -14,6 +14,9 @@ from collections.abc import Callable
 from stackhand.engine.client import Event
 from stackhand.errors import Interrupted
 
+LONGEST_SLEEP = 2.0
+"""Seconds that a waiter sleeps at most before it looks again, should an event get lost."""
+
 
 class Wakeups:
     """Counts what happened to each service; `wait` returns when its count has moved on."""

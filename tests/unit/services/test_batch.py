@@ -9,8 +9,7 @@ import pytest
 
 from stackhand.engine.client import Event
 from stackhand.errors import CommandFailed, Interrupted
-from stackhand.services.batch import Batch
-from stackhand.services.prepare import isolating
+from stackhand.services.batch import Batch, isolating
 from stackhand.services.wakeups import Wakeups
 
 PATIENCE = 30
