@@ -4,49 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from stackhand.engine import facts
+from stackhand.engine import archive, facts
 from stackhand.engine import project as model
-from stackhand.engine.complaints import engine_error
+from stackhand.engine.events import Event, Listener
+from stackhand.engine.execution import Answer, Probe, execute
+from stackhand.engine.sdk import ContainerGone, errors, load
 from stackhand.errors import EngineUnreachable, StackError
 
 # The engine itself keeps this much of a probe's output.
 _PROBE_OUTPUT = 4096
-_EXIT_CODE_PATIENCE = 0.5
-# Without a filter, every probe of every container would come as three events.
-_EVENTS = ("start", "die", "oom", "health_status", "destroy", "stop", "kill", "restart")
-
-
-class ContainerGone(StackError):
-    """A container was removed while it was looked at."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One run of a healthcheck: exit code (None when it took too long), output, seconds."""
-
-    exit_code: int | None
-    output: str
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether the healthcheck was content."""
-        return self.exit_code == 0
-
-
-@dataclass(frozen=True)
-class Event:
-    """One container event. `action` is without the detail that may follow a colon."""
-
-    container: str
-    service: str
-    action: str
+# More than any answer that is asked for; a program that never stops talking must not fill the memory.
+_ANSWER = 4 * 1024 * 1024
+# The engine's own, for a container that was made without one.
+_STOP_PATIENCE = 10
+# Networks whose addresses are all the engine's to give.
+_OWN_ADDRESSES = frozenset({"bridge", "overlay"})
 
 
 class Engine:
@@ -71,13 +47,18 @@ class Engine:
                 self._api = endpoint.connect(endpoint.resolve(self._environ), self._environ)
             return self._api
 
-    def answers(self) -> bool:
-        """Return whether the engine answers now."""
-        try:
-            with _errors():
-                return bool(self.api.ping())
-        except StackError:
-            return False
+    def answers(self, within: float | None = None) -> bool:
+        """Return whether the engine answers now, within so many seconds where that is given."""
+        said: list[bool] = []
+
+        def ask() -> None:
+            with contextlib.suppress(StackError), errors():
+                said.append(bool(self.api.ping()))
+
+        thread = threading.Thread(target=ask, name="ping", daemon=True)
+        thread.start()
+        thread.join(within)
+        return any(said)
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[facts.Container]:
         """Return the containers of a Compose project, or of one service; those of `compose run` are left out.
@@ -87,7 +68,7 @@ class Engine:
         labels = [f"{model.PROJECT_LABEL}={project}", f"{model.ONEOFF_LABEL}=False"]
         if service:
             labels.append(f"{model.SERVICE_LABEL}={service}")
-        with _errors():
+        with errors():
             listed = self.api.containers(all=True, filters={"label": labels})
         found = []
         for entry in listed:
@@ -96,25 +77,47 @@ class Engine:
                 found.append(listed_only or self.inspect(entry["Id"]))
         return sorted(found, key=lambda container: (container.service, container.number))
 
+    def one_offs(self, project: str, service: str) -> list[str]:
+        """Return the names of the running containers that `docker compose run` made of a service."""
+        labels = [
+            f"{model.PROJECT_LABEL}={project}",
+            f"{model.SERVICE_LABEL}={service}",
+            f"{model.ONEOFF_LABEL}=True",
+        ]
+        with errors():
+            return [str(entry["Names"][0]).lstrip("/") for entry in self.api.containers(filters={"label": labels})]
+
     def inspect(self, container: str) -> facts.Container:
         """Return a snapshot of one container."""
-        with _errors():
+        with errors():
             return facts.parse(self.api.inspect_container(container))
 
     def image_id(self, name: str) -> str | None:
         """Return the id of a local image, or None."""
-        from docker.errors import ImageNotFound, NotFound
+        found = self.image(name)
+        return found.id if found else None
+
+    def uids(self, container: str) -> frozenset[int]:
+        """Return the users of a container's processes, by number as the engine's machine has them."""
+        with errors():
+            found = self.api.top(container, ps_args="-eo pid,uid")
+        return frozenset(int(row[1]) for row in found.get("Processes") or () if row[1].isdecimal())
+
+    def image(self, name: str) -> facts.Image | None:
+        """Return what a local image says of itself, None where it is not here."""
+        load()
+        from docker.errors import NotFound
 
         try:
-            with _errors(keep=NotFound):
-                return str(self.api.inspect_image(name)["Id"])
-        except (ImageNotFound, NotFound):
+            with errors(keep=NotFound):
+                return facts.parse_image(self.api.inspect_image(name))
+        except NotFound:
             return None
 
     def logs(self, container: str, lines: int, since: datetime | None = None) -> list[str]:
         """Return a container's last log lines since a moment; none when its logging driver can't be read."""
         try:
-            with _errors():
+            with errors():
                 raw: bytes = self.api.logs(container, tail=lines, since=since.timestamp() if since else None)
         except EngineUnreachable:
             raise
@@ -124,46 +127,110 @@ class Engine:
 
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
         """Run a healthcheck's command inside a container, as the engine would, for `timeout` seconds at most."""
-        began = time.monotonic()
-        with _errors():
-            execution = self.api.exec_create(container, list(argv))["Id"]
-            sock = self.api.exec_start(execution, socket=True)
-            output, in_time = _read_output(sock, timeout)
-            state = self._ended(execution) if in_time else self.api.exec_inspect(execution)
-        seconds = time.monotonic() - began
-        if not in_time:
-            _end_process(state.get("Pid"), container)
-        code = None if not in_time or state.get("ExitCode") is None else int(state["ExitCode"])
-        return Probe(code, output, seconds)
+        code, streams, seconds = execute(self.api, container, argv, timeout, _PROBE_OUTPUT, demux=False)
+        return Probe(code, streams[0].strip(), seconds)
 
-    def _ended(self, execution: str) -> Mapping[str, Any]:
-        """Return an exec's state once it has its exit code, which comes a moment after its output has ended."""
-        deadline = time.monotonic() + _EXIT_CODE_PATIENCE
-        while True:
-            state: Mapping[str, Any] = self.api.exec_inspect(execution)
-            if state.get("ExitCode") is not None or time.monotonic() > deadline:
-                return state
-            time.sleep(0.01)
+    def ask(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+    ) -> Answer:
+        """Run a program inside a container and return what it said.
+
+        A password goes into its `environment`: command lines are shown to everyone, in events too.
+        """
+        code, streams, seconds = execute(
+            self.api, container, argv, timeout, _ANSWER, demux=True, environment=environment, user=user
+        )
+        return Answer(code, *streams, seconds=seconds)
+
+    def read_folder(self, container: str, path: str) -> dict[str, str] | None:
+        """Return the small text files below a folder of a container, running or not; None where there is none."""
+        return archive.read_folder(self.api, container, path)
+
+    def homes(self, container: str) -> list[str]:
+        """Return the folders that a container's program works in: its working directory, and Python's search path."""
+        with errors():
+            config = self.api.inspect_container(container)["Config"]
+        variables = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
+        return [path for path in (config.get("WorkingDir"), *variables.get("PYTHONPATH", "").split(":")) if path]
 
     def start(self, container: str) -> None:
         """Start a container. That is all of a start only where Compose adds nothing (`Project.starts_plainly`)."""
-        with _errors():
+        with errors():
             self.api.start(container)
 
+    def restart(self, container: str) -> None:
+        """Stop a container, with the patience that it was made with, and start it as it is."""
+        with errors():
+            patience = self.api.inspect_container(container)["Config"].get("StopTimeout")
+            self.api.restart(container, timeout=_STOP_PATIENCE if patience is None else patience)
+
+    def remove(self, container: str) -> None:
+        """Remove a container that does not run; its volumes stay."""
+        with errors():
+            self.api.remove_container(container)
+
+    def rename(self, container: str, name: str) -> None:
+        """Give a container another name."""
+        with errors():
+            self.api.rename(container, name)
+
     def connect(self, container: str, network: str, options: Mapping[str, Any], aliases: Sequence[str]) -> None:
-        """Attach a container to a network under these names; `options` is the service's entry for that network."""
-        with _errors():
+        """Attach a container to a network under these names; `options` is the service's entry for that network.
+
+        Its `links` are pairs: a container, and what this one calls it. `gw_priority` is left out: the SDK has no word
+        for it.
+        """
+        with errors():
             self.api.connect_container_to_network(
                 container,
                 network,
                 aliases=list(aliases),
                 ipv4_address=options.get("ipv4_address"),
                 ipv6_address=options.get("ipv6_address"),
+                link_local_ips=options.get("link_local_ips"),
+                driver_opt=options.get("driver_opts"),
+                links=options.get("links") or None,
+                mac_address=options.get("mac_address"),
             )
+
+    def addresses(self, network: str) -> tuple[list[str], list[str]]:
+        """Return a network's address ranges, and the addresses in them that are taken: by containers and gateways.
+
+        No ranges where others than the engine give out addresses as well: those of the LAN, with macvlan and ipvlan.
+        """
+        with errors():
+            found = self.api.inspect_network(network)
+        blocks = (found.get("IPAM") or {}).get("Config") or ()
+        own = found.get("Driver") in _OWN_ADDRESSES
+        ranges = [str(each["Subnet"]) for each in blocks if each.get("Subnet") and own]
+        taken = [str(each["Gateway"]).partition("/")[0] for each in blocks if each.get("Gateway")]
+        for each in (found.get("Containers") or {}).values():
+            held = (each.get("IPv4Address"), each.get("IPv6Address"))
+            taken += [address.partition("/")[0] for address in held if address]
+        return ranges, taken
+
+    def disconnect(self, container: str, network: str) -> None:
+        """Take a container off a network."""
+        with errors():
+            self.api.disconnect_container_from_network(container, network)
+
+    def memory(self, container: str) -> int:
+        """Return the bytes of memory that a container uses, without what the kernel would give back at once."""
+        with errors():
+            found = self.api.stats(container, stream=False, one_shot=True).get("memory_stats") or {}
+        details = found.get("stats") or {}
+        spare = details.get("inactive_file", details.get("total_inactive_file", 0))
+        return max(0, int(found.get("usage") or 0) - int(spare))
 
     def holder_of_port(self, port: int) -> str | None:
         """Return the name of the running container that publishes a port, or None."""
-        with _errors():
+        with errors():
             for entry in self.api.containers():
                 if any(published.get("PublicPort") == port for published in entry.get("Ports") or ()):
                     return str(entry["Names"][0]).lstrip("/")
@@ -174,138 +241,4 @@ class Engine:
 
         Both are called from a thread of the listener's own, and must return at once.
         """
-        return Listener(self, project, handle, lost)
-
-
-class Listener:
-    """Reads the engine's events until closed; connects again when the engine was away."""
-
-    def __init__(self, engine: Engine, project: str, handle: Callable[[Event], None], lost: Callable[[], None]) -> None:
-        self._engine = engine
-        self._project = project
-        self._handle = handle
-        self._lost = lost
-        self._closed = threading.Event()
-        self._stream: Any = None
-        self._stream = self._open()
-        threading.Thread(target=self._read, name="events", daemon=True).start()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._closed.set()
-        with contextlib.suppress(Exception):
-            self._stream.close()
-
-    def _open(self) -> Any:
-        with _errors():
-            return self._engine.api.events(
-                decode=True,
-                filters={
-                    "type": "container",
-                    "event": list(_EVENTS),
-                    "label": f"{model.PROJECT_LABEL}={self._project}",
-                },
-            )
-
-    def _read(self) -> None:
-        while not self._closed.is_set():
-            with contextlib.suppress(Exception):
-                for raw in self._stream:
-                    self._handle(_event(raw))
-            # The stream ended: the engine went away, or the connection did. What came meanwhile is lost.
-            while not self._closed.wait(0.25):
-                try:
-                    self._stream = self._open()
-                except StackError:
-                    continue
-                self._lost()
-                break
-
-
-def _event(raw: Mapping[str, Any]) -> Event:
-    actor = raw.get("Actor") or {}
-    service = (actor.get("Attributes") or {}).get(model.SERVICE_LABEL, "")
-    return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0])
-
-
-def _read_output(sock: Any, timeout: float) -> tuple[str, bool]:
-    """Return what an exec prints, and whether it ended in time."""
-    from docker.utils.socket import frames_iter
-
-    late = threading.Event()
-
-    def give_up() -> None:
-        late.set()
-        _shut(sock)
-
-    timer = threading.Timer(timeout, give_up)
-    timer.daemon = True
-    timer.start()
-    output = b""
-    try:
-        for _, data in frames_iter(sock, tty=False):  # type: ignore[no-untyped-call]
-            output += data[: max(0, _PROBE_OUTPUT - len(output))]
-    except (OSError, ValueError):
-        pass  # shut down while reading
-    finally:
-        timer.cancel()
-        _shut(sock)
-    return output.decode("utf-8", "replace").strip(), not late.is_set()
-
-
-def _shut(sock: Any) -> None:
-    import socket
-
-    raw = getattr(sock, "_sock", sock)
-    with contextlib.suppress(Exception):
-        raw.shutdown(socket.SHUT_RDWR)
-    parts: tuple[Any, ...] = (sock, getattr(sock, "_response", None), raw)
-    for part in parts:
-        with contextlib.suppress(Exception):
-            part.close()
-
-
-def _end_process(pid: int | None, container: str) -> None:
-    """End a probe that took too long; the engine offers no way to do it.
-
-    The process id is one of the engine's machine. Only where it is a process of that container here, too, is it the
-    same one: a remote engine's number may belong to anything on this machine.
-    """
-    import os
-    import signal
-    from pathlib import Path
-
-    with contextlib.suppress(OSError):
-        if pid and container in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
-            os.kill(pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _errors(keep: type[Exception] | None = None) -> Iterator[None]:
-    """Turn the SDK's exceptions into ours; `keep` passes as it is."""
-    import docker.errors
-    import requests.exceptions
-    import urllib3.exceptions
-
-    try:
-        yield
-    except docker.errors.NotFound as error:
-        if keep and isinstance(error, keep):
-            raise
-        raise ContainerGone(str(error.explanation or error)) from error
-    except docker.errors.APIError as error:
-        text = str(error.explanation or error)
-        if "is not running" in text or "cannot exec in a stopped" in text:
-            raise ContainerGone(text) from error
-        raise engine_error(text) or StackError(f"the engine refused: {text}") from error
-    except (
-        requests.exceptions.RequestException,
-        urllib3.exceptions.HTTPError,
-        docker.errors.DockerException,
-        OSError,
-    ) as error:
-        raise EngineUnreachable(f"the engine does not answer: {_short(error)}", "see `inv engine.check`") from error
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        return Listener(lambda: self.api, project, handle, lost)

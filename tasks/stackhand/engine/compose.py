@@ -103,14 +103,15 @@ class Compose:
         lines = self._run("config", "--hash", "*").stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
 
-    def create(self, services: Sequence[str], *, dependencies: bool = True) -> Completed:
-        """Make networks, volumes, secrets and containers; recreate what changed; start nothing.
+    def create(self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True) -> Completed:
+        """Make networks, volumes, secrets and containers; recreate what changed unless told otherwise; start nothing.
 
         What the services depend on is made as well. Without `dependencies` Compose takes their `depends_on` for
         empty, which gives the container another configuration hash: it will count as changed at the next start.
         """
         words = ["create"] if dependencies else ["up", "--no-start", "--no-deps"]
-        return self._run(*words, "--no-build", "--pull", "never", *services)
+        kept = () if recreate else ("--no-recreate",)
+        return self._run(*words, "--no-build", "--pull", "never", *kept, *services)
 
     def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Start the containers of these services, and of nothing else."""
@@ -119,6 +120,10 @@ class Compose:
     def restart(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Stop and start the containers of these services as they are."""
         return self._run("restart", "--no-deps", *services, on_line=on_line)
+
+    def run_once(self, service: str, command: Sequence[str], on_line: OnLine | None = None) -> Completed:
+        """Run a command in a container of the service made for it, which is removed afterwards."""
+        return self._run("run", "--rm", "--no-deps", "--no-TTY", service, *command, on_line=on_line, merge=True)
 
     def build(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Build the images of these services."""

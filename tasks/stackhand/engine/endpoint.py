@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackhand.engine import sdk
 from stackhand.engine.complaints import SOCKET_HINT
 from stackhand.errors import ConfigError, EngineUnreachable, SocketPermission
 
@@ -96,6 +97,8 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
     if endpoint.socket:
         _try_socket(endpoint, endpoint.socket)
     import requests
+
+    sdk.load()
     from docker import APIClient
     from docker.errors import DockerException
     from docker.tls import TLSConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -29,11 +29,21 @@ class Healthcheck:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """How a container is on a network: its address there, and the names that lead to it (None: not looked at)."""
+
+    address: str = ""
+    aliases: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class Container:
     """One container of a service.
 
     `health` is the engine's verdict about this run of the container: one from before its last start counts as
-    `starting`. `exit_code` means something once the container has stopped.
+    `starting`. `exit_code` means something once the container has stopped. `exposed` are the TCP ports that image and
+    compose file declare. `replaces` is the container (id or name) whose place this one was made to take. `memory_limit`
+    is in bytes, `cpus` in cores; 0 is no limit.
     """
 
     id: str
@@ -53,6 +63,11 @@ class Container:
     healthcheck: Healthcheck | None = None
     probe_output: str = ""
     networks: frozenset[str] = field(default_factory=frozenset)
+    attachments: Mapping[str, Attachment] = field(default_factory=dict, hash=False)
+    exposed: frozenset[int] = field(default_factory=frozenset)
+    replaces: str = ""
+    memory_limit: int = 0
+    cpus: float = 0.0
 
     @property
     def running(self) -> bool:
@@ -70,9 +85,31 @@ class Container:
         return self.status in ("exited", "dead")
 
 
+@dataclass(frozen=True)
+class Image:
+    """One image; `built_for` is the service that Compose has built it for, empty where it has not.
+
+    `user` is whom its containers run as, empty for root.
+    """
+
+    id: str
+    created: datetime | None = None
+    built_for: str = ""
+    user: str = ""
+
+
+def parse_image(document: Mapping[str, Any]) -> Image:
+    """Return the image of an engine's inspect document."""
+    config: Mapping[str, Any] = document.get("Config") or {}
+    built_for = (config.get("Labels") or {}).get(model.SERVICE_LABEL, "")
+    return Image(document["Id"], moment(document.get("Created")), built_for, config.get("User") or "")
+
+
 def parse(document: Mapping[str, Any]) -> Container:
     """Return the container of an engine's inspect document."""
     state, config = document["State"], document["Config"]
+    networks: Mapping[str, Any] = (document.get("NetworkSettings") or {}).get("Networks") or {}
+    limits: Mapping[str, Any] = document.get("HostConfig") or {}
     labels: Mapping[str, str] = config.get("Labels") or {}
     started = moment(state.get("StartedAt"))
     health = state.get("Health") or {}
@@ -91,11 +128,30 @@ def parse(document: Mapping[str, Any]) -> Container:
         error=state.get("Error") or "",
         restart_count=int(document.get("RestartCount") or 0),
         config_hash=labels.get(model.HASH_LABEL, ""),
+        replaces=labels.get(model.REPLACE_LABEL, ""),
         image_id=document.get("Image", ""),
         healthcheck=_healthcheck(config),
         probe_output=(log[-1].get("Output") or "").strip() if log else "",
-        networks=frozenset((document.get("NetworkSettings") or {}).get("Networks") or ()),
+        networks=frozenset(networks),
+        attachments={name: _attachment(entry or {}) for name, entry in networks.items()},
+        exposed=frozenset(_tcp(config.get("ExposedPorts") or ())),
+        memory_limit=int(limits.get("Memory") or 0),
+        cpus=(limits.get("NanoCpus") or 0) / _NANOSECONDS,
     )
+
+
+def _attachment(entry: Mapping[str, Any]) -> Attachment:
+    # DNSNames since engine 25: there Aliases no longer has the container's own name and id.
+    names = [*(entry.get("Aliases") or ()), *(entry.get("DNSNames") or ())]
+    return Attachment(entry.get("IPAddress") or "", frozenset(names))
+
+
+def _tcp(ports: Iterable[str]) -> Iterable[int]:
+    """Yield the port numbers of the engine's notation: `6432/tcp`."""
+    for port in ports:
+        number, _, protocol = port.partition("/")
+        if protocol in ("", "tcp") and number.isdigit():
+            yield int(number)
 
 
 def parse_listed(entry: Mapping[str, Any]) -> Container | None:
@@ -115,6 +171,7 @@ def parse_listed(entry: Mapping[str, Any]) -> Container | None:
         status="running",
         health=said["health"] if said else "none",  # type: ignore[arg-type]
         config_hash=labels.get(model.HASH_LABEL, ""),
+        replaces=labels.get(model.REPLACE_LABEL, ""),
         image_id=entry.get("ImageID", ""),
         networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
     )

@@ -25,8 +25,11 @@ _MADE_AT_CREATION = frozenset(
     """.split()  # noqa: SIM905  seventy lines otherwise
 )
 
+# What a service is, where that is not to be seen: the name of a kind.
+KIND_LABEL = "stackhand.kind"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
+REPLACE_LABEL = "com.docker.compose.replace"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,15 @@ class Port:
     published: int
     protocol: str = "tcp"
     host_ip: str = ""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One named volume of the compose file: its name in the engine, and whether somebody else owns it."""
+
+    name: str
+    external: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Project:
     secret_files: Mapping[str, Path] = field(default_factory=dict)
     secret_variables: tuple[str, ...] = ()
     config_files: Mapping[str, Path] = field(default_factory=dict)
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
         """Return the secrets and configs of a service that come from files: what it is, its key, its file."""
@@ -157,8 +170,14 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         networks={key: (raw or {}).get("name") or f"{name}_{key}" for key, raw in networks.items()},
         secret_files=_files(secrets, directory),
         config_files=_files(document.get("configs") or {}, directory),
+        volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=tuple(entry["environment"] for entry in secrets.values() if (entry or {}).get("environment")),
     )
+
+
+def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
+    labels = {str(name): str(value) for name, value in (raw.get("labels") or {}).items()}
+    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels)
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:

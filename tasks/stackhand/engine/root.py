@@ -10,12 +10,13 @@ from pathlib import Path
 TASK = "engine.install"
 
 
-def typed() -> list[str]:
-    """Return a command line that a person can type after `sudo`, from the same folder."""
+def typed(*words: str) -> list[str]:
+    """Return a command line that a person can type after `sudo`, from the same folder; for TASK where no words are."""
     program = Path(sys.argv[0])
+    words = words or (TASK,)
     if program.name == "__main__.py":
-        return [sys.executable, "-m", "stackhand", TASK]
-    return [str(program.resolve()), TASK]
+        return [sys.executable, "-m", "stackhand", *words]
+    return [str(program.resolve()), *words]
 
 
 def again_as_root(environ: Mapping[str, str], *, may_prompt: bool) -> bool:
