@@ -1,0 +1,27 @@
+"""Kinds of services: one file for each, with how to recognise it, what to ask it and how to put it right.
+
+`kind.py` is what a kind is made of, `scene.py` what its checks read and act with, `clients.py` who connects to whom
+as the compose environment says, `registry.py` which kinds there are. Other packages add kinds through the entry-point
+group `stackhand.kinds`; what they need is imported from here.
+"""
+
+from stackhand.errors import StackError
+from stackhand.kinds.clients import Client, secrets, value_of
+from stackhand.kinds.kind import Check, Fix, Kind, Traits, Unanswered, Unasked
+from stackhand.kinds.scene import Scene
+from stackhand.model import Finding
+
+__all__ = [
+    "Check",
+    "Client",
+    "Finding",
+    "Fix",
+    "Kind",
+    "Scene",
+    "StackError",
+    "Traits",
+    "Unanswered",
+    "Unasked",
+    "secrets",
+    "value_of",
+]

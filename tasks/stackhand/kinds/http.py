@@ -1,0 +1,140 @@
+"""The kind http: whatever answers requests on a port, where no other kind says more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from stackhand.engine.project import Service
+from stackhand.errors import StackError
+from stackhand.kinds.kind import Kind, Traits, Unanswered, Unasked, traits
+from stackhand.kinds.scene import Scene
+from stackhand.kinds.web import TIMEOUT, Late, Reply, Url, probed_url, request
+from stackhand.model import Finding
+
+# The most usual first.
+_PORTS = (80, 8080, 8000, 3000, 5000, 8888, 9000, 4000, 8081, 8501, 7860, 443, 8443)
+_TLS_PORTS = frozenset({443, 8443})
+_PATIENCE = 60.0
+# A healthcheck may take half a minute, if nobody says otherwise; nobody waits for that long at every run.
+_LONGEST = 10.0
+# Answers to somebody whom the service does not know, or to a GET where it takes none: it is there.
+_NOT_FOR_US = frozenset({401, 403, 405})
+
+
+@dataclass(frozen=True)
+class HttpFacts:
+    """What was asked for, the answer, and whether the engine's healthcheck is content."""
+
+    url: Url
+    reply: Reply
+    healthy: bool = False
+
+
+class Http(Kind[HttpFacts]):
+    """Something that speaks HTTP answers, without an error of its own."""
+
+    name = "http"
+    images = frozenset({"apache", "apache2", "caddy", "haproxy", "httpd", "lighttpd", "nginx", "openresty", "traefik"})
+    programs = frozenset(
+        """
+        apache2 apache2-foreground caddy daphne granian gunicorn haproxy http-server httpd httpd-foreground hypercorn
+        lighttpd nginx nginx-debug openresty traefik uvicorn waitress-serve
+        """.split()  # noqa: SIM905
+    )
+    ports = frozenset(_PORTS)
+    every_container = True
+
+    def recognises(self, shown: Traits) -> bool:
+        """Return whether it is a web server, or its healthcheck asks itself for a URL."""
+        return super().recognises(shown) or probed_url(shown) is not None
+
+    def look(self, scene: Scene, service: str) -> HttpFacts:
+        """Ask for the path of the healthcheck, else for `/`."""
+        container = scene.container(service)
+        url = url_to_ask(scene.project.services[service], container.exposed)
+        healthy = container.health == "healthy"
+        allowed = container.healthcheck.timeout if url.given and container.healthcheck else TIMEOUT
+        seconds = max(TIMEOUT, min(allowed, _LONGEST))
+        try:
+            reply = request(scene, service, url, seconds=seconds)
+        except Unasked:
+            raise
+        except Unanswered as error:
+            if not url.given and not traits(scene.project.services[service]).label:
+                raise Unasked(f"that it speaks HTTP is a guess, and there is no answer: {error.message}") from error
+            if healthy and not url.plain:
+                raise Unasked(f"only its healthcheck knows how to ask it, and is content: {error.message}") from error
+            if healthy and isinstance(error, Late) and allowed > seconds:
+                raise Unasked(
+                    f"its healthcheck gives it {allowed:g} s, and is content: {error.message}",
+                    "if it need not be that slow, give the healthcheck a shorter timeout",
+                ) from error
+            raise
+        return HttpFacts(url, reply, healthy)
+
+    def answers(self, scene: Scene, service: str) -> Iterable[Finding]:
+        """Judge the answer's status, where there is one."""
+        try:
+            facts = scene.facts(self, service)
+        except Unanswered:
+            return super().answers(scene, service)
+        return [judge(service, facts, scene.mask(str(facts.url)))]
+
+    def warm(self, scene: Scene, service: str, what: str) -> None:
+        """Ask for one path, which may take a while."""
+        url = url_to_ask(scene.project.services[service], scene.container(service).exposed)
+        path = quote(what if what.startswith("/") else f"/{what}", safe="/?&=%:;,+@!~*'()$")
+        reply = request(scene, service, Url(url.scheme, url.host, url.port, path), seconds=_PATIENCE)
+        if reply.status >= 400:
+            raise StackError(f"{service}: {path} answers {reply.status}: {scene.mask(reply.line)}")
+
+
+def judge(service: str, facts: HttpFacts, url: str) -> Finding:
+    """Return the finding about one answer. What the service itself is asked for by its healthcheck must be there.
+
+    Where that asks otherwise than we can (another method, a header, a password, a look at the body), it is the judge.
+    """
+    status, given, plain = facts.reply.status, facts.url.given, facts.url.plain
+    evidence = f"{url}: {status} {facts.reply.line}".strip()
+    logs = f"`inv services.logs -s {service}` says more"
+    content = facts.healthy and (status in _NOT_FOR_US or not plain)
+    if status < 400 or (given and content) or (not given and status < 500):
+        return _finding(service, "ok", f"it answers as http ({status})")
+    if not given:
+        return _guessed(service, status, evidence, logs)
+    if not plain:
+        why = f"only its healthcheck knows how to ask it: without that it answers {status}"
+        return _finding(service, "skip", why, evidence, logs)
+    if status >= 500:
+        return _finding(service, "fail", f"it answers {status}", evidence, logs)
+    if facts.healthy:
+        remedy = "give the healthcheck a path that there is, and curl the option -f"
+        return _finding(service, "warn", f"its healthcheck is content with the answer {status}", evidence, remedy)
+    remedy = "correct the healthcheck's path, or what the service answers there"
+    return _finding(service, "fail", f"it answers {status} to its own healthcheck", evidence, remedy)
+
+
+def _guessed(service: str, status: int, evidence: str, logs: str) -> Finding:
+    """Return the finding about an error at a URL that nobody said is one: a proxy may know none by that host's name."""
+    if status == 503:
+        return _finding(service, "skip", "it answers 503 where nobody said that it serves anything", evidence, logs)
+    remedy = f"{logs}; a healthcheck that asks for a URL says what it is to serve"
+    return _finding(service, "warn", f"it answers {status}", evidence, remedy)
+
+
+def _finding(service: str, status: str, summary: str, evidence: str = "", remedy: str = "") -> Finding:
+    return Finding("http.answers", service, "services", status, summary, evidence, remedy)  # type: ignore[arg-type]
+
+
+def url_to_ask(service: Service, exposed: Iterable[int]) -> Url:
+    """Return what to ask a service for: as its healthcheck does, else `/` at the likeliest of its ports."""
+    shown = traits(service)
+    probed = probed_url(shown)
+    if probed:
+        return probed
+    declared, other = shown.ports, frozenset(exposed)
+    likely = [port for ports in (declared, other) for port in _PORTS if port in ports]
+    port = next(iter([*likely, *sorted(declared), *sorted(other)]), _PORTS[0])
+    return Url("https" if port in _TLS_PORTS else "http", "127.0.0.1", port)

@@ -1,0 +1,282 @@
+"""What a kind of service is made of: recognition, facts, checks that judge facts, fixes that act on a finding."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from stackhand.engine.project import KIND_LABEL, Service
+from stackhand.errors import StackError
+from stackhand.model import Finding, Phase
+
+if TYPE_CHECKING:
+    from stackhand.kinds.scene import Scene
+
+F = TypeVar("F")
+
+# After such a word an image's name begins anew: `postgres-exporter` is no postgres, `my-redis-app` no redis; but a
+# project `web` with a service `redis` has the image `web-redis`.
+_ABOUT_ANOTHER = frozenset(
+    """
+    admin api app backend backup bot browser cli client commander consumer dashboard express
+    exporter frontend gateway gui init insight meta metrics migrate migrations monitor operator producer proxy
+    rest s3 sdk seed sentinel sidecar test tests tool tools ui viewer web webui worker
+    """.split()  # noqa: SIM905
+)
+# What comes before the program that counts, in commands as compose files have them.
+_SHELL_WORDS = frozenset("&& || ; | & -- ! ( { do then else if while until exec".split())  # noqa: SIM905
+_WRAPPERS = frozenset(
+    """
+    ash bash catatonit chroot command dash docker-init dumb-init env gosu ionice nice nohup opentelemetry-instrument
+    pipenv poetry run runuser s6-setuidgid setpriv sh stdbuf su-exec sudo time timeout tini uv
+    """.split()  # noqa: SIM905
+)
+_WRAPPERS_WITH_A_WORD = frozenset({"chroot", "gosu", "s6-setuidgid", "su-exec", "timeout"})
+_INTERPRETER = re.compile(r"python[\d.]*$|pypy[\d.]*$|.*\.(ba)?sh$|.*entrypoint.*")
+# A container of a server's image that runs one of these is a client of some server: a job that dumps, say.
+_CLIENTS = frozenset(
+    """
+    cron crond curl keydb-cli mariadb mariadb-dump mysql mysqldump pg_basebackup pg_dump pg_dumpall pg_isready
+    pg_restore pgbench psql redis-benchmark redis-cli sleep supercronic tail valkey-cli wget
+    """.split()  # noqa: SIM905
+)
+_PROBED_HOST = re.compile(r"(?:^|\s)(?:-h\s*|--host(?:name)?[= ]\s*)['\"]?(?P<host>[^\s'\"]+)")
+_HERE = frozenset({"localhost", "0.0.0.0", "::1", "[::1]"})
+
+
+class Unanswered(StackError):
+    """A service did not answer in its own protocol; the message says what came instead."""
+
+
+class Unasked(Unanswered):
+    """Whether a service answers cannot be told: there is nothing to ask with, or nowhere that it surely listens."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a service shows of itself in the compose file, before anybody asks it.
+
+    `images` are the words of the image's name that say what it is, without registry, tag and digest: nothing of
+    `redis-exporter`; `argv` the words of entrypoint and command, those of a shell line one by one; `probe` the
+    healthcheck's command as one text; `ports` the TCP ports inside the container; `label` the kinds that the label
+    `stackhand.kind` names, None where it is not there; `names` what the service itself is called; `environment` its
+    variables, those without a value left out.
+    """
+
+    images: frozenset[str] = frozenset()
+    argv: tuple[str, ...] = ()
+    probe: str = ""
+    ports: frozenset[int] = frozenset()
+    label: frozenset[str] | None = None
+    names: frozenset[str] = frozenset()
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+
+    @property
+    def programs(self) -> frozenset[str]:
+        """The programs that the command runs, without their folders, and without what only starts others.
+
+        >>> Traits(argv=("tini", "--", "sh", "-c", "migrate", "&&", "exec", "celery", "worker")).programs == {
+        ...     "migrate", "celery"}
+        True
+        """
+        found: list[str] = []
+        expected, words = True, iter(self.argv)
+        for word in words:
+            name = PurePosixPath(word.rstrip(";")).name
+            if word in _SHELL_WORDS:
+                expected = True
+            elif expected and name and not word.startswith("-") and "=" not in word:
+                expected = name in _WRAPPERS or bool(_INTERPRETER.match(name))
+                if name in _WRAPPERS_WITH_A_WORD:
+                    next(words, None)
+                if not expected:
+                    found.append(name)
+            expected = expected or word.endswith(";")
+        return frozenset(found)
+
+    @property
+    def probes_itself(self) -> bool:
+        """Whether the healthcheck asks this service, as far as it names a host (`-h`, `--host`) at all."""
+        found = _PROBED_HOST.search(self.probe)
+        return found is None or self.is_me(found["host"])
+
+    def is_me(self, host: str) -> bool:
+        """Return whether a host's name leads to the container itself, seen from inside it."""
+        return host in _HERE or host in self.names or host.startswith(("127.", "$", "/"))
+
+
+def traits(service: Service) -> Traits:
+    """Return what a service shows of itself.
+
+    >>> traits(Service("db", "docker.io/library/postgres:16-alpine")).images == {"postgres"}
+    True
+    """
+    raw = service.raw
+    words = [*_words(raw.get("entrypoint")), *_words(raw.get("command"))]
+    test = (raw.get("healthcheck") or {}).get("test") or ()
+    labels: Mapping[str, Any] = raw.get("labels") or {}
+    label = labels.get(KIND_LABEL)
+    return Traits(
+        images=frozenset(_image_words(service)),
+        argv=tuple(words),
+        probe=test if isinstance(test, str) else " ".join(str(word) for word in test[1:]),
+        ports=frozenset(_ports(raw)),
+        label=None if label is None else frozenset(re.split(r"[\s,]+", str(label).strip())),
+        names=frozenset(own_names(service)),
+        environment={key: value for key, value in service.environment.items() if value},
+    )
+
+
+def own_names(service: Service) -> list[str]:
+    """Return what a service is called on its networks: its name first, then those that the compose file adds."""
+    raw = service.raw
+    names = [service.name, raw.get("container_name"), raw.get("hostname")]
+    for options in (raw.get("networks") or {}).values():
+        names += (options or {}).get("aliases") or ()
+    return [str(name) for name in dict.fromkeys(names) if name]
+
+
+def _image_words(service: Service) -> list[str]:
+    # Compose puts the project's name before that of an image which it builds under no name of its own.
+    built = service.builds and not service.raw.get("image")
+    name = service.name if built else service.image.partition("@")[0].rsplit("/", 1)[-1].partition(":")[0]
+    found: list[str] = []
+    for word in re.split(r"[-_.]", name.lower()):
+        if word in _ABOUT_ANOTHER:
+            found.clear()
+        else:
+            # `postgres15` is a postgres.
+            found += [word, word.rstrip("0123456789")]
+    return [word for word in found if word]
+
+
+def _words(command: Any) -> Iterable[str]:
+    for word in [command] if isinstance(command, str) else command or ():
+        try:
+            # In a script the end of a line ends a command.
+            yield from shlex.split(str(word).strip().replace("\n", " ; "))
+        except ValueError:
+            yield str(word)  # a quote that is never closed: a shell script of its own
+
+
+def _ports(raw: Mapping[str, Any]) -> Iterable[int]:
+    declared = [*(raw.get("expose") or ()), *(each.get("target") for each in raw.get("ports") or ())]
+    for port in declared:
+        number = str(port).partition("/")[0]
+        if number.isdigit():
+            yield int(number)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about one service. `judge` decides from facts and returns a finding, also when all is well."""
+
+    id: str
+    phase: Phase
+    judge: Callable[[Scene, str], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class Fix:
+    """How the findings of one id are put right.
+
+    `does` says it, with `{subject}` for what the finding is about: "create role {subject} in". `act` does it, and
+    raises StackError where it can't. `patience` is the seconds that the check may take to be content afterwards.
+    """
+
+    does: str
+    act: Callable[[Scene, Finding], None]
+    patience: float = 5.0
+
+
+class Kind(Generic[F]):
+    """A kind of service. `F` are its facts: all that its checks want to know, asked at one moment.
+
+    A subclass names what it is recognised by, and says in `look` how to ask. `images` and `programs` are words of the
+    image's name and of the command, `probes` words of the healthcheck, `ports` what it listens on; ports count only
+    where no kind was recognised otherwise. `holds_data` says that its volumes hold what nothing brings back;
+    `instead_of` names more general kinds, which a service of this kind is not as well.
+    """
+
+    name: ClassVar[str]
+    images: ClassVar[frozenset[str]] = frozenset()
+    programs: ClassVar[frozenset[str]] = frozenset()
+    probes: ClassVar[frozenset[str]] = frozenset()
+    ports: ClassVar[frozenset[int]] = frozenset()
+    holds_data: ClassVar[bool] = False
+    every_container: ClassVar[bool] = False
+    instead_of: ClassVar[frozenset[str]] = frozenset()
+
+    def recognises(self, shown: Traits) -> bool:
+        """Return whether a service is of this kind, by what it is made from and what it runs."""
+        if shown.programs & self.programs:
+            return True
+        if shown.images & self.images and not shown.programs & _CLIENTS:
+            return True
+        return shown.probes_itself and any(word in shown.probe for word in self.probes)
+
+    def listens_like(self, shown: Traits) -> bool:
+        """Return whether a service listens on a port of this kind."""
+        return bool(shown.ports & self.ports)
+
+    def look(self, scene: Scene, service: str) -> F:
+        """Ask the service, from inside its container, for all that the checks want to know.
+
+        Raises Unanswered when it does not answer in its own protocol.
+        """
+        raise NotImplementedError
+
+    def checks(self) -> Sequence[Check]:
+        """Return the questions that this kind asks; the first is whether it answers at all."""
+        return (Check(f"{self.name}.answers", "services", self.answers),)
+
+    def fixes(self) -> Mapping[str, Fix]:
+        """Return what can be put right, by the id of the finding."""
+        return {}
+
+    def warm(self, scene: Scene, service: str, what: str) -> None:
+        """Carry out one configured warm-up, in this kind's own words: a query, a path, a model.
+
+        Raises StackError when it fails, or when this kind has no warm-ups.
+        """
+        raise StackError(f"{service}: the kind {self.name} has no warm-ups")
+
+    def answers(self, scene: Scene, service: str) -> Iterable[Finding]:
+        """Judge whether the service answers in its own protocol."""
+        try:
+            scene.facts(self, service)
+        except Unasked as error:
+            why, hint = error.message, error.hint or ""
+            yield Finding(f"{self.name}.answers", service, "services", "skip", "it cannot be asked", why, hint)
+        except Unanswered as error:
+            yield Finding(
+                f"{self.name}.answers",
+                service,
+                "services",
+                "fail",
+                f"it does not answer as {self.name}",
+                evidence=error.message,
+                remedy=error.hint
+                or f"`inv services.logs -s {service}` says more; `inv services.restart -s {service}` restarts it",
+            )
+        else:
+            yield Finding(f"{self.name}.answers", service, "services", "ok", f"it answers as {self.name}")
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The kinds of a project's services."""
+
+    kinds: Mapping[str, tuple[Kind[Any], ...]] = field(default_factory=dict)
+
+    def of(self, service: str) -> tuple[Kind[Any], ...]:
+        """Return the kinds of one service."""
+        return self.kinds.get(service, ())
+
+    def services(self, kind: str) -> list[str]:
+        """Return the services of the kind of this name."""
+        return [service for service, kinds in self.kinds.items() if any(each.name == kind for each in kinds)]

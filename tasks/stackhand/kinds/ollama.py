@@ -1,0 +1,63 @@
+"""The kind ollama: a server of language models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from stackhand.errors import StackError
+from stackhand.kinds.kind import Kind, Traits, Unanswered
+from stackhand.kinds.scene import Scene
+from stackhand.kinds.web import Url, json_of, probed_url, request
+
+_PORT = 11434
+# A large model is read from a slow disk.
+_LOADING = 300.0
+
+
+@dataclass(frozen=True)
+class OllamaFacts:
+    """The server's version."""
+
+    version: str
+
+
+class Ollama(Kind[OllamaFacts]):
+    """Ollama answers with its version; a warm-up loads a model."""
+
+    name = "ollama"
+    images = frozenset({"ollama"})
+    programs = frozenset({"ollama"})
+    probes = frozenset({"ollama list", "ollama ps"})
+    ports = frozenset({_PORT})
+    holds_data = True
+    instead_of = frozenset({"http"})
+
+    def recognises(self, shown: Traits) -> bool:
+        """Return whether it is Ollama, or its healthcheck asks itself at that port."""
+        probed = probed_url(shown)
+        return super().recognises(shown) or bool(probed and probed.port == _PORT)
+
+    def look(self, scene: Scene, service: str) -> OllamaFacts:
+        """Ask for the version."""
+        reply = request(scene, service, _url(scene, service, "/api/version"))
+        version = json_of(reply).get("version")
+        if reply.status >= 400 or not version:
+            raise Unanswered(f"/api/version answers {reply.status} {reply.line}".strip())
+        return OllamaFacts(str(version))
+
+    def warm(self, scene: Scene, service: str, what: str) -> None:
+        """Load one model: without a prompt `/api/generate` does just that. It stays for as long as the server says."""
+        body = json.dumps({"model": what, "stream": False})
+        url = _url(scene, service, "/api/generate")
+        reply = request(scene, service, url, method="POST", body=body, seconds=_LOADING)
+        if reply.status >= 400:
+            why = json_of(reply).get("error") or reply.line
+            raise StackError(f"{service}: {what} could not be loaded: {why}", f"`inv models.pull {what}` fetches it")
+
+
+def _url(scene: Scene, service: str, path: str) -> Url:
+    """Return where the server listens: `OLLAMA_HOST` may name another port."""
+    given = scene.project.services[service].environment.get("OLLAMA_HOST") or ""
+    port = given.rstrip("/").rpartition(":")[2]
+    return Url("http", "127.0.0.1", int(port) if port.isdecimal() else _PORT, path)

@@ -1,0 +1,152 @@
+"""The kind postgres: a PostgreSQL server, asked through its own socket, its clients' logins tried over the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from stackhand.errors import StackError
+from stackhand.kinds.clients import value_of
+from stackhand.kinds.kind import Check, Fix, Kind, Traits
+from stackhand.kinds.pg import facts, grants, indexes, lookups, query, warmth
+from stackhand.kinds.pg.access import Judges, configured
+from stackhand.kinds.pg.facts import Server
+from stackhand.kinds.pg.logins import POSTGRES, links
+from stackhand.kinds.pg.sql import Admin, NoAdministrator, administrators, first_answer
+from stackhand.kinds.scene import Scene
+from stackhand.model import Finding
+
+# Databases asked about at once: the script has to fit into a pipe (64 KB).
+_BATCH = 4
+_LOCAL = ("", "localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(?:-h\s*|--host[= ])(?P<host>[^\s'\"]+)")
+
+
+class Postgres(Kind[Server]):
+    """A PostgreSQL server."""
+
+    name = POSTGRES
+    images = frozenset({"postgres", "postgresql", "postgis", "timescaledb", "pgvector", "pg"})
+    programs = frozenset({"postgres", "postmaster"})
+    probes = frozenset({"pg_isready"})
+    ports = frozenset({5432})
+    holds_data = True
+
+    def __init__(self) -> None:
+        self._judges = Judges(self)
+        # The way that let us in, by container: the others are not tried again.
+        self._ways: dict[str, Admin] = {}
+
+    def recognises(self, shown: Traits) -> bool:
+        """Return whether it is one; a client whose healthcheck asks another host's server is none."""
+        found = _HOST.search(shown.probe)
+        if "pg_isready" in shown.probe and found:
+            host = found["host"]
+            if host not in _LOCAL and not host.startswith(("/", "$")):
+                return False
+        return super().recognises(shown)
+
+    def look(self, scene: Scene, service: str) -> Server:
+        """Ask the server for everything with one script. Raises Unanswered."""
+        known = links(scene, service)
+        roles_configured = configured(scene, service)
+        databases = list(dict.fromkeys([*known.databases, *_own(scene, service)]))
+        roles = list(dict.fromkeys([*known.roles, *roles_configured]))
+        calls = [(each.database, lookups.parse(each.query)) for each in known.lookups]
+        functions = {name: [call.name for database, call in calls if call and database == name] for name in databases}
+        expressions = {
+            grants.key(role, grant): expression
+            for role, each in roles_configured.items()
+            for grant in each.grants
+            if (expression := grants.expression(role, grant))
+        }
+
+        def questions(some: Sequence[str]) -> str:
+            return query.script(some, roles, functions, dict.fromkeys(some, expressions))
+
+        text = query.cluster(roles) + questions(databases[:_BATCH])
+        container = scene.container(service).id
+        ways = [self._ways[container]] if container in self._ways else administrators(scene, service)
+        try:
+            admin, answer = first_answer(scene, service, ways, text)
+        except NoAdministrator as denied:
+            self._ways.pop(container, None)
+            return Server(denied=denied.message)
+        self._ways[container] = admin
+        rest = range(_BATCH, len(databases), _BATCH)
+        more = [admin.query(scene, service, questions(databases[n : n + _BATCH])) for n in rest]
+        return facts.parse("".join(each.stdout for each in (answer, *more)), admin)
+
+    def checks(self) -> Sequence[Check]:
+        """Return what is asked about a server."""
+        return (
+            *super().checks(),
+            *self._judges.checks(),
+            Check(warmth.PREWARM, "caches", self._warm),
+            Check(indexes.ANALYSE, "tuning", self._analyse),
+            Check(indexes.INVALID, "tuning", self._indexes),
+            Check(indexes.BLOATED, "tuning", self._bloat),
+        )
+
+    def fixes(self) -> Mapping[str, Fix]:
+        """Return what can be put right."""
+        return {
+            **self._judges.fixes(),
+            warmth.PREWARM: Fix("load the most used tables of", self._prewarm),
+            indexes.ANALYSE: Fix("analyse {subject} in", self._do_analyse),
+            indexes.INVALID: Fix("rebuild or drop {subject} in", self._rebuild),
+        }
+
+    def warm(self, scene: Scene, service: str, what: str) -> None:
+        """Carry out a query, as a reader that changes nothing. `DATABASE: QUERY` names the database."""
+        known = links(scene, service).databases
+        first, _, rest = what.partition(":")
+        database, text = (
+            (first.strip(), rest) if rest and first.strip() in known else ((known or ["postgres"])[0], what)
+        )
+        admin = self._admin(scene, service)
+        admin.execute(scene, service, f"BEGIN READ ONLY;\n{text.strip().rstrip(';')};\nROLLBACK;", database)
+
+    def _analyse(self, scene: Scene, service: str) -> Iterable[Finding]:
+        return indexes.judge_analyse(service, scene.facts(self, service))
+
+    def _indexes(self, scene: Scene, service: str) -> Iterable[Finding]:
+        return indexes.judge_indexes(service, scene.facts(self, service))
+
+    def _bloat(self, scene: Scene, service: str) -> Iterable[Finding]:
+        return indexes.judge_bloat(service, scene.facts(self, service))
+
+    def _warm(self, scene: Scene, service: str) -> Iterable[Finding]:
+        return warmth.judge(scene, service, scene.facts(self, service))
+
+    def _do_analyse(self, scene: Scene, finding: Finding) -> None:
+        service, (database, table) = finding.service or "", _parts(finding)
+        upkeep = scene.facts(self, service).upkeep[database]
+        indexes.analyse(scene, service, self._admin(scene, service), upkeep, table)
+
+    def _rebuild(self, scene: Scene, finding: Finding) -> None:
+        service, (database, index) = finding.service or "", _parts(finding)
+        upkeep = scene.facts(self, service).upkeep[database]
+        indexes.rebuild(scene, service, self._admin(scene, service), upkeep, index)
+
+    def _prewarm(self, scene: Scene, finding: Finding) -> None:
+        service = finding.service or ""
+        warmth.load(scene, service, scene.facts(self, service), self._admin(scene, service))
+
+    def _admin(self, scene: Scene, service: str) -> Admin:
+        server = scene.facts(self, service)
+        if server.admin is None:
+            raise StackError(server.denied)
+        return server.admin
+
+
+def _parts(finding: Finding) -> tuple[str, str]:
+    database, _, thing = finding.subject.partition(": ")
+    return database, thing
+
+
+def _own(scene: Scene, service: str) -> list[str]:
+    """Return the database that the server was made with."""
+    made = scene.project.services[service]
+    names = ("POSTGRES_DB", "POSTGRESQL_DATABASE")
+    return [value for name in names if (value := value_of(scene.project, made, name))]

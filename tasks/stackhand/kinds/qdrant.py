@@ -1,0 +1,34 @@
+"""The kind qdrant: a vector database."""
+
+from __future__ import annotations
+
+from stackhand.kinds.kind import Kind, Traits, Unanswered
+from stackhand.kinds.scene import Scene
+from stackhand.kinds.web import Url, probed_url, request
+
+_PORT = 6333
+
+
+class Qdrant(Kind[None]):
+    """Qdrant answers that all its shards are ready."""
+
+    name = "qdrant"
+    images = frozenset({"qdrant"})
+    programs = frozenset({"qdrant"})
+    ports = frozenset({_PORT})
+    holds_data = True
+    instead_of = frozenset({"http"})
+
+    def recognises(self, shown: Traits) -> bool:
+        """Return whether it is Qdrant, or its healthcheck asks itself at that port."""
+        probed = probed_url(shown)
+        return super().recognises(shown) or bool(probed and probed.port == _PORT)
+
+    def look(self, scene: Scene, service: str) -> None:
+        """Ask whether it is ready. Versions before 1.5 know no `/readyz`, and answer 404."""
+        environment = scene.project.services[service].environment
+        scheme = "https" if (environment.get("QDRANT__SERVICE__ENABLE_TLS") or "").lower() in ("1", "true") else "http"
+        port = environment.get("QDRANT__SERVICE__HTTP_PORT") or ""
+        reply = request(scene, service, Url(scheme, "127.0.0.1", int(port) if port.isdecimal() else _PORT, "/readyz"))
+        if reply.status >= 400 and reply.status != 404:
+            raise Unanswered(f"/readyz answers {reply.status} {reply.line}".strip())

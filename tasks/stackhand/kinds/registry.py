@@ -1,0 +1,106 @@
+"""Which kinds there are: those of this folder, and those that other packages bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from stackhand.engine.project import Project, Service
+from stackhand.errors import BrokenKind, UnknownKind, did_you_mean
+from stackhand.kinds.certificates import keeps_certificates
+from stackhand.kinds.kind import Kind, Recognised, Traits, traits
+from stackhand.kinds.stores import store
+
+GROUP = "stackhand.kinds"
+_NONE = "none"
+
+
+@cache
+def kinds() -> tuple[Kind[Any], ...]:
+    """Return all kinds: our own, then those of the entry-point group `stackhand.kinds`. Raises BrokenKind."""
+    from stackhand.kinds.celery import Celery
+    from stackhand.kinds.http import Http
+    from stackhand.kinds.ollama import Ollama
+    from stackhand.kinds.pgbouncer import PgBouncer
+    from stackhand.kinds.postgres import Postgres
+    from stackhand.kinds.qdrant import Qdrant
+    from stackhand.kinds.redis import Redis
+    from stackhand.kinds.tls import Tls
+
+    own = (Postgres(), PgBouncer(), Redis(), Celery(), Ollama(), Qdrant(), Http(), Tls())
+    return (*_brought({kind.name for kind in own}), *own)
+
+
+def recognise(project: Project) -> Recognised:
+    """Return the kinds of every service of a project. Raises UnknownKind, BrokenKind."""
+    return Recognised({name: kinds_of(service) for name, service in project.services.items()})
+
+
+def kinds_of(service: Service) -> tuple[Kind[Any], ...]:
+    """Return the kinds that one service is of: as its label says, else by what it shows of itself.
+
+    Raises UnknownKind where the label names a kind that there is not.
+    """
+    shown = traits(service)
+    known = kinds()
+    if shown.label is not None:
+        return _labelled(service.name, shown.label, known)
+    return _recognised(shown, known)
+
+
+def data_kind(service: Service) -> str | None:
+    """Return the kind for whose sake a service's volumes are kept, or None where they hold nothing to lose.
+
+    A label changes what is asked of a service; what is in its volumes it does not change.
+    """
+    found = (*kinds_of(service), *_recognised(traits(service), kinds()))
+    kind = next((kind.name for kind in found if kind.holds_data), None)
+    return kind or store(service) or ("tls" if keeps_certificates(service) else None)
+
+
+def _recognised(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
+    found = tuple(kind for kind in known if kind.recognises(shown))
+    found = found or tuple(kind for kind in known if kind.listens_like(shown))
+    general = frozenset(name for kind in found for name in kind.instead_of)
+    return tuple(kind for kind in found if kind.name not in general)
+
+
+def _labelled(service: str, names: frozenset[str], known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
+    by_name = {kind.name: kind for kind in known}
+    for name in sorted(names - {_NONE, ""}):
+        if name not in by_name:
+            raise UnknownKind(
+                f"service {service} has the label stackhand.kind: {name}, and there is no such kind",
+                did_you_mean(name, sorted([*by_name, _NONE]), "kinds"),
+            )
+    return tuple(by_name[name] for name in sorted(names & set(by_name)))
+
+
+def _brought(taken: set[str]) -> list[Kind[Any]]:
+    """Return the kinds of other packages, whose names are to be none of `taken`. Raises BrokenKind."""
+    from importlib.metadata import entry_points
+
+    found: list[Kind[Any]] = []
+    for entry in entry_points(group=GROUP):
+        try:
+            made = entry.load()()
+        except Exception as error:  # whatever another package's code may raise
+            raise _broken(entry.name, entry.value, f"{type(error).__name__}: {error}") from error
+        if not isinstance(made, Kind):
+            raise _broken(entry.name, entry.value, f"it is no stackhand.kinds.Kind but {type(made).__name__}")
+        name = getattr(made, "name", "")
+        if not name or name == _NONE:
+            raise _broken(entry.name, entry.value, "it has no name")
+        if name in taken:
+            raise _broken(entry.name, entry.value, f"there is a kind {name} already")
+        taken.add(name)
+        found.append(made)
+    return found
+
+
+def _broken(name: str, value: str, problem: str) -> BrokenKind:
+    return BrokenKind(
+        f"the kind {name} ({value}) cannot be loaded: {problem}",
+        f"repair or uninstall the package that brings {value}",
+    )

@@ -1,0 +1,308 @@
+"""The kinds http, ollama and qdrant: what to ask for, with which program, and what an answer means."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import project, service
+from shells import Shell, running, scene
+
+from stackhand.engine.facts import Healthcheck
+from stackhand.errors import StackError
+from stackhand.kinds.http import Http, HttpFacts, judge, url_to_ask
+from stackhand.kinds.kind import Unanswered, Unasked, traits
+from stackhand.kinds.ollama import Ollama
+from stackhand.kinds.qdrant import Qdrant
+from stackhand.kinds.scene import Scene
+from stackhand.kinds.web import Reply, Url, parse, probed_url, request, url_of
+
+API = (
+    "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); "
+    "c.request('GET', '/healthz'); exit(c.getresponse().status != 200)"
+)
+
+
+@pytest.mark.parametrize(
+    ("test", "url"),
+    [
+        (
+            ["CMD", "curl", "-fsS", "--cacert", "/ca.crt", "https://localhost:8443/health"],
+            "https://localhost:8443/health",
+        ),
+        ("curl -f http://localhost/ || exit 1", "http://localhost:80/"),
+        ("curl -f 'http://127.0.0.1:3000/api/health?full=1'", "http://127.0.0.1:3000/api/health?full=1"),
+        ("curl -f http://it:8080/ping", "http://it:8080/ping"),
+        ("wget -qO- localhost:8080/ping", "http://localhost:8080/ping"),
+        ("wget --spider -q 127.0.0.1:9000 || exit 1", "http://127.0.0.1:9000/"),
+        ("curl -f http://localhost:$PORT/health", "http://localhost:4000/health"),
+        ("curl -f http://localhost:${PORT:-80}/health", "http://localhost:4000/health"),
+        ("curl -f http://localhost:${OTHER:-81}/health", "http://localhost:81/health"),
+        ("curl -f http://user:word@localhost/health", "http://localhost:80/health"),
+        (["CMD", "python3", "-c", API], "http://127.0.0.1:8000/healthz"),
+        ("node -e \"fetch('http://localhost:3000/ok').then(r => process.exit(!r.ok))\"", "http://localhost:3000/ok"),
+        ("curl -f http://other:8080/ping", None),
+        ("curl -f http://localhost:$UNKNOWN/", None),
+        ("curl -f http://localhost:99999/", None),
+        ("nc -z localhost 8080", None),
+        ("pg_isready -h localhost", None),
+    ],
+)
+def test_where_a_healthcheck_asks(test: Any, url: str | None) -> None:
+    found = probed_url(traits(service("it", environment={"PORT": "4000"}, raw={"healthcheck": {"test": test}})))
+    assert (str(found) if found else None) == url
+
+
+@pytest.mark.parametrize(
+    ("raw", "exposed", "url"),
+    [
+        ({}, (), "http://127.0.0.1:80/"),
+        ({}, (443, 80, 2019), "http://127.0.0.1:80/"),
+        ({"ports": [{"target": 8080}]}, (80,), "http://127.0.0.1:8080/"),
+        ({"expose": ["8443"]}, (), "https://127.0.0.1:8443/"),
+        ({"expose": ["9123"]}, (), "http://127.0.0.1:9123/"),
+        ({}, (9123,), "http://127.0.0.1:9123/"),
+    ],
+)
+def test_where_to_ask_without_a_healthcheck(raw: dict[str, Any], exposed: tuple[int, ...], url: str) -> None:
+    assert str(url_to_ask(service("it", raw=raw), exposed)) == url
+
+
+@pytest.mark.parametrize(
+    ("test", "plain"),
+    [
+        ("curl -fsS http://localhost/ || exit 1", True),
+        ("curl --fail --silent --max-time 3 -o /dev/null http://localhost/", True),
+        ("wget -q -T 3 --spider http://localhost/", True),
+        (["CMD", "python3", "-uc", API], True),
+        ("curl -s https://localhost:9200 | grep -q 'missing authentication credentials'", False),
+        ("curl -u elastic:word http://localhost/", False),
+        ("curl -fsSu elastic:word http://localhost/", False),
+        ("curl -f http://user:word@localhost/", False),
+        ("curl -H 'Host: shop.example' http://localhost/", False),
+        ("curl --header 'Authorization: x' http://localhost/", False),
+        ("curl -X POST http://localhost/", False),
+        ("curl -d '{}' http://localhost/", False),
+        ("curl --data-raw '{}' http://localhost/", False),
+        ("curl --unix-socket /run/it.sock http://localhost/", False),
+        ("node -e \"fetch('http://localhost/', {method: 'POST'})\"", False),
+    ],
+)
+def test_whether_a_healthcheck_asks_as_we_do(test: Any, plain: bool) -> None:
+    found = probed_url(traits(service("it", raw={"healthcheck": {"test": test}})))
+    assert found
+    assert found.plain is plain
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "healthy", "verdict"),
+    [
+        (200, "given", True, "ok"),
+        (302, "given", True, "ok"),
+        (404, "given", True, "warn"),
+        (404, "given", False, "fail"),
+        (401, "given", True, "ok"),
+        (403, "given", True, "ok"),
+        (405, "given", True, "ok"),
+        (401, "given", False, "fail"),
+        (503, "given", True, "fail"),
+        (400, "otherwise", True, "ok"),
+        (503, "otherwise", True, "ok"),
+        (401, "otherwise", False, "skip"),
+        (404, "guessed", False, "ok"),
+        (401, "guessed", True, "ok"),
+        # A proxy that knows no such host.
+        (503, "guessed", True, "skip"),
+        (500, "guessed", True, "warn"),
+        (502, "guessed", False, "warn"),
+    ],
+)
+def test_judging_an_answer(status: int, asked: str, healthy: bool, verdict: str) -> None:
+    url = Url("http", "localhost", 80, "/", given=asked != "guessed", plain=asked != "otherwise")
+    finding = judge("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url))
+    assert finding.status == verdict
+    if verdict != "ok":
+        assert finding.evidence == f"http://localhost:80/: {status} first line"
+        assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("HTTP/1.1 200 OK\r\nServer: x\r\n\r\nwell\r\n", Reply(200, "well")),
+        ("HTTP/2 204\r\n\r\n", Reply(204)),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", Reply(200, "hello")),
+        # busybox
+        ("Connecting to localhost (127.0.0.1:80)\n  HTTP/1.1 503 Down\nwget: server returned error: HTTP/1.1 503 Down",
+         Reply(503)),
+        ("curl: (7) Failed to connect to localhost port 80: Connection refused", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_answers(text: str, reply: Reply | None) -> None:
+    assert parse(text) == reply
+
+
+@pytest.mark.parametrize("text", ["ftp://localhost/", "http:///x", "http://[::1/", "localhost", "http://h:port/"])
+def test_no_url(text: str) -> None:
+    assert url_of(text) is None
+
+
+def test_an_ipv6_url() -> None:
+    assert str(url_of("http://[::1]:80/")) == "http://[::1]:80/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    loaded: list[str] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        answers = {
+            "/api/version": (200, '{"version": "0.33.0"}'),
+            "/readyz": (200, "all shards are ready"),
+            "/a%20b": (200, "well"),
+        }
+        self._send(*answers.get(self.path, (404, "not here")))
+
+    def do_POST(self) -> None:
+        model = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["model"]
+        self.loaded.append(model)
+        self._send(*((200, '{"done": true}') if model == "tiny" else (404, f'{{"error": "model {model} not found"}}')))
+
+    def _send(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+TOOLS = ["curl", "python3", "node", "wget", "bash"]
+
+
+@pytest.fixture(params=TOOLS)
+def tool(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if not shutil.which(name):
+        pytest.skip(f"this machine has no {name}")
+    return name
+
+
+def _stage(tmp_path: Path, *programs: str, **environment: str) -> tuple[Scene, Shell]:
+    shell = Shell(tmp_path / "bin", dict.fromkeys(programs), running("web", "beside"))
+    made = project(service("web", environment=environment), service("beside"))
+    return scene(made, shell, tmp_path), shell
+
+
+def test_every_tool_asks(tmp_path: Path, port: int, tool: str) -> None:
+    stage, _ = _stage(tmp_path, tool)
+    assert request(stage, "web", Url("http", "127.0.0.1", port, "/api/version")).status == 200
+    missing = request(stage, "web", Url("http", "127.0.0.1", port, "/nothing"))
+    assert missing.status == 404
+    if tool != "wget":
+        assert missing.line == "not here"
+
+
+def test_no_tool_has_an_answer_where_nothing_listens(tmp_path: Path, tool: str) -> None:
+    stage, _ = _stage(tmp_path, tool)
+    with pytest.raises(Unanswered, match=r"http://127.0.0.1:1/: .*(?i:refused|connect)"):
+        request(stage, "web", Url("http", "127.0.0.1", 1))
+
+
+def test_with_nothing_to_ask_with(tmp_path: Path) -> None:
+    stage, shell = _stage(tmp_path)
+    with pytest.raises(Unasked, match="has a program to ask with"):
+        request(stage, "web", Url("http", "127.0.0.1", 1))
+    assert [env["HOST"] for _, env in shell.asked] == ["127.0.0.1", "web"]
+
+
+def test_a_guess_that_has_no_answer_is_no_failure(tmp_path: Path) -> None:
+    stage, _ = _stage(tmp_path, "python3")
+    with pytest.raises(Unasked, match="a guess"):
+        Http().look(stage, "web")
+    assert [each.status for each in Http().answers(stage, "web")] == ["skip"]
+
+
+SLOW = "#!/bin/sh\ncat >/dev/null\nprintf %s \"$PATIENCE\" > ${0%/*}/patience\necho 'curl: (28) Operation timed out'\n"
+REFUSED = "#!/bin/sh\necho 'curl: (7) Connection refused'\n"
+
+
+@pytest.mark.parametrize(
+    ("curl", "options", "health", "timeout", "patience", "status"),
+    [
+        (SLOW, "-f", "healthy", 3.0, "4", "fail"),
+        (SLOW, "-f", "healthy", 7.0, "7", "fail"),
+        (SLOW, "-f", "healthy", 30.0, "10", "skip"),
+        (SLOW, "-f", "unhealthy", 30.0, "10", "fail"),
+        (SLOW, "-H x:y", "healthy", 3.0, "4", "skip"),
+        (REFUSED, "-f", "healthy", 30.0, None, "fail"),
+        (REFUSED, "--unix-socket /x", "healthy", 30.0, None, "skip"),
+    ],
+)
+def test_no_answer_where_the_healthcheck_has_one(
+    tmp_path: Path, curl: str, options: str, health: str, timeout: float, patience: str | None, status: str
+) -> None:
+    probe = Healthcheck(("true",), timeout=timeout)
+    shell = Shell(tmp_path / "bin", {"curl": curl}, running("web", health=health, healthcheck=probe))
+    made = project(service("web", raw={"healthcheck": {"test": f"curl {options} http://localhost:1/"}}))
+    assert [each.status for each in Http().answers(scene(made, shell, tmp_path), "web")] == [status]
+    if patience:
+        assert (shell.folder / "patience").read_text() == patience
+
+
+def test_each_of_several_containers_is_asked_itself_also_from_beside(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "bin", {}, [*running("web"), *running("web", number=2), *running("beside")])
+    stage = scene(project(service("web"), service("beside")), shell, tmp_path)
+    for one in shell.containers("shop")[:2]:
+        with pytest.raises(Unasked):
+            request(stage.at(one), "web", Url("http", "127.0.0.1", 1))
+    assert [env["HOST"] for _, env in shell.asked] == ["127.0.0.1", "shop-web-1", "127.0.0.1", "shop-web-2"]
+
+
+def test_warm_ups(tmp_path: Path, port: int) -> None:
+    shell = Shell(tmp_path / "bin", {"python3": None}, running("web"))
+    stage = scene(project(service("web", raw={"expose": [str(port)]})), shell, tmp_path)
+    Http().warm(stage, "web", "/a b")
+    with pytest.raises(StackError, match="/nothing answers 404: not here"):
+        Http().warm(stage, "web", "nothing")
+
+
+@pytest.mark.parametrize("program", ["curl", "python3", "node", "bash"])
+def test_ollama(tmp_path: Path, port: int, program: str) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"this machine has no {program}")
+    stage, _ = _stage(tmp_path, program, OLLAMA_HOST=f"0.0.0.0:{port}")
+    assert Ollama().look(stage, "web").version == "0.33.0"
+    Ollama().warm(stage, "web", "tiny")
+    assert _Handler.loaded[-1] == "tiny"
+    with pytest.raises(StackError, match="large could not be loaded: model large not found") as caught:
+        Ollama().warm(stage, "web", "large")
+    assert "models.pull large" in (caught.value.hint or "")
+
+
+def test_qdrant(tmp_path: Path, port: int) -> None:
+    stage, _ = _stage(tmp_path, "python3", QDRANT__SERVICE__HTTP_PORT=str(port))
+    assert [each.status for each in Qdrant().answers(stage, "web")] == ["ok"]
+
+
+def test_something_else_on_ollamas_port(tmp_path: Path) -> None:
+    stage, _ = _stage(tmp_path, "python3", OLLAMA_HOST="http://0.0.0.0:1/")
+    assert [each.status for each in Ollama().answers(stage, "web")] == ["fail"]
