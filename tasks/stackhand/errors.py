@@ -51,12 +51,24 @@ class StopFailed(StackError):
     """A service runs on after it was stopped."""
 
 
+class VolumeInUse(StackError):
+    """A volume that a reset would remove is mounted by a container of somebody else."""
+
+
+class ResetFailed(StackError):
+    """Something is still there after it was removed."""
+
+
 class NotReady(StackError):
     """`services.status` saw a service that is not ready."""
 
 
 class FixFailed(StackError):
     """A finding is still there after its fix."""
+
+
+class PermissionsWrong(StackError):
+    """`perms.check` found something wrong, or a fix or an undo could not do all of it."""
 
 
 class LockHeld(StackError):
@@ -95,6 +107,10 @@ class BadArgument(ConfigError):
     """A flag's value is not what the flag takes."""
 
 
+class NoDashboard(ConfigError):
+    """`--watch` asks for the dashboard, and this version has none."""
+
+
 class UnknownSetting(ConfigError):
     """A key below `stackhand:`, or an `INVOKE_STACKHAND_…` variable, that does not exist."""
 
@@ -113,6 +129,30 @@ class InvalidComposeFile(ConfigError):
 
 class MissingFile(ConfigError):
     """A file that the compose file names as a secret or config is not there."""
+
+
+class UnknownKind(ConfigError):
+    """The label `stackhand.kind` of a service names a kind that there is not."""
+
+
+class BrokenKind(ConfigError):
+    """A kind that another package brings cannot be loaded."""
+
+
+class UnknownStep(ConfigError):
+    """`fixes.steps` names a task that the project does not have."""
+
+
+class UnknownUser(ConfigError):
+    """`--owner` names a user or group that this machine does not have."""
+
+
+class UnknownRun(ConfigError):
+    """`perms.undo` is to undo a run that there is no journal of."""
+
+
+class UnknownVolume(ConfigError):
+    """The engine has no volume of this name."""
 
 
 class DependencyCycle(ConfigError):
@@ -156,6 +196,14 @@ class SocketPermission(PrerequisiteMissing):
 
 class ComposeMissing(PrerequisiteMissing):
     """The docker CLI has no Compose v2 plugin, or one that is too old."""
+
+
+class JournalRefused(PrerequisiteMissing):
+    """A journal was written by another user, so this one must not do what it says."""
+
+
+class VolumeUnreachable(PrerequisiteMissing):
+    """A volume can be reached neither from this machine nor through a helper container."""
 
 
 class StateFolderUnwritable(PrerequisiteMissing):

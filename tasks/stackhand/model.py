@@ -6,14 +6,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "warn", "fail", "skip"]
+Phase = Literal["services", "databases", "network", "caches", "tuning"]
+# In this order: a database that nobody can log in to is put right before its clients are judged by what they reach.
+PHASES: tuple[Phase, ...] = ("services", "databases", "network", "caches", "tuning")
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one check saw: its verdict, the evidence for it, and what to do about it.
 
-    `id` names the check and stays the same from run to run (`network.attached`). `fixable` says that stackhand
-    itself can put it right.
+    `id` names the check and stays the same from run to run (`network.attached`); `subject` tells findings of one
+    check and service apart: a role, an index, a network. `fixable` says that stackhand itself can put it right.
     """
 
     id: str
@@ -24,6 +27,17 @@ class Finding:
     evidence: str = ""
     remedy: str = ""
     fixable: bool = False
+    subject: str = ""
+
+    @property
+    def key(self) -> tuple[str, str | None, str]:
+        """What this finding is about, whatever was seen of it."""
+        return self.id, self.service, self.subject
+
+    @property
+    def to_fix(self) -> bool:
+        """Whether something is wrong here that stackhand can put right."""
+        return self.fixable and self.status in ("fail", "warn")
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as the command-line contract has it."""
@@ -40,7 +54,7 @@ class Action:
     arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.service}: {self.cause}"
+        return f"{self.verb} {self.service}".rstrip() + f": {self.cause}"
 
 
 @dataclass(frozen=True)

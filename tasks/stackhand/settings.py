@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -47,11 +47,54 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     service: str = "worker"
 
 
+class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A database role that has to be there, beside those that clients use."""
+
+    server: str = ""
+    """The service whose role it is; may be left out where there is one database server only."""
+    secret: str = ""
+    """The Compose secret that holds its password. Without one, a missing role is made without a password."""
+    grants: tuple[str, ...] = ()
+    """What it may do, as after GRANT and before TO: `SELECT ON ALL TABLES IN SCHEMA public`."""
+    database: str = ""
+    """The database that the grants are for; may be left out where its clients use one only."""
+
+
+class Fixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The post-startup fixes. A standard stack needs none of these."""
+
+    roles: dict[str, Role] = {}
+    """Database roles by name, with their grants."""
+    migrate: str = ""
+    """The service that applies migrations, or `SERVICE: COMMAND`; found by itself where it is a one-shot."""
+    warm: dict[str, tuple[str, ...]] = {}
+    """Warm-ups by service, in the words of its kind: queries, Redis commands, paths, models."""
+    steps: tuple[str, ...] = ()
+    """Invoke tasks of the project that run after all other fixes."""
+    certificate_days: Annotated[float, Meta(ge=0)] = 14.0
+    """Days before its end from which on a certificate warns."""
+    patience: Positive = 30.0
+    """Seconds that a stack may take, after a fix, to be well again by itself."""
+
+
+class Perms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose the project's files are, and who may read them. Paths are below the project's folder."""
+
+    roots: tuple[str, ...] = ("scripts", "docker", "config", "app", "logs", "secrets", "docs")
+    """Folders whose entries get owner and mode: 755 for folders and scripts, 644 for other files."""
+    secrets: tuple[str, ...] = ("secrets",)
+    """Folders and files that only their owner may read: 700 and 600."""
+    executable: tuple[str, ...] = ("*.sh",)
+    """Patterns of names that are scripts; so is a file that begins with `#!`, or that git records as executable."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything below `stackhand:`."""
 
     start: Start = Start()
     worker: Worker = Worker()
+    fixes: Fixes = Fixes()
+    perms: Perms = Perms()
 
 
 def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -67,7 +110,8 @@ def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     for key in known_keys():
         section, name = key.split(".")
         if _variable(key) in environ:
-            given.setdefault(section, {}).setdefault(name, environ[_variable(key)])
+            kind = _sections(_sections(Settings)[section])[name]
+            given.setdefault(section, {}).setdefault(name, _plain(environ[_variable(key)], kind))
     try:
         # Not strict: an environment variable can only be a string, so "3" is a number where one is due.
         return msgspec.convert(given, Settings, strict=False)
@@ -81,9 +125,13 @@ def defaults() -> dict[str, Any]:
     """Return the tree that Invoke is configured with: every key, and None for each value.
 
     Invoke takes environment variables only for keys that it knows, and casts them to the type of the value that
-    it has, with a traceback when it can't. None makes it pass the string through; `load` then does the typing.
+    it has, with a traceback when it can't. None makes it pass the string through; `load` then does the typing. A
+    value that is a section itself has to begin as one: Invoke merges no section into None.
     """
-    return {field: dict.fromkeys(section.__struct_fields__) for field, section in _sections(Settings).items()}
+    return {
+        name: {key: {} if get_origin(kind) is dict else None for key, kind in _sections(section).items()}
+        for name, section in _sections(Settings).items()
+    }
 
 
 def known_keys() -> list[str]:
@@ -111,13 +159,22 @@ def _given(raw: Mapping[str, Any], struct: type[msgspec.Struct], path: str) -> d
                 f"unknown setting {path}.{key}", did_you_mean(str(key), sorted(fields), f"settings in {path}")
             )
         kind = fields[key]
-        if value is None:
+        if value is None or (hasattr(value, "items") and not value):
             continue
         if kind is not str and _endless(value):
             raise InvalidSetting(f"{path}.{key}: expected a finite number, not {value}")
         is_section = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-        given[key] = _given(value, kind, f"{path}.{key}") if is_section else value
+        given[key] = _given(value, kind, f"{path}.{key}") if is_section else _plain(value, kind)
     return given
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """Return a value without Invoke's wrappers; a list that came as text (from the environment) as a list."""
+    if isinstance(value, Mapping) or hasattr(value, "items"):
+        return {str(key): _plain(entry, None) for key, entry in value.items()}
+    if isinstance(value, str) and get_origin(kind) is tuple:
+        return [word.strip() for word in value.split(",") if word.strip()]
+    return value
 
 
 def _endless(value: Any) -> bool:

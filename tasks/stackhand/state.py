@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+import stat
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from stackhand.errors import LockHeld, StateFolderUnwritable
 
 FOLDER = ".stackhand"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StateFolder:
@@ -21,20 +24,40 @@ class StateFolder:
 
     def __init__(self, project_directory: Path) -> None:
         self.path = project_directory / FOLDER
+        self._mutex = threading.Lock()
+        self._updating = threading.Lock()
+        self._holders = 0
+        self._held = contextlib.ExitStack()
 
     def prepare(self) -> Path:
         """Make the folder where it is missing and return it. Raises StateFolderUnwritable."""
+        os.close(self.open())
+        return self.path
+
+    def open(self) -> int:
+        """Make the folder where it is missing and return a descriptor of it. Raises StateFolderUnwritable.
+
+        A container may be able to write to the project, and this run may be root's: so no symbolic link is followed,
+        neither to the folder nor to a file in it.
+        """
         try:
-            self.path.mkdir(exist_ok=True)
-            ignore = self.path / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n", encoding="utf-8")
+            with contextlib.suppress(FileExistsError):
+                self.path.mkdir()
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                with contextlib.suppress(FileExistsError):
+                    ignore = os.open(".gitignore", _CREATE, 0o644, dir_fd=folder)
+                    os.write(ignore, b"*\n")
+                    os.close(ignore)
+            except BaseException:
+                os.close(folder)
+                raise
         except OSError as error:
             raise StateFolderUnwritable(
                 f"cannot write to {self.path}: {error.strerror}",
                 "make the project's folder writable for this user; `inv perms.check` shows what is wrong",
             ) from error
-        return self.path
+        return folder
 
     def recall(self, name: str) -> Any:
         """Return what was remembered under a name, None where that is nothing."""
@@ -45,12 +68,29 @@ class StateFolder:
 
     def remember(self, name: str, value: Any) -> None:
         """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable."""
-        draft = self.prepare() / f"{name}.{os.getpid()}"
+        folder, draft = self.open(), f"{name}.{os.getpid()}.{threading.get_ident()}"
         try:
-            draft.write_text(json.dumps(value), encoding="utf-8")
-            draft.replace(self.path / f"{name}.json")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=folder)
+            with os.fdopen(os.open(draft, _CREATE, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
+                json.dump(value, file)
+            os.replace(draft, f"{name}.json", src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write to {self.path}: {error.strerror}") from error
+        finally:
+            os.close(folder)
+
+    def update(self, name: str, change: Callable[[Any], Any]) -> Any:
+        """Remember what `change` makes of what is remembered under a name; return it. One thread at a time.
+
+        Raises StateFolderUnwritable.
+        """
+        with self._updating:
+            before = self.recall(name)
+            after = change(before)
+            if after != before:
+                self.remember(name, after)
+            return after
 
     @property
     def completed(self) -> frozenset[str]:
@@ -64,20 +104,55 @@ class StateFolder:
         found = self.recall("made")
         return found if isinstance(found, dict) else {}
 
+    @property
+    def files(self) -> dict[str, dict[str, str]]:
+        """What the file system said of the files that each run of a container began with; nothing of their content."""
+        found = self.recall("files")
+        return found if isinstance(found, dict) else {}
+
     @contextlib.contextmanager
     def lock(self, task: str) -> Iterator[None]:
         """Hold the lock of this project while the body runs. Raises LockHeld with who has it.
 
-        The lock is the operating system's (flock), so it is gone with the process that held it, however that
-        ended; the text in the file only says who it is.
+        A run may hold it more than once: a fix that starts a service, for one. It is given back with the last.
+        """
+        with self._mutex:
+            if self._holders == 0:
+                with contextlib.ExitStack() as opening:
+                    opening.enter_context(self._flock(task))
+                    self._held = opening.pop_all()
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._held.close()
+
+    @contextlib.contextmanager
+    def _flock(self, task: str) -> Iterator[None]:
+        """Hold the operating system's lock (flock).
+
+        It is gone with the process that held it, however that ended; the text in the file only says who it is.
         """
         import fcntl
 
-        path = self.prepare() / "lock"
+        path = self.path / "lock"
+        folder = self.open()
         try:
-            file = path.open("a+", encoding="utf-8")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            lock = os.open("lock", flags, 0o644, dir_fd=folder)
+            seen = os.fstat(lock)
+            if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
+                # It would be emptied below, and may be another file under a second name.
+                os.close(lock)
+                raise StateFolderUnwritable(f"{path} is not a file of stackhand's", "remove it")
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write to {path}: {error.strerror}") from error
+        finally:
+            os.close(folder)
+        file = os.fdopen(lock, "r+", encoding="utf-8")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,6 +19,10 @@ def load(raw: dict[str, Any], **environ: str) -> settings.Settings:
     return settings.load(raw, environ)
 
 
+# What has a structure of its own does not fit into a variable.
+STRUCTURED = {"fixes.roles", "fixes.warm"}
+
+
 def test_nothing_set_is_the_contract() -> None:
     start = load(settings.defaults()).start
     assert (start.retries, start.retry_delay, start.backoff, start.timeout) == (3, 5.0, 2.0, 120.0)
@@ -126,9 +130,19 @@ def test_every_setting_can_come_from_the_environment(key: str, monkeypatch: pyte
     monkeypatch.setenv(variable, "7")
     config = Config(defaults={"stackhand": settings.defaults()})
     config.load_shell_env()
+    if key in STRUCTURED:
+        with pytest.raises(InvalidSetting) as caught:
+            settings.load(config.get("stackhand"), {variable: "7"})
+        assert variable in (caught.value.hint or "")
+        return
     found = msgspec.to_builtins(settings.load(config.get("stackhand"), {variable: "7"}))
     section, name = key.split(".")
-    assert str(found[section][name]) in ("7", "7.0")
+    assert str(found[section][name]) in ("7", "7.0", "('7',)")
+
+
+def test_a_list_from_the_environment_is_split_at_commas() -> None:
+    found = settings.load({}, {"INVOKE_STACKHAND_FIXES_STEPS": "seed, db.check"})
+    assert found.fixes.steps == ("seed", "db.check")
 
 
 def test_no_two_settings_share_a_variable() -> None:
@@ -147,8 +161,15 @@ def test_an_error_does_not_name_the_python_type() -> None:
 def test_every_setting_is_documented_with_its_default(key: str) -> None:
     assert DOCS.exists(), "docs/settings.md is missing"
     section, name = key.split(".")
-    default = msgspec.to_builtins(settings.Settings())[section][name]
+    default = msgspec.json.decode(msgspec.json.encode(settings.Settings()))[section][name]
     shown = f"{default:g}" if isinstance(default, float) else str(default)
     lines = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if f"{section}.{name}" in line]
     assert lines, f"docs/settings.md does not mention {key}"
     assert any(shown in line for line in lines), f"docs/settings.md does not say that {key} is {shown} by default"
+
+
+def test_a_section_within_a_section_comes_through_invoke(tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text("stackhand: {fixes: {warm: {api: [/healthz]}}}\n")
+    config = Config(defaults={"stackhand": settings.defaults()}, project_location=str(tmp_path))
+    config.load_project()
+    assert settings.load(config.get("stackhand"), {}).fixes.warm == {"api": ("/healthz",)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +102,17 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(StateFolderUnwritable) as caught:
         take(tmp_path)
     assert caught.value.exit_code == 3
+
+
+def test_many_threads_remember_side_by_side(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+
+    def add(number: int) -> None:
+        folder.update("numbers", lambda known: {**(known or {}), str(number): number})
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folder.recall("numbers")) == 20

@@ -53,8 +53,10 @@ def run(
     return _Run(graph, after or {}, work, workers).run()
 
 
-def gather(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Call functions side by side and return what each returned. Raises the first error there was, when all ended.
+def gather(work: Mapping[str, Callable[[], T]], *, workers: int | None = None) -> dict[str, T]:
+    """Call functions side by side, `workers` at a time (None: all), and return what each returned.
+
+    Raises the first error there was, when all ended.
 
     >>> gather({"one": lambda: 1, "two": lambda: 2}) == {"one": 1, "two": 2}
     True
@@ -64,7 +66,7 @@ def gather(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     def one(name: str) -> None:
         results[name] = work[name]()
 
-    failed = run(dict.fromkeys(work, ()), one).failed
+    failed = run(dict.fromkeys(work, ()), one, workers=workers).failed
     for error in failed.values():
         raise error
     return results

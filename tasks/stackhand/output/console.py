@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from stackhand.errors import StackError
@@ -103,6 +103,19 @@ class Console:
         with self._lock:
             # ASCII only: it can be read whatever the stream's encoding is.
             self._print(self.stdout, json.dumps(self.redactor.document(document)))
+
+    def document_of_many(self, document: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
+        """Write one JSON document whose lists are too long to be in memory."""
+        self.document_written = True
+        with self._lock:
+            stream = self.stdout
+            stream.write(json.dumps(self.redactor.document(document))[:-1])
+            for name, items in lists.items():
+                stream.write(f", {json.dumps(name)}: [")
+                for number, item in enumerate(items):
+                    stream.write((", " if number else "") + json.dumps(self.redactor.document(item)))
+                stream.write("]")
+            self._print(stream, "}")
 
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:

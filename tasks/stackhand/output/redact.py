@@ -19,6 +19,8 @@ _SECRET_NAME = re.compile(
 )
 # A variable such as POSTGRES_PASSWORD_FILE or SECRET_PATH says where a secret lies; the place is not secret.
 _NAMES_A_PLACE = re.compile(r"_(file|path|dir|name|id|url_prefix)$", re.IGNORECASE)
+# The shell's own: which folder it is in, and was in.
+_FOLDERS = frozenset({"PWD", "OLDPWD"})
 # Up to the last @ of the authority, as urllib has it. A password that was not escaped may hold a slash, which would end
 # the authority; what tells it from a port is that a port is digits only.
 _URL_PASSWORD = re.compile(
@@ -45,10 +47,10 @@ _COMMON = {
 def is_secret_name(name: str) -> bool:
     """Return whether an environment variable of this name holds a secret.
 
-    >>> [is_secret_name(n) for n in ("POSTGRES_PASSWORD", "DB_PASSWORD_FILE", "AWS_ACCESS_KEY", "KEYBOARD")]
-    [True, False, True, False]
+    >>> [is_secret_name(n) for n in ("POSTGRES_PASSWORD", "DB_PASSWORD_FILE", "AWS_ACCESS_KEY", "KEYBOARD", "PWD")]
+    [True, False, True, False, False]
     """
-    return bool(_SECRET_NAME.search(name)) and not _NAMES_A_PLACE.search(name)
+    return bool(_SECRET_NAME.search(name)) and not _NAMES_A_PLACE.search(name) and name not in _FOLDERS
 
 
 def mask_urls(text: str) -> str:
