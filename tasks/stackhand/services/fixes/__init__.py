@@ -1,0 +1,1 @@
+"""The post-startup fixes: `run.py` drives them; beside it the checks that belong to no kind of service."""

@@ -1,0 +1,179 @@
+"""Which migrations are pending and which half-applied: one pure function for each tool's table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+# Paths in the folder, each with the file's text.
+Files = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is to be applied still, and what was begun and never ended.
+
+    `ahead` is what the database has and no file tells of, where that leaves open what is pending.
+    """
+
+    pending: tuple[str, ...] = ()
+    half: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """How one tool keeps its table, and where its files usually are below the program's folder."""
+
+    judge: Callable[[Rows, Files], State]
+    folders: tuple[str, ...]
+
+
+def _names(files: Files, *suffixes: str) -> list[str]:
+    """Return the names of files at the top of the folder, those that undo a migration left out.
+
+    >>> _names({"1_a.up.sql": "", "1_a.down.sql": "", "__init__.py": "", "old/2_b.sql": ""}, ".sql", ".py")
+    ['1_a.up.sql']
+    """
+    return sorted(
+        name
+        for name in files
+        if "/" not in name and name.endswith(suffixes) and not re.search(r"^__|\.(down|undo)\.", name)
+    )
+
+
+def _number(name: str) -> int | None:
+    found = re.match(r"\d+", name)
+    return int(found[0]) if found else None
+
+
+def schema_migrations(rows: Rows, files: Files) -> State:
+    """Judge `schema_migrations`: of golang-migrate (one row and `dirty`), else a row for each file.
+
+    A row has the file's name without its ending, or what stands before the first underscore (Rails, dbmate). Where
+    there is a column finished_at, NULL is a migration that never ended.
+
+    >>> schema_migrations([{"version": "0001_a"}], {"0001_a.sql": "", "0002_b.sql": ""})
+    State(pending=('0002_b',), half=(), ahead=())
+    >>> schema_migrations([{"version": 2, "dirty": True}], {"1_a.up.sql": "", "2_b.up.sql": ""})
+    State(pending=(), half=('2',), ahead=())
+    """
+    names = _names(files, ".sql", ".py", ".rb", ".js", ".ts")
+    if any("dirty" in row for row in rows):
+        last = max((int(row["version"]) for row in rows), default=-1)
+        half = tuple(str(row["version"]) for row in rows if row["dirty"])
+        pending = tuple(_stem(name) for name in names if (number := _number(name)) is not None and number > last)
+        return State(pending, half)
+    versions = {str(row.get("version")) for row in rows}
+    half = tuple(str(row["version"]) for row in rows if "finished_at" in row and row["finished_at"] is None)
+    pending = tuple(stem for name in names if not {stem := _stem(name), stem.partition("_")[0]} & versions)
+    return State(pending, half)
+
+
+def alembic_version(rows: Rows, files: Files) -> State:
+    """Judge Alembic's: the newest revisions that its files name are in the table.
+
+    With one that no file names (a branch is checked out that does not have it) nothing can be said of the others.
+
+    >>> alembic_version([{"version_num": "a1"}], {"a1_x.py": "revision = 'a1'", "b2_y.py": "revision = 'b2'\\ndown_revision = 'a1'"})
+    State(pending=('b2',), half=(), ahead=())
+    """  # noqa: E501
+    parents: dict[str, set[str]] = {}
+    for name in _names(files, ".py"):
+        revision = re.search(r"^revision\b[^=]*=\s*['\"]([^'\"]+)", files[name], re.MULTILINE)
+        before = re.search(r"^down_revision\b[^=]*=\s*(.*)", files[name], re.MULTILINE)
+        if revision:
+            parents[revision[1]] = set(re.findall(r"['\"]([^'\"]+)['\"]", before[1] if before else ""))
+    applied = {str(row.get("version_num")) for row in rows}
+    if applied - set(parents):
+        return State(ahead=tuple(sorted(applied - set(parents))))
+    queue = list(applied)
+    while queue:
+        fresh = parents.get(queue.pop(), set()) - applied
+        applied |= fresh
+        queue += fresh
+    return State(tuple(sorted(set(parents) - applied)))
+
+
+def flyway_schema_history(rows: Rows, files: Files) -> State:
+    """Judge Flyway's: `success` is false where one failed. It never applies what a baseline stands for.
+
+    https://documentation.red-gate.com/fd/flyway-baseline-on-migrate-setting-277578974.html
+
+    >>> flyway_schema_history([{"version": "1", "success": True}], {"V1__a.sql": "", "V1_1__b.sql": "", "R__c.sql": ""})
+    State(pending=('1.1',), half=(), ahead=())
+    """
+    done = {_dotted(str(row["version"])) for row in rows if row.get("version") is not None}
+    half = tuple(str(row.get("version") or row.get("script")) for row in rows if row.get("success") is False)
+    found = [re.match(r"V([\d._]+?)__", name) for name in _names(files, ".sql", ".java", ".class")]
+    versions = [_dotted(each[1]) for each in found if each]
+    baselines = [_ordered(_dotted(str(row["version"]))) for row in rows if row.get("type") in _BASELINES]
+    after = max(baselines, default=())
+    return State(tuple(each for each in versions if each not in done and _ordered(each) > after), half)
+
+
+_BASELINES = ("BASELINE", "SQL_BASELINE", "JDBC_BASELINE")
+
+
+def _ordered(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+
+
+def _dotted(version: str) -> str:
+    return ".".join(str(int(part)) if part.isdigit() else part for part in re.split(r"[._]", version))
+
+
+def prisma_migrations(rows: Rows, files: Files) -> State:
+    """Judge Prisma's: a folder for each migration; one that neither ended nor was rolled back is half-applied."""
+    folders = sorted({str(PurePosixPath(name).parent) for name in files if name.endswith("/migration.sql")})
+    done = {row.get("migration_name") for row in rows if row.get("finished_at")}
+    half = tuple(
+        str(row.get("migration_name"))
+        for row in rows
+        if row.get("finished_at") is None and row.get("rolled_back_at") is None
+    )
+    return State(tuple(name for name in folders if name not in done and name not in half), half)
+
+
+def goose_db_version(rows: Rows, files: Files) -> State:
+    """Judge goose's: the last row of a version says whether it is applied."""
+    applied: dict[int, bool] = {}
+    for row in sorted(rows, key=lambda row: int(row.get("id") or 0)):
+        applied[int(row["version_id"])] = bool(row.get("is_applied"))
+    return State(_numbered(files, {version for version, there in applied.items() if there}, ".sql", ".go"))
+
+
+def sqlx_migrations(rows: Rows, files: Files) -> State:
+    """Judge sqlx's: `success` is false while one runs, and stays so when it fails."""
+    half = tuple(str(row["version"]) for row in rows if row.get("success") is False)
+    return State(_numbered(files, {int(row["version"]) for row in rows}, ".sql"), half)
+
+
+def _numbered(files: Files, done: Iterable[int], *suffixes: str) -> tuple[str, ...]:
+    known = set(done)
+    return tuple(
+        _stem(name)
+        for name in _names(files, *suffixes)
+        if (number := _number(name)) is not None and number not in known
+    )
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"(\.up)?\.\w+$", "", name)
+
+
+_PLAIN = ("migrations", "db/migrations", "db/migrate", "sql/migrations", "database/migrations")
+TOOLS: Mapping[str, Tool] = {
+    "schema_migrations": Tool(schema_migrations, _PLAIN),
+    "alembic_version": Tool(alembic_version, ("alembic/versions", "migrations/versions", "versions")),
+    "flyway_schema_history": Tool(
+        flyway_schema_history, ("sql", "db/migration", "migrations", "src/main/resources/db/migration")
+    ),
+    "_prisma_migrations": Tool(prisma_migrations, ("prisma/migrations", "migrations")),
+    "goose_db_version": Tool(goose_db_version, _PLAIN),
+    "_sqlx_migrations": Tool(sqlx_migrations, _PLAIN),
+}

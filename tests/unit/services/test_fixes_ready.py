@@ -1,0 +1,64 @@
+"""Which services a fix starts, and which may well be meant not to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import container, ended, needs, project, service
+
+from stackhand.engine.facts import Container
+from stackhand.kinds.kind import Recognised
+from stackhand.kinds.scene import Hands, Scene
+from stackhand.services.fixes.ready import check_ready
+from stackhand.services.stop import STOPPED
+from stackhand.settings import Fixes
+from stackhand.state import StateFolder
+
+
+class StubEngine:
+    """An engine that has these containers."""
+
+    def __init__(self, containers: list[Container]) -> None:
+        self._containers = containers
+
+    def containers(self, project: str) -> list[Container]:
+        return self._containers
+
+
+def judge(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> tuple[str, bool]:
+    stack = project(service("web", **more), service("front", needs("web")))
+    hands = Hands(lambda name: None, lambda name: None, lambda name, command: None)
+    engine: Any = StubEngine(containers)
+    scene = Scene(stack, engine, Recognised({}), Fixes(), StateFolder(folder), hands, named=named)
+    (found,) = check_ready(scene, "web")
+    return found.status, found.fixable
+
+
+ENDED, KILLED, FRONT = ended(code=0), ended(code=137), container("front")
+
+
+@pytest.mark.parametrize(
+    ("containers", "more", "expected"),
+    [
+        ([KILLED], {}, ("fail", True)),
+        ([], {}, ("skip", False)),
+        ([FRONT], {}, ("fail", True)),
+        ([], {"named": ("web",)}, ("fail", True)),
+        ([ENDED], {}, ("warn", False)),
+        ([ENDED], {"restart": "unless-stopped"}, ("fail", True)),
+        ([ENDED, FRONT], {}, ("fail", True)),
+        ([ENDED], {"named": ("web",)}, ("fail", True)),
+    ],
+)
+def test_what_may_be_meant_so_is_left_alone(
+    tmp_path: Path, containers: list[Container], more: dict[str, Any], expected: tuple[str, bool]
+) -> None:
+    assert judge(tmp_path, containers, **more) == expected
+
+
+def test_what_was_stopped_on_purpose_stays_so_until_it_is_started(tmp_path: Path) -> None:
+    StateFolder(tmp_path).remember(STOPPED, [KILLED.run])
+    assert judge(tmp_path, [KILLED]) == ("skip", False)
+    assert judge(tmp_path, [ended(code=137, id="another")]) == ("fail", True)
