@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
-from stackhand.engine.client import ContainerGone, Engine
+from stackhand.engine.client import Engine
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
+from stackhand.engine.sdk import ContainerGone
 from stackhand.errors import EngineUnreachable, Interrupted, StackError
 from stackhand.output.redact import Redactor
 from stackhand.services import explain, readiness

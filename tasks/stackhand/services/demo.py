@@ -123,7 +123,8 @@ class Demo:
             number = _ask(opener, f"{base}/tasks", {"text": text})["id"]
             while True:
                 task = _ask(opener, f"{base}/tasks/{number}")
-                if task["state"] == "done":
+                # The row is written before Celery says that its task is over.
+                if task["state"] == "done" and task["celery"] != "PENDING":
                     return Work(number, task["celery"], task["result"], time.monotonic() - began)
                 if time.monotonic() - began > _TASK_SECONDS:
                     raise DemoFailed(
@@ -134,9 +135,14 @@ class Demo:
         except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
             raise DemoFailed(f"{base} does not take tasks: {error}", "see `inv services.logs -s api`") from error
 
-    def break_worker(self) -> None:
-        """Kill the worker, as a crash would; its restart policy leaves alone what was killed by hand."""
+    def break_it(self) -> None:
+        """Kill the worker, as a crash would, and drop the database role that PgBouncer looks up passwords with.
+
+        The worker's restart policy leaves alone what was killed by hand.
+        """
         self._run(SELECTION.argv("kill", _WORKER))
+        psql = ("exec", "-T", "postgres", "psql", "-q", "-U", "postgres", "-d", "app")
+        self._run(SELECTION.argv(*psql, "-c", "DROP OWNED BY pgbouncer", "-c", "DROP ROLE pgbouncer"))
 
     def remove(self, on_line: Callable[[str], None]) -> None:
         """Remove containers, networks, volumes, and the secrets that belong to them. Images stay."""

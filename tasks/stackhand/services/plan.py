@@ -14,6 +14,7 @@ from stackhand.engine.facts import Container
 from stackhand.engine.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.model import Action, Plan
+from stackhand.services.mounted import Stamp
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Facts:
     `containers` by service, `hashes` of the configuration by service, `images` maps an image's name to its id,
     None where it is not here. Without hashes and images, containers count as made the way they should be.
     `completed` are the containers (id and moment of start) that were seen to end by themselves, their work done;
-    `made` says of some containers, by id, which `fingerprint` they were made from.
+    `made` says of some containers, by id, which `fingerprint` they were made from; `stamps` are those of the files
+    that services are given, by path.
     """
 
     containers: Mapping[str, Sequence[Container]]
@@ -31,6 +33,7 @@ class Facts:
     images: Mapping[str, str | None] | None = None
     completed: frozenset[str] = frozenset()
     made: Mapping[str, str] = field(default_factory=dict)
+    stamps: Mapping[str, Stamp | None] = field(default_factory=dict)
 
     def drifted(self, service: Service, container: Container) -> bool:
         """Return whether a container was made from another configuration than the service has now.
@@ -77,14 +80,14 @@ def plan_start(
             images.add((image.verb, service.image))
             actions.append(image)
         action = (
-            None if image is None and _completed(project, name, facts) else _service_action(service, facts, bool(image))
+            None if image is None and completed(project, name, facts) else service_action(service, facts, bool(image))
         )
         if action:
             actions.append(action)
     busy = {action.service for action in actions if action.verb != "check"}
     # Needed last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
-        action = _rerun(project, name, facts, busy, named)
+        action = rerun(project, name, facts, busy, named)
         if action:
             busy.add(name)
             actions.append(action)
@@ -102,6 +105,19 @@ def restarts(project: Project, names: Collection[str], recreated: Collection[str
             if dependency.restart and service.name in names and service.name not in recreated
         )
     )
+
+
+def to_restart(plan: Plan, recreated: Collection[str]) -> set[str]:
+    """Return the services of a plan that have to restart as they are.
+
+    One that follows others (they are its action's arguments) does so when one of them did restart or was recreated.
+    """
+    found: set[str] = set()
+    for action in plan.actions:
+        leaders = action.arguments
+        if action.verb == "restart" and (not leaders or any(each in found or each in recreated for each in leaders)):
+            found.add(action.service)
+    return found
 
 
 def needs(project: Project, names: Collection[str]) -> dict[str, list[str]]:
@@ -126,7 +142,8 @@ def _image_action(service: Service, facts: Facts, rebuild: bool) -> Action | Non
     return None if here else Action(service.name, "pull", f"image {service.image} is not here")
 
 
-def _service_action(service: Service, facts: Facts, image_changes: bool) -> Action | None:
+def service_action(service: Service, facts: Facts, image_changes: bool = False) -> Action | None:
+    """Return what one service needs to be ready, as far as its own containers tell; None where it is."""
     containers = facts.containers.get(service.name, ())
     if service.replicas == 0:
         return None
@@ -146,6 +163,8 @@ def _service_action(service: Service, facts: Facts, image_changes: bool) -> Acti
 
 def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
     """Return in what a service's containers differ from what is configured now, or None."""
+    if any(container.replaces and container.status == "created" for container in containers):
+        return "an interrupted run has left it half made"
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
     image = facts.image_id(service)
@@ -158,12 +177,12 @@ def _drift(service: Service, containers: Sequence[Container], facts: Facts, imag
     return None
 
 
-def _rerun(project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]) -> Action | None:
+def rerun(project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]) -> Action | None:
     """Return the action for a completed one-shot that has to run again, or None.
 
     A migration runs again when a service that waits for it is about to start, not every time somebody looks.
     """
-    if name in busy or not _completed(project, name, facts):
+    if name in busy or not completed(project, name, facts):
         return None
     if name in named:
         return Action(name, "start", "it was asked for by name")
@@ -173,7 +192,7 @@ def _rerun(project: Project, name: str, facts: Facts, busy: Collection[str], nam
     return None
 
 
-def _completed(project: Project, name: str, facts: Facts) -> bool:
+def completed(project: Project, name: str, facts: Facts) -> bool:
     """Return whether this is a one-shot that has done its work, as it is configured now.
 
     Only what others wait for to complete counts, and what was seen to end by itself: a server that was stopped has

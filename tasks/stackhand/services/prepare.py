@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from stackhand.engine.complaints import understand
 from stackhand.engine.compose import Compose
@@ -12,6 +13,7 @@ from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
 from stackhand.model import Plan
 from stackhand.services.batch import Batch
+from stackhand.services.builds import Builds
 from stackhand.services.plan import needs
 from stackhand.services.records import Failure
 from stackhand.services.wakeups import Wakeups
@@ -36,21 +38,39 @@ def check_files(project: Project, names: Collection[str]) -> None:
 class Preparation:
     """Carries out the part of a plan that comes before the first start."""
 
-    def __init__(self, compose: Callable[[], Compose], wakeups: Wakeups, tell: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self,
+        compose: Callable[[], Compose],
+        builds: Builds,
+        wakeups: Wakeups,
+        tell: Callable[[str, str, str], None],
+        clear: Callable[[Sequence[str]], None],
+    ) -> None:
         self._compose = compose
+        self._builds = builds
         self._wakeups = wakeups
         self._tell = tell
+        self._clear = clear
+        self._recreate = True
         self._creates = Batch(self._create)
         self._project: Project
 
-    def run(self, project: Project, plan: Plan) -> dict[str, Failure]:
-        """Pull, build and create as planned. Returns the services for which that failed, and why."""
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Have containers that are there kept while the body runs, whatever has changed since they were made."""
+        self._recreate = False
+        try:
+            yield
+        finally:
+            self._recreate = True
+
+    def run(self, project: Project, plan: Plan, images: Mapping[str, Failure] | None = None) -> dict[str, Failure]:
+        """Pull, build and create as planned. Returns the services for which that failed, and why.
+
+        `images` are the failures of pulling and building where that was done before.
+        """
         self._project = project
-        failures: dict[str, Failure] = {}
-        for name, failure in self._images(plan).items():
-            image = project.services[name].image
-            # One image may serve several services.
-            failures.update({each.name: failure for each in project.services.values() if each.image == image})
+        failures = self.images(project, plan) if images is None else dict(images)
         lost = _lost(project, failures)
         names = [action.service for action in plan.actions if action.verb in MAKES and action.service not in lost]
         for name in names:
@@ -64,14 +84,28 @@ class Preparation:
                 raise ticket.error
         return failures
 
+    def images(self, project: Project, plan: Plan) -> dict[str, Failure]:
+        """Pull and build as planned. Returns the services for which that failed, and why."""
+        failures: dict[str, Failure] = {}
+        wanted = [action.service for action in plan.actions if action.verb == "build"]
+        # Read before: what changes while it builds counts as changed afterwards.
+        sources = self._builds.sources(project, self._builds.siblings(project, wanted))
+        for name, failure in self._images(plan).items():
+            image = project.services[name].image
+            # One image may serve several services.
+            failures.update({each.name: failure for each in project.services.values() if each.image == image})
+        self._builds.learn(project, {name: source for name, source in sources.items() if name not in failures})
+        return failures
+
     def _create(self, names: Sequence[str]) -> Mapping[str, Exception]:
         """Make containers for these services; return those for which that failed.
 
         When it fails for several together, each is made alone, in order. Those that need a failed one are left:
         they won't be started either.
         """
+        self._clear(names)
         try:
-            self._compose().create(names)
+            self._compose().create(names, recreate=self._recreate)
         except CommandFailed as error:
             if len(names) == 1:
                 return {names[0]: error}
@@ -85,7 +119,8 @@ class Preparation:
                 lost.add(name)
                 continue
             try:
-                self._compose().create([name], dependencies=not any(entry.service in lost for entry in entries))
+                alone = any(entry.service in lost for entry in entries)
+                self._compose().create([name], dependencies=not alone, recreate=self._recreate)
             except CommandFailed as error:
                 failed[name] = error
                 lost.add(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stackhand.engine.client import Probe
+from stackhand.engine.execution import Probe
 from stackhand.engine.facts import Container
 from stackhand.services.records import Failure, State
 

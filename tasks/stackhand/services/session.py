@@ -6,7 +6,8 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from stackhand.engine.client import Engine, Listener
+from stackhand.engine.client import Engine
+from stackhand.engine.events import Listener
 from stackhand.services.wakeups import Wakeups
 from stackhand.state import StateFolder
 

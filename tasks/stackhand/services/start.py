@@ -10,7 +10,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -22,11 +23,14 @@ from stackhand.engine.project import Project
 from stackhand.graph import schedule
 from stackhand.model import Plan
 from stackhand.output.redact import Redactor
-from stackhand.services import prepare
+from stackhand.services import leftovers, prepare
 from stackhand.services.bringup import BringUp, Ground
+from stackhand.services.builds import Builds
 from stackhand.services.ledger import Ledger
+from stackhand.services.memory import Memory
+from stackhand.services.nodes import Node, fell, impossible, nodes, recreated, with_containers
 from stackhand.services.orders import Orders
-from stackhand.services.plan import Facts, fingerprint, plan_start, restarts
+from stackhand.services.plan import Facts, plan_start, restarts, to_restart
 from stackhand.services.records import Failure, Record, ServiceFailed, StartReport, Step
 from stackhand.services.session import Session
 from stackhand.services.slots import Slots
@@ -43,17 +47,6 @@ if TYPE_CHECKING:
 _PROBES_AT_ONCE = os.cpu_count() or 2
 # Beginning a probe is what costs; one that takes longer than this is only waiting.
 _PROBE_COSTS = 0.5
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One half of bringing a service up: its containers run (`start`), it is ready (`ready`)."""
-
-    service: str
-    stage: Literal["start", "ready"]
-
-    def __str__(self) -> str:
-        return f"{self.service} {self.stage}"
 
 
 class _Part:
@@ -80,16 +73,16 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
     ) -> None:
-        self._state = state
+        self._memory = Memory(state)
         self._settings = settings
         self._survey = Survey(engine, read_project, read_hashes, state)
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
+        self._created: set[str] = set()
         self._recreated: set[str] = set()
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
         self.ledger = Ledger(self._tell)
-        self.last_look: Sequence[Container] = ()
         wakeups = Wakeups()
         self._ground = Ground(
             read_project=read_project,
@@ -103,7 +96,10 @@ class Starter:
             began=time.monotonic(),
         )
         self._session = Session(engine, state, wakeups)
-        self._preparation = prepare.Preparation(read_compose, wakeups, self._tell)
+        self.builds = Builds(engine, state)
+        self._preparation = prepare.Preparation(
+            read_compose, self.builds, wakeups, self._tell, lambda names: leftovers.clear(engine, read_project(), names)
+        )
 
     @classmethod
     def for_stack(cls, stack: Stack) -> Starter:
@@ -145,9 +141,13 @@ class Starter:
         """Whether a display follows this starter."""
         return bool(self._subscribers)
 
+    def read(self, only: str | None = None) -> Facts:
+        """Return what the project is like now, or one service of it."""
+        return self._survey.read(only)
+
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> Plan:
         """Return what a start of these services and all that they depend on would do."""
-        facts = self._read()
+        facts = self.read()
         wanted = self.project.closure(names)
         return plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
 
@@ -156,17 +156,54 @@ class Starter:
 
         Raises LockHeld, MissingFile, and whatever makes the whole start impossible.
         """
-        facts = self._read()
+        facts = self.read()
         wanted = self.project.closure(names)
         plan = plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
+        optional = set(wanted) - set(self.project.closure(names, required_only=True))
+        return self.execute(wanted, plan, facts, optional=optional)
+
+    def revive(self, name: str) -> StartReport:
+        """Start one service and what it depends on as they were made; a one-shot runs again.
+
+        What has changed since stays as it is: renewing it is not a fix's to decide.
+        """
+        facts = replace(self.read(), hashes={}, images=None)
+        wanted = self.project.closure([name])
+        plan = plan_start(self.project, wanted, facts, named=[name])
+        optional = set(wanted) - set(self.project.closure([name], required_only=True))
+        with self._preparation.keeping():
+            return self.execute(wanted, plan, facts, optional=optional)
+
+    def execute(
+        self,
+        wanted: Collection[str],
+        plan: Plan,
+        facts: Facts,
+        *,
+        optional: Collection[str] = (),
+        failures: Mapping[str, Failure] | None = None,
+    ) -> StartReport:
+        """Carry out a plan that was made from these facts, and look again; nobody insists on what is `optional`.
+
+        `failures` are those of images that were got before (`get_images`); the plan's images are got where there are
+        none.
+        """
         self.ledger.begin(wanted, plan, facts.containers)
-        self.ledger.excuse(set(wanted) - set(self.project.closure(names, required_only=True)))
+        self.ledger.excuse(optional)
         if plan:
             prepare.check_files(self.project, {action.service for action in plan.actions})
-            with self._session.changing(self.project.name):
-                self._carry_out(wanted, plan, facts.containers)
+            with self.changing():
+                self._carry_out(wanted, plan, facts.containers, failures)
                 self._remember(facts, self._look_again(wanted))
         return self.report(wanted)
+
+    def get_images(self, plan: Plan) -> dict[str, Failure]:
+        """Pull and build what a plan says. Returns the services for which that failed, and why."""
+        return self._preparation.images(self.project, plan)
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Hold the project's lock and listen to the engine. Raises LockHeld."""
+        return self._session.changing(self.project.name)
 
     def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
         """Bring one service up whose dependencies have been seen to. Raises ServiceFailed.
@@ -181,7 +218,7 @@ class Starter:
                 raise ServiceFailed(part.failure)
             if part.bring is None:
                 try:
-                    part.facts = self._read(name)
+                    part.facts = self.read(name)
                     part.bring = self._start_alone(name, part.facts)
                 except ServiceFailed as failed:
                     part.failure = failed.failure
@@ -193,7 +230,7 @@ class Starter:
             return record
         with part.becoming_ready:
             if record.ready is None:
-                with self._session.changing(self.project.name):
+                with self.changing():
                     part.bring.ready()
                     self._remember(part.facts, self._survey.containers(self.project))
         return record
@@ -224,17 +261,18 @@ class Starter:
         if plan or follows:
             self._ground.busy.add(name)
             prepare.check_files(self.project, [name])
-            with self._session.changing(self.project.name):
+            with self.changing():
                 failures = self._preparation.run(self.project, plan)
+                self._created |= {action.service for action in plan.actions if action.verb in prepare.MAKES}
                 if any(action.verb == "recreate" for action in plan.actions):
                     now = self._survey.containers(self.project, name)
-                    self._recreated |= _recreated([name], facts.containers, now)
+                    self._recreated |= recreated([name], facts.containers, now)
                 self._start(bring, failures.get(name), restart=follows)
         return bring
 
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
-        facts = self._read()
+        facts = self.read()
         plan = plan_start(self.project, names, replace(facts, hashes={}, images=None))
         self.ledger.begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
@@ -256,32 +294,28 @@ class Starter:
         self._session.cancel()
 
     def _remember(self, facts: Facts, now: Mapping[str, Sequence[Container]]) -> None:
-        """Remember what nothing tells later: which containers ended by themselves, and what they were made from."""
-        containers = [each for some in now.values() for each in some]
-        services = self.project.services
-        with self._lock:
-            known, done = self._state.made, self._state.completed
-            made = {each.id: known[each.id] for each in containers if each.id in known}
-            for each in containers:
-                wanted = facts.hashes.get(each.service)
-                seen_to = each.service in self._ground.busy and self.records[each.service].failure is None
-                if seen_to and wanted and each.config_hash != wanted:
-                    made[each.id] = fingerprint(services[each.service], wanted)
-            ended = {name for name, record in self.records.items() if record.state == "completed"}
-            runs = [each.run for each in containers if each.stopped and (each.service in ended or each.run in done)]
-            if made != known:
-                self._state.remember("made", made)
-            if set(runs) != done:
-                self._state.remember("completed", sorted(runs))
+        busy = self._ground.busy
+        self._memory.keep(self.project, facts, now, self.records, self._created)
+        # The list of containers lacks the moment of start, which counts for those that this run has started.
+        touched = {name for name in busy if any(each.started_at is None for each in now.get(name, ()))}
+        if touched and facts.stamps:
+            now = {**now, **{name: self._ground.engine.containers(self.project.name, name) for name in touched}}
+        self._memory.keep_files(self.project, facts, [each for some in now.values() for each in some])
 
-    def _read(self, only: str | None = None) -> Facts:
-        return self._survey.read(only)
-
-    def _carry_out(self, wanted: Collection[str], plan: Plan, before: Mapping[str, Sequence[Container]]) -> None:
-        failures = self._preparation.run(self.project, plan)
+    def _carry_out(
+        self,
+        wanted: Collection[str],
+        plan: Plan,
+        before: Mapping[str, Sequence[Container]],
+        images: Mapping[str, Failure] | None = None,
+    ) -> None:
+        failures = self._preparation.run(self.project, plan, images)
         made = {action.service for action in plan.actions if action.verb in prepare.MAKES}
+        self._created |= made
         now = self._survey.containers(self.project) if made else before
-        more, follow = self._followers(wanted, made, before, now) if made else (set(), set())
+        anew = recreated(made, before, now)
+        more, follow = self._followers(wanted, anew, before, now) if made else (set(), set())
+        follow |= to_restart(plan, anew)
         busy = {action.service for action in plan.actions} | more | follow
         self._ground.busy |= busy
         brings = {}
@@ -293,14 +327,14 @@ class Starter:
             if missing and name not in failures:
                 self._tell(name, "wait", f"waiting for {', '.join(missing)}")
 
-        def work(node: _Node) -> None:
+        def work(node: Node) -> None:
             bring = brings[node.service]
             if node.stage == "ready":
                 bring.ready()
             else:
                 self._start(bring, failures.get(node.service), restart=node.service in follow)
 
-        hard, weak = _nodes(self.project, busy)
+        hard, weak = nodes(self.project, busy)
         result = schedule.run(hard, work, after=weak)
         for error in result.failed.values():
             if not isinstance(error, ServiceFailed):
@@ -311,7 +345,7 @@ class Starter:
     def _followers(
         self,
         wanted: Collection[str],
-        made: Collection[str],
+        anew: Collection[str],
         before: Mapping[str, Sequence[Container]],
         now: Mapping[str, Sequence[Container]],
     ) -> tuple[set[str], set[str]]:
@@ -319,13 +353,12 @@ class Starter:
 
         Compose stops those that ask to be restarted with a service that it recreates; others still run.
         """
-        stopped = {a.service for a in plan_start(self.project, wanted, Facts(now)).actions if a.verb == "start"}
-        recreated = _recreated(made, before, now)
-        follow = {action.service for action in restarts(self.project, wanted, recreated).actions}
+        stopped = {name for name in wanted if _all_run(before.get(name, ())) and not _all_run(now.get(name, ()))}
+        follow = {action.service for action in restarts(self.project, wanted, anew).actions}
         return stopped, follow - stopped
 
     def _start(self, bring: BringUp, failure: Failure | None, *, restart: bool = False) -> None:
-        failure = failure or self._impossible(bring.name)
+        failure = failure or impossible(self.project, bring.name, self.records)
         if failure:
             mask = self._ground.redactor.text
             lines = tuple(mask(line) for line in failure.log_tail)
@@ -334,26 +367,6 @@ class Starter:
             raise ServiceFailed(failure)
         bring.start(restart=restart)
 
-    def _impossible(self, name: str) -> Failure | None:
-        """Return why a service can never start: it waits for the health of one that has no healthcheck."""
-        for dependency in self.project.services[name].depends_on:
-            record = self.records.get(dependency.service)
-            if not self._with_containers([dependency.service]):
-                continue
-            if dependency.condition == "service_healthy" and record and record.state in ("running", "completed"):
-                return Failure(
-                    "dependency",
-                    "no_healthcheck",
-                    f"it waits for {dependency.service} to be healthy, which has no healthcheck",
-                    retry=False,
-                    hint=f"give {dependency.service} a healthcheck, or use condition: service_started",
-                )
-        return None
-
-    def _with_containers(self, names: Collection[str]) -> list[str]:
-        """Return those of the services that are to have containers at all (`replicas: 0` asks for none)."""
-        return [name for name in names if name in self.project.services and self.project.services[name].replicas]
-
     def _look_again(self, wanted: Collection[str]) -> Mapping[str, Sequence[Container]]:
         """See whether all that was ready still is; what fell is started once more, then given up.
 
@@ -361,7 +374,9 @@ class Starter:
         """
         for last in (False, True):
             now = self._survey.containers(self.project, brief=True)
-            fallen = [name for name in self._with_containers(wanted) if _fell(self.records[name], now.get(name, ()))]
+            fallen = [
+                name for name in with_containers(self.project, wanted) if fell(self.records[name], now.get(name, ()))
+            ]
             if not fallen:
                 break
             for name in fallen:
@@ -372,7 +387,6 @@ class Starter:
             own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
             retry = [name for name in lost if name not in own]
             self._carry_out(wanted, plan_start(self.project, retry, Facts(now)), now)
-        self.last_look = [each for some in now.values() for each in some]
         return now
 
     def _tell(self, service: str, kind: str, text: str) -> None:
@@ -384,32 +398,5 @@ class Starter:
             subscriber(step)
 
 
-def _nodes(project: Project, busy: Collection[str]) -> tuple[dict[_Node, list[_Node]], dict[_Node, list[_Node]]]:
-    """Return the graph of a start: what each node needs, and what it only waits for (`required: false`)."""
-    hard: dict[_Node, list[_Node]] = {}
-    weak: dict[_Node, list[_Node]] = {}
-    for name in project.services:
-        if name not in busy:
-            continue
-        start = _Node(name, "start")
-        hard[start], weak[start] = [], []
-        hard[_Node(name, "ready")] = [start]
-        for dependency in project.services[name].depends_on:
-            stage: Literal["start", "ready"] = "start" if dependency.condition == "service_started" else "ready"
-            (hard if dependency.required else weak)[start].append(_Node(dependency.service, stage))
-    return hard, weak
-
-
-def _fell(record: Record, containers: Sequence[Container]) -> bool:
-    if record.state in ("healthy", "running"):
-        return not containers or not all(container.running for container in containers)
-    return False
-
-
-def _recreated(
-    names: Collection[str], before: Mapping[str, Sequence[Container]], now: Mapping[str, Sequence[Container]]
-) -> set[str]:
-    """Return which of these services have lost a container that they had before."""
-    return {
-        name for name in names if {each.id for each in before.get(name, ())} - {each.id for each in now.get(name, ())}
-    }
+def _all_run(containers: Sequence[Container]) -> bool:
+    return bool(containers) and all(container.running for container in containers)

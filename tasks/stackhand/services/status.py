@@ -60,8 +60,11 @@ def status(
     containers: Sequence[Container] | None = None,
     proven: Collection[str] = (),
     completed: Collection[str] = (),
+    doubting: bool = False,
 ) -> list[ServiceStatus]:
     """Return how these services are. Where the engine has not probed yet, the healthcheck is run once, now.
+
+    With `doubting` it is run as well where the engine has seen it fail: what was wrong may be right since.
 
     `mask` takes the secrets out of what probes and the engine said. `containers` saves reading them; `proven` names
     services whose healthcheck this run has seen succeed already, `completed` runs of containers that ended by
@@ -72,7 +75,7 @@ def status(
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
-        states = [_container_state(engine, project, each, proven, completed) for each in mine]
+        states = [_container_state(engine, project, each, proven, completed, doubting) for each in mine]
         return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
 
     states = schedule.gather({name: partial(one, name) for name in names})
@@ -94,14 +97,19 @@ def summarise(
 
 
 def _container_state(
-    engine: Engine, project: Project, container: Container, proven: Collection[str], completed: Collection[str]
+    engine: Engine,
+    project: Project,
+    container: Container,
+    proven: Collection[str],
+    completed: Collection[str],
+    doubting: bool,
 ) -> tuple[str, str]:
     """Return a container's state and what there is to say about it."""
     if container.running:
         if container.health == "starting":
             return ("healthy", "") if container.service in proven else _probed(engine, container)
         if container.health == "unhealthy":
-            return "unhealthy", container.probe_output
+            return _probed(engine, container) if doubting else ("unhealthy", container.probe_output)
         return ("running" if container.health == "none" else container.health), ""
     if container.stopped:
         if done(project, container, completed):
@@ -119,5 +127,5 @@ def _probed(engine: Engine, container: Container) -> tuple[str, str]:
     try:
         probe = engine.probe(container.id, check.argv, check.timeout)
     except StackError as error:
-        return "starting", str(error)
-    return ("healthy", "") if probe.ok else ("starting", probe.output)
+        return container.health, str(error)
+    return ("healthy", "") if probe.ok else (container.health, probe.output)

@@ -11,6 +11,10 @@ from stackhand.errors import StopFailed
 from stackhand.graph import schedule
 from stackhand.model import Action, Plan
 from stackhand.services.plan import needs
+from stackhand.state import StateFolder
+
+STOPPED = "stopped"
+_REMEMBERED = 200
 
 
 def plan(engine: Engine, project: Project, names: Collection[str]) -> Plan:
@@ -22,10 +26,11 @@ def plan(engine: Engine, project: Project, names: Collection[str]) -> Plan:
     return Plan(tuple(Action(name, "stop", "it runs") for name in ordered if name in alive))
 
 
-def stop(compose: Compose, engine: Engine, project: Project, names: Collection[str]) -> list[str]:
+def stop(compose: Compose, engine: Engine, project: Project, names: Collection[str], state: StateFolder) -> list[str]:
     """Stop what runs of these services; return their names. Raises StopFailed when one runs on.
 
-    Compose stops dependants before what they depend on.
+    Compose stops dependants before what they depend on. Which runs of containers were ended so is remembered: no fix
+    starts again what was meant to stand still.
     """
     planned = [action.service for action in plan(engine, project, names).actions]
     if planned:
@@ -33,4 +38,6 @@ def stop(compose: Compose, engine: Engine, project: Project, names: Collection[s
         left = [action.service for action in plan(engine, project, planned).actions]
         if left:
             raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
+        ended = [each.run for each in engine.containers(project.name) if each.service in planned]
+        state.update(STOPPED, lambda before: [*ended, *(run for run in before or () if run not in ended)][:_REMEMBERED])
     return planned

@@ -9,6 +9,7 @@ from stackhand.engine.client import Engine
 from stackhand.engine.facts import Container
 from stackhand.engine.project import Project
 from stackhand.graph import schedule
+from stackhand.services import mounted
 from stackhand.services.plan import Facts
 from stackhand.state import StateFolder
 
@@ -42,7 +43,14 @@ class Survey:
                 "containers": lambda: self.containers(project, only),
             }
         )
-        return Facts(found["containers"], found["hashes"], found["images"], self._state.completed, self._state.made)
+        return Facts(
+            found["containers"],
+            found["hashes"],
+            found["images"],
+            self._state.completed,
+            self._state.made,
+            mounted.stamps(project, [only] if only else project.services),
+        )
 
     def containers(
         self, project: Project, only: str | None = None, *, brief: bool = False

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from stackhand.engine.client import Event
+from stackhand.engine.events import Event
 from stackhand.errors import Interrupted
 
 LONGEST_SLEEP = 2.0

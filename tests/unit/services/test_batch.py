@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from stackhand.engine.client import Event
+from stackhand.engine.events import Event
 from stackhand.errors import CommandFailed, Interrupted
 from stackhand.services.batch import Batch, isolating
 from stackhand.services.wakeups import Wakeups

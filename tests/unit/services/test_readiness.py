@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import CHECK, container, ended, healthy
 
-from stackhand.engine.client import Probe
+from stackhand.engine.execution import Probe
 from stackhand.engine.facts import Container
 from stackhand.services.readiness import Expectation, Verdict, after_probe, judge, pause
 

@@ -6,7 +6,8 @@ import pytest
 from builders import container, ended, healthy, project, service
 
 from stackhand.engine.facts import Container
-from stackhand.services.fixes import judge_network, judge_service
+from stackhand.services.fixes.network import judge_attached
+from stackhand.services.fixes.ready import judge_service
 from stackhand.services.status import ServiceStatus, summarise
 
 STACK = project(
@@ -67,7 +68,7 @@ def test_findings_about_services(state: str, status: str, fixable: bool) -> None
     ],
 )
 def test_findings_about_networks(attached: set[str], status: str) -> None:
-    finding = judge_network(STACK, container(networks=frozenset(attached)))
+    finding = judge_attached(STACK, container(networks=frozenset(attached)))
     assert finding.status == status
     assert finding.fixable is (status == "fail")
     if status == "fail":
