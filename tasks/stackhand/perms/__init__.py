@@ -1,0 +1,1 @@
+"""File permissions: what is wrong in the project's folder, put right, put back."""

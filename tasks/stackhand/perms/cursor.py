@@ -1,0 +1,112 @@
+"""Moves through a tree that others change meanwhile, without ever leaving it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Moved(OSError):
+    """A folder is not where it was: somebody moved or replaced it meanwhile."""
+
+
+class OtherFileSystem(OSError):
+    """Something else is mounted on this folder."""
+
+
+@dataclass(frozen=True)
+class Crumb:
+    """One folder on the way down: its name in the folder above, and which one it is."""
+
+    name: str
+    dev: int
+    ino: int
+
+
+class Cursor:
+    """Stands in one folder of a tree at a time, by descriptor.
+
+    Down is by name and follows no symbolic link; up is by `..`, and only to the folder that it came from. So a path
+    of any length and depth takes one open descriptor, and a folder that was moved away takes nobody along. It stays
+    on the file system of the root.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(root, _FOLDER)
+        found = os.fstat(self._root)
+        self.dev = found.st_dev
+        self.fd = os.dup(self._root)
+        self.trail = [Crumb("", found.st_dev, found.st_ino)]
+
+    def close(self) -> None:
+        """Let go of the tree."""
+        os.close(self.fd)
+        os.close(self._root)
+
+    @property
+    def depth(self) -> int:
+        """How many folders below the root this one is."""
+        return len(self.trail) - 1
+
+    @property
+    def path(self) -> str:
+        """The folder's path below the root; the root's is ""."""
+        return "/".join([crumb.name for crumb in self.trail[1:]])
+
+    def down(self, name: str) -> os.stat_result:
+        """Go into a folder of this one. Raises OSError, OtherFileSystem."""
+        fd = os.open(name, _FOLDER, dir_fd=self.fd)
+        try:
+            found = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if found.st_dev != self.dev:
+            os.close(fd)
+            raise OtherFileSystem(errno.EXDEV, "another file system is mounted there")
+        self._stand(fd)
+        self.trail.append(Crumb(name, found.st_dev, found.st_ino))
+        return found
+
+    def up(self) -> None:
+        """Go back to the folder above. Raises Moved where that can't be found; then it stands in the root."""
+        crumb = self.trail[-2]
+        with contextlib.suppress(OSError):
+            fd = os.open("..", _FOLDER, dir_fd=self.fd)
+            if self._is(fd, crumb):
+                self._stand(fd)
+                self.trail.pop()
+                return
+            os.close(fd)
+        # This folder was moved elsewhere; the one above may still be where it was.
+        self._again(self.trail[1:-1])
+
+    def go(self, names: Sequence[str]) -> None:
+        """Go to a folder by its path below the root. Raises OSError, Moved; then it stands somewhere above it."""
+        names = list(names)
+        while self.depth > len(names) or [crumb.name for crumb in self.trail[1:]] != names[: self.depth]:
+            self.up()
+        for name in names[self.depth :]:
+            self.down(name)
+
+    def _again(self, trail: list[Crumb]) -> None:
+        self._stand(os.dup(self._root))
+        del self.trail[1:]
+        for crumb in trail:
+            self.down(crumb.name)
+            if (self.trail[-1].dev, self.trail[-1].ino) != (crumb.dev, crumb.ino):
+                raise Moved(errno.ESTALE, "it was moved or replaced meanwhile")
+
+    def _stand(self, fd: int) -> None:
+        os.close(self.fd)
+        self.fd = fd
+
+    @staticmethod
+    def _is(fd: int, crumb: Crumb) -> bool:
+        found = os.fstat(fd)
+        return (found.st_dev, found.st_ino) == (crumb.dev, crumb.ino)

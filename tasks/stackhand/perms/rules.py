@@ -1,0 +1,231 @@
+"""What owner and mode each entry of the project should have: pure decisions on names, modes and first bytes."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+SPECIAL_BITS = 0o7000
+# How much of a file is looked at to tell a script or a private key.
+HEAD = 4096
+_KEY = re.compile(rb"^(-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|PuTTY-User-Key-File-)", re.MULTILINE)
+# What the files begin with that hold a private key further on: bundles with certificates.
+_KEY_STARTS = (b"-----BEGIN ", b"Bag Attributes", b"PuTTY-User-Key-File-")
+# The first bytes of all that content tells something of.
+_TELLING = frozenset(b"#\x7f-BP\xef \t\r\n")
+# No file shorter than this has content that matters: "#!" and a letter.
+SHORTEST = 3
+# Folders that other programs made; they know best which mode each file has.
+_VENDORED = frozenset({".git", "node_modules", ".venv", "venv", "virtualenv"})
+VENV_MARK = "pyvenv.cfg"
+
+
+@dataclass(frozen=True)
+class Area:
+    """A part of the project that one rule holds for.
+
+    A mode of None means: as it is, unless it is 000. With `all_owners`, whoever owns an entry, it becomes the target
+    user's; without, only root's entries do.
+    """
+
+    name: str
+    directory: int | None
+    file: int | None
+    executable: int | None
+    all_owners: bool
+
+
+PLAIN = Area("plain", 0o755, 0o644, 0o755, all_owners=True)
+SECRET = Area("secret", 0o700, 0o600, 0o600, all_owners=True)
+VENDORED = Area("vendored", None, None, None, all_owners=True)
+REST = Area("rest", None, None, None, all_owners=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who shall own the project's files. Names are for people; ids are what counts."""
+
+    uid: int
+    gid: int
+    user: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Special:
+    """An exception for one path.
+
+    With a `mode`, a file has that one; it is a secret unless it is `plain`. With `keep_owner` it stays whose it is.
+    With neither, the path and all below it are left alone; `leave` is why, "" where nobody needs to know.
+    """
+
+    mode: int | None = None
+    keep_owner: bool = False
+    leave: str = ""
+    plain: bool = False
+
+
+class Rules:
+    """The rules of one project: settings, what the compose file says, what git records.
+
+    `top_files` are patterns of names in the root itself. `special` maps a folder's path below the root (`""` is the
+    root) to its exceptions by name. `deepest` says how many folders down a path can still matter.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        roots: Sequence[str],
+        secrets: Sequence[str],
+        executable: Iterable[str],
+        top_files: Iterable[str] = (),
+        special: Mapping[str, Mapping[str, Special]] | None = None,
+        root_area: Area = REST,
+    ) -> None:
+        self.root_area = root_area
+        self.target = target
+        self.special = special or {}
+        patterns, top = tuple(executable), tuple(top_files)
+        self._given = [sorted(roots), sorted(secrets), sorted(patterns), sorted(top)]
+        self._roots = frozenset(map(_clean, roots))
+        self._secrets = frozenset(map(_clean, secrets))
+        # A suffix is found faster than a pattern is matched, and nearly all of them are suffixes.
+        suffixes = [each for each in patterns if re.fullmatch(r"\*[^*?\[\]]+", each)]
+        self._suffixes = tuple(each[1:] for each in suffixes)
+        others = set(patterns) - set(suffixes)
+        self._patterns = _any_of(others) if others else None
+        self._top = _any_of(top)
+        # Files that the settings name one by one, by their folder.
+        self.named: dict[str, set[str]] = {}
+        for path in (*self._roots, *self._secrets):
+            folder, _, name = path.rpartition("/")
+            self.named.setdefault(folder, set()).add(name)
+        self.deepest = max((_depth(each) for each in (*self._roots, *self._secrets, *self.special)), default=0) + 1
+
+    def folder(self, above: Area, path: str, name: str) -> Area:
+        """Return the area of a folder that lies in one of area `above`; `path` is "" where it is too deep to matter."""
+        if above is SECRET or path in self._secrets:
+            return SECRET
+        if path in self._roots:
+            return PLAIN
+        return VENDORED if above is PLAIN and name in _VENDORED else above
+
+    def file(self, above: Area, path: str, name: str) -> Area:
+        """Return the area of a file; only those in the root, or that a setting names, have one of their own."""
+        if above is SECRET or path in self._secrets:
+            return SECRET
+        return PLAIN if path in self._roots or (path == name and self._top(name)) else above
+
+    def fingerprint(self) -> str:
+        """Return what is equal only for rules that are."""
+        special = {path: {name: vars(each) for name, each in found.items()} for path, found in self.special.items()}
+        text = json.dumps([vars(self.target), self._given, special], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def area(self, path: str, *, folder: bool) -> Area:
+        """Return the area of a path below the root."""
+        area, at = self.root_area, ""
+        *above, name = path.split("/")
+        for each in above:
+            at = f"{at}/{each}" if at else each
+            area = self.folder(area, at, each)
+        return self.folder(area, path, name) if folder else self.file(area, path, name)
+
+    def is_secret(self, path: str) -> bool:
+        """Return whether a setting makes a path secret, or a folder that it is in."""
+        return any(path == each or path.startswith(f"{each}/") for each in self._secrets)
+
+    def in_secret_folder(self, path: str) -> bool:
+        """Return whether a path lies in a secret folder, which only its owner may enter."""
+        return any(path.startswith(f"{each}/") for each in self._secrets)
+
+    def is_executable(self, name: str) -> bool:
+        """Return whether a file of this name is a script."""
+        return name.endswith(self._suffixes) or (self._patterns is not None and bool(self._patterns(name)))
+
+
+def _clean(path: str) -> str:
+    return path.strip().removeprefix("./").strip("/")
+
+
+def _depth(path: str) -> int:
+    return path.count("/") + 1 if path else 0
+
+
+def _any_of(patterns: Iterable[str]) -> Callable[[str], object]:
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
+
+
+def mode_by_content(head: bytes, mode: int) -> int:
+    """Return the mode of a file in a plain area from its first bytes.
+
+    A script is executable, a private key is its owner's; a program that was executable stays so.
+
+    >>> [oct(mode_by_content(h, 0o664)) for h in (b"#!/bin/sh", b"text", b"-----BEGIN PRIVATE KEY-----")]
+    ['0o755', '0o644', '0o600']
+    """
+    if not head or head[0] not in _TELLING:
+        return 0o644
+    if head.startswith(b"#!") or (head.startswith(b"\x7fELF") and mode & 0o111):
+        return 0o755
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_KEY_STARTS) and _KEY.search(head):
+        return 0o600
+    return 0o644
+
+
+@lru_cache(maxsize=4096)
+def steps(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> tuple[tuple[str, int, int], ...]:
+    """Return the calls that take an entry from one owner and mode to another: ("mode", m, 0) or ("owner", u, g).
+
+    At no moment has anybody rights that are neither the old owner's by the old mode nor the new one's by the new: the
+    mode is narrowed first, then the owner changes, which may clear the special bits, then the final mode is set.
+
+    >>> steps(0, 0, 0o666, 5, 5, 0o644)
+    (('mode', 420, 0), ('owner', 5, 5))
+    >>> steps(0, 0, 0o600, 5, 5, 0o644)
+    (('owner', 5, 5), ('mode', 420, 0))
+    >>> steps(5, 5, 0o600, 5, 5, 0o644)
+    (('mode', 420, 0),)
+    """
+    if (uid, gid) == (new_uid, new_gid):
+        return (("mode", new_mode, 0),) if mode != new_mode else ()
+    narrow = mode & new_mode & 0o777
+    made: list[tuple[str, int, int]] = []
+    if narrow != mode & ~SPECIAL_BITS or mode & SPECIAL_BITS:
+        made.append(("mode", narrow, 0))
+    made.append(("owner", new_uid, new_gid))
+    if narrow != new_mode:
+        made.append(("mode", new_mode, 0))
+    return tuple(made)
+
+
+def states(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> list[tuple[int, int, int]]:
+    """Return owner, group and mode at the beginning and after each of the `steps`.
+
+    >>> [(uid, oct(mode)) for uid, _, mode in states(0, 0, 0o666, 5, 5, 0o644)]
+    [(0, '0o666'), (0, '0o644'), (5, '0o644')]
+    """
+    passed = [(uid, gid, mode)]
+    for what, one, two in steps(uid, gid, mode, new_uid, new_gid, new_mode):
+        uid, gid, mode = (one, two, mode) if what == "owner" else (uid, gid, one)
+        passed.append((uid, gid, mode))
+    return passed
+
+
+def why(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> str:
+    """Return in words what is wrong with an entry.
+
+    >>> why(0, 0, 0o666, 1000, 1000, 0o644)
+    'owner 0:0, not 1000:1000; mode 666, not 644'
+    """
+    parts = []
+    if uid != new_uid or gid != new_gid:
+        parts.append(f"owner {uid}:{gid}, not {new_uid}:{new_gid}")
+    if mode != new_mode:
+        parts.append(f"mode {mode:03o}, not {new_mode:03o}")
+    return "; ".join(parts)

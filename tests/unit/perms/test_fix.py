@@ -1,0 +1,333 @@
+"""Fixing real trees, with real owners."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stackhand.perms import crew
+from stackhand.perms.rules import Special
+
+from .conftest import GID, UID, Tree, as_user, facts
+
+MINE = (UID, GID)
+
+
+def test_every_rule_at_once_and_a_second_run_finds_nothing(tree: Tree) -> None:
+    wanted = {
+        "app/a.py": 0o644,
+        "app/deep/er/run.sh": 0o755,
+        "app/tool": 0o755,
+        "app/tls.key": 0o600,
+        "app/recorded": 0o755,
+        "secrets/db.txt": 0o600,
+        "secrets/sub/run.sh": 0o600,
+        "run.sh": 0o755,
+        "prod.env": 0o644,
+        "data/left": 0o666,
+        "data/none": 0o644,
+        "app/node_modules/x.js": 0o664,
+        "app/env/lib/y.py": 0o640,
+        "config/token.txt": 0o600,
+    }
+    content = {"app/tool": b"#!/bin/sh\n", "app/tls.key": b"-----BEGIN PRIVATE KEY-----\n"}
+    kept = {"app/node_modules/x.js": 0o664, "app/env/lib/y.py": 0o640, "data/none": 0o000}
+    for name in wanted:
+        tree.file(name, kept.get(name, 0o666), content.get(name, b"text"))
+    tree.file("app/env/pyvenv.cfg")
+    tree.file("data/theirs", 0o666, uid=999, gid=999)
+    tree.special = {
+        "app": {"recorded": Special(mode=0o755, plain=True)},
+        "config": {"token.txt": Special(mode=0o600)},
+    }
+    tree.settle()
+    wrong = tree.check().tally.wrong
+    result = tree.fix()
+    assert result.ok
+    assert result.tally.changed == wrong > len(wanted)
+    for name, mode in wanted.items():
+        assert facts(tree.path / name) == (*MINE, mode), name
+    assert facts(tree.path / "data/theirs") == (999, 999, 0o666)
+    assert facts(tree.path / "app/deep") == (*MINE, 0o755)
+    assert facts(tree.path / "secrets/sub") == (*MINE, 0o700)
+    after = tree.look()
+    second = tree.fix()
+    assert (second.tally.wrong, second.journal) == (0, None)
+    assert second.tally.scanned == result.tally.scanned
+    assert tree.look() == after
+
+
+def test_what_has_become_a_script_since_is_seen(tree: Tree) -> None:
+    tool = tree.file("app/tool", content=b"text", uid=UID, gid=GID)
+    tree.settle()
+    assert tree.fix().ok
+    tree.settle()
+    tool.write_bytes(b"#!/bin/sh\n")
+    assert [each.path for each in tree.check().notes.read("wrong")] == ["app/tool"]
+
+
+def test_what_was_moved_in_with_its_folder_is_seen(tree: Tree) -> None:
+    tree.folder("app", uid=UID, gid=GID)
+    tree.file("elsewhere/tool", 0o644, b"#!/bin/sh\n", uid=UID, gid=GID)
+    tree.settle()
+    assert tree.fix().ok
+    assert facts(tree.path / "elsewhere/tool")[2] == 0o644
+    tree.settle()
+    (tree.path / "elsewhere").rename(tree.path / "app/elsewhere")
+    assert "app/elsewhere/tool" in [each.path for each in tree.check().notes.read("wrong")]
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\nb", b'it\'s "so"', b"-rf", b"--", b"\xff\xfe", b" ", b"a\\b", "ä☃".encode(), b"$(id)"]
+)
+def test_any_name(tree: Tree, name: bytes) -> None:
+    tree.file(b"app/" + name)
+    tree.file(b"secrets/" + name + b"/" + name)
+    assert tree.fix().ok
+    path = os.fsencode(tree.path)
+    assert facts(os.path.join(path, b"app", name)) == (*MINE, 0o644)
+    assert facts(os.path.join(path, b"secrets", name, name)) == (*MINE, 0o600)
+
+
+def test_five_thousand_folders_deep(tree: Tree) -> None:
+    tree.folder("app")
+    fd = os.open(tree.path / "app", os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd))
+    os.close(fd)
+    result = tree.fix()
+    assert result.ok
+    assert result.tally.scanned == 5003
+    fd = os.open(tree.path / "app", os.O_RDONLY)
+    for _ in range(5000):
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    bottom = os.stat("bottom", dir_fd=fd)
+    os.close(fd)
+    assert (bottom.st_uid, stat.S_IMODE(bottom.st_mode)) == (UID, 0o644)
+    assert tree.check().ok
+    # shutil.rmtree recurses.
+    subprocess.run(["rm", "-rf", tree.path / "app"], check=True)
+
+
+def test_links_are_not_followed_and_get_their_owner(tree: Tree, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    tree.folder("app")
+    (tree.path / "app/file").symlink_to(outside / "file")
+    (tree.path / "app/folder").symlink_to(outside)
+    (tree.path / "logs").symlink_to(outside)
+    before = facts(outside), facts(outside / "file")
+    assert tree.fix().ok
+    assert (facts(outside), facts(outside / "file")) == before
+    for name in ("app/file", "app/folder", "logs"):
+        assert facts(tree.path / name)[:2] == MINE
+
+
+def test_hard_links_are_refused(tree: Tree, tmp_path: Path) -> None:
+    path = tree.file("app/twice")
+    os.link(path, tree.path / "outside-the-roots")
+    result = tree.fix()
+    assert not result.ok
+    assert {each.path for each in result.notes.read("refused")} == {"app/twice", "outside-the-roots"}
+    assert facts(path) == (0, 0, 0o666)
+
+
+def test_sockets_devices_and_fifos_are_left_alone(tree: Tree) -> None:
+    tree.folder("app")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tree.path / "app/socket"))
+        os.mkfifo(tree.path / "app/fifo", 0o600)
+        os.mknod(tree.path / "app/device", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        names = ("app/socket", "app/fifo", "app/device")
+        before = [facts(tree.path / name) for name in names]
+        tree.file("app/wrong")  # after which the next ones are expected to be wrong, too
+        assert tree.fix().ok
+        assert [facts(tree.path / name) for name in names] == before
+
+
+def test_special_bits_stay(tree: Tree) -> None:
+    tree.file("app/tool.sh", 0o6777)
+    tree.folder("app/shared", 0o3777)
+    tree.folder("secrets/shared", 0o2755)
+    assert tree.fix().ok
+    assert facts(tree.path / "app/tool.sh") == (*MINE, 0o6755)
+    assert facts(tree.path / "app/shared") == (*MINE, 0o3755)
+    assert facts(tree.path / "secrets/shared") == (*MINE, 0o2700)
+
+
+def test_a_setuid_file_of_another_user_does_not_become_the_target_users(tree: Tree) -> None:
+    path = tree.file("app/tool.sh", 0o4755, uid=999, gid=999)
+    result = tree.fix()
+    assert [each.path for each in result.notes.read("refused")] == ["app/tool.sh"]
+    assert facts(path) == (999, 999, 0o4755)
+
+
+def test_attributes_capabilities_and_access_lists_stay(tree: Tree) -> None:
+    path = tree.file("app/tool.sh", 0o777)
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+    os.setxattr(path, "security.capability", capability)
+    os.setxattr(path, "user.note", b"mine")
+    entries = [
+        (0x01, 6, 0xFFFFFFFF),
+        (0x02, 6, 999),
+        (0x04, 4, 0xFFFFFFFF),
+        (0x10, 6, 0xFFFFFFFF),
+        (0x20, 4, 0xFFFFFFFF),
+    ]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries)
+    listed = tree.file("secrets/shared", 0o666)
+    os.setxattr(listed, "system.posix_acl_access", acl)
+    assert tree.fix().ok
+    assert os.getxattr(path, "security.capability") == capability
+    assert os.getxattr(path, "user.note") == b"mine"
+    # The mask shows as the group's rights, and stays; everybody else has none any more.
+    assert facts(listed) == (*MINE, 0o660)
+    after = struct.iter_unpack("<HHI", os.getxattr(listed, "system.posix_acl_access")[4:])
+    assert [each[:2] for each in after] == [(0x01, 6), (0x02, 6), (0x04, 4), (0x10, 6), (0x20, 0)]
+    assert tree.check().ok
+
+
+def test_a_file_that_vanishes_is_no_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stackhand.perms import walk
+
+    path = tree.file("app/gone")
+    tree.file("app/stays")
+    real = walk.Entry
+
+    def opening(name: str, *rest: object) -> object:
+        if name == "gone":
+            path.unlink()
+        return real(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(walk, "Entry", opening)
+    result = tree.fix()
+    assert result.ok
+    assert not path.exists()
+    assert facts(tree.path / "app/stays") == (*MINE, 0o644)
+
+
+def test_a_read_only_mount_is_a_failure_that_names_every_file(tree: Tree) -> None:
+    tree.file("app/a")
+    subprocess.run(["mount", "--bind", tree.path, tree.path], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tree.path], check=True)
+        result = crew.Notes()
+        tally = crew.walk(
+            str(tree.path), tree.rules(), crew.Known(), crew.Writer(os.open(os.devnull, os.O_WRONLY)), result
+        )
+        assert tally.changed == 0
+        assert {each.path for each in result.read("failed")} == {".", "app", "app/a"}
+        assert {each.reason for each in result.read("failed")} == {"Read-only file system"}
+    finally:
+        subprocess.run(["umount", tree.path], check=True)
+
+
+def test_other_file_systems_are_left_alone(tree: Tree) -> None:
+    inner = tree.folder("app/mounted")
+    subprocess.run(["mount", "-t", "tmpfs", "none", inner], check=True)
+    try:
+        (inner / "file").write_text("x")
+        (inner / "file").chmod(0o666)
+        result = tree.fix()
+        assert [each.path for each in result.notes.read("left")] == ["app/mounted"]
+        assert facts(inner / "file") == (0, 0, 0o666)
+    finally:
+        subprocess.run(["umount", inner], check=True)
+
+
+def test_what_a_container_owns_is_left_alone_with_the_reason(tree: Tree) -> None:
+    tree.file("docker/db/PG_VERSION", 0o600, uid=999, gid=999)
+    tree.special = {"docker": {"db": Special(leave="Postgres data of db")}}
+    result = tree.fix()
+    assert result.ok
+    assert [tuple(each) for each in result.notes.read("left")] == [("left", "docker/db", "Postgres data of db")]
+    assert facts(tree.path / "docker/db/PG_VERSION") == (999, 999, 0o600)
+
+
+def test_an_ordinary_user_does_what_he_may(tree: Tree) -> None:
+    os.chown(tree.path, UID, GID)
+    tree.file("app/mine", 0o666, uid=UID, gid=GID)
+    closed = tree.file("app/closed/inner", 0o000, uid=UID, gid=GID)
+    os.chown(closed.parent, UID, GID)
+    closed.parent.chmod(0o000)
+    os.chown(tree.path / "app", UID, GID)
+    roots = tree.file("app/roots", 0o666)
+
+    def work() -> None:
+        result = tree.fix()
+        assert not result.ok
+        assert result.tally.needs_root == 1
+        assert [each.path for each in result.notes.read("failed")] == ["app/roots"]
+        assert result.tally.changed == 3
+
+    as_user(work)
+    assert facts(tree.path / "app/mine") == (*MINE, 0o644)
+    assert facts(closed) == (*MINE, 0o644)
+    assert facts(closed.parent) == (*MINE, 0o755)
+    assert facts(roots) == (0, 0, 0o666)
+    assert tree.fix().ok
+    assert facts(roots) == (*MINE, 0o644)
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure(tree: Tree) -> None:
+    os.chown(tree.path, UID, GID)
+    os.chown(tree.folder("app", 0o755), UID, GID)
+    tree.folder("data/closed", 0o700, uid=999)
+
+    def work() -> None:
+        result = tree.check()
+        assert not result.ok
+        assert [tuple(each) for each in result.notes.read("failed")] == [("failed", "data/closed", "Permission denied")]
+
+    as_user(work)
+
+
+def test_stackhands_own_folder_becomes_the_target_users_but_not_the_journals(tree: Tree) -> None:
+    tree.file("app/a")
+    result = tree.fix()
+    state = tree.path / ".stackhand"
+    for name in (".", "lock", ".gitignore", "perms"):
+        assert facts(state / name)[:2] == MINE, name
+    assert facts(state / f"perms/{result.journal}.jsonl") == (0, 0, 0o600)
+    as_user(tree.fix)
+
+
+def test_several_processes_come_to_the_same(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    for number in range(300):
+        tree.file(f"app/{number}/a.py")
+        tree.file(f"app/{number}/in/run.sh")
+    os.link(tree.path / "app/7/a.py", tree.path / "app/8/in/again")
+    result = tree.fix()
+    assert result.tally.scanned == 2 + 300 * 4 + 1
+    assert {each.path for each in result.notes.read("refused")} == {"app/7/a.py", "app/8/in/again"}
+    assert result.tally.changed == result.tally.scanned - 2
+    assert result.tally.tops["app"][2] == result.tally.changed - 1
+    wrong = [path for path, (uid, gid, _) in tree.look().items() if (uid, gid) != MINE]
+    assert sorted(wrong) == ["app/7/a.py", "app/8/in/again"]
+
+
+def test_a_process_that_dies_fails_the_run(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stackhand.errors import FixFailed
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    for number in range(300):
+        tree.folder(f"app/{number}")
+    monkeypatch.setattr(crew, "close_devices", lambda: os.kill(os.getpid(), 9))
+    with pytest.raises(FixFailed, match="ended early: it was killed"):
+        tree.fix()
+    monkeypatch.undo()
+    assert tree.fix().ok

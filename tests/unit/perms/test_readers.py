@@ -1,0 +1,131 @@
+"""What follows from the compose file, from facts alone."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from stackhand.engine.project import parse
+from stackhand.perms.readers import Facts, Knowledge, User, known
+from stackhand.perms.rules import Rules, Special, Target
+from stackhand.settings import Perms
+
+ROOT = Path("/p")
+ME = 1000
+SECRET = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": "/p/secrets/s.txt"}}}
+
+
+def judge(document: dict, users: dict[str, User], **facts: Facts) -> Knowledge:
+    usual = Perms()
+    rules = Rules(Target(ME, ME, "me", "me"), usual.roots, usual.secrets, usual.executable, (".env",))
+    project = parse({"name": "p", **document}, ROOT)
+    return known(project, ROOT, rules, users, {Path(path): found for path, found in facts.items()})
+
+
+def file(uid: int, mode: int) -> Facts:
+    return Facts(uid, uid, stat.S_IFREG | mode)
+
+
+def folder(uid: int, mode: int = 0o755, mark: str = "") -> Facts:
+    return Facts(uid, uid, stat.S_IFDIR | mode, mark)
+
+
+def user(uid: int, *running: int, name: str = "", powerful: bool = True) -> User:
+    return User(uid, frozenset({uid}), name, frozenset(running), powerful)
+
+
+@pytest.mark.parametrize(
+    ("reader", "now", "exception", "status"),
+    [
+        # Root reads whatever the mode is.
+        (user(0), file(0, 0o644), Special(mode=0o600), None),
+        # Without that power it is a user as any other.
+        (user(0, powerful=False), file(0, 0o600), Special(mode=0o644), "ok"),
+        # The target user himself.
+        (user(ME), file(ME, 0o600), Special(mode=0o600), None),
+        # Somebody else: the folder keeps the machine's users out, the container gets the file alone.
+        (user(999), file(0, 0o644), Special(mode=0o644), "ok"),
+        (user(999), file(0, 0o600), Special(mode=0o644), "warn"),
+        # The reader's own already: there is nothing more private that works.
+        (user(999), file(999, 0o600), Special(mode=0o600, keep_owner=True), None),
+        (User(None, name="app"), file(999, 0o600), Special(mode=0o600, keep_owner=True), "ok"),
+        # Nothing is known about it.
+        (User(), file(0, 0o644), Special(mode=0o600), "skip"),
+    ],
+)
+def test_a_secret_in_the_secrets_folder(reader: User, now: Facts, exception: Special, status: str | None) -> None:
+    result = judge(SECRET, {"db": reader}, **{"/p/secrets/s.txt": now})
+    assert result.special == {"secrets": {"s.txt": exception}}
+    assert [each.status for each in result.findings] == ([status] if status else [])
+
+
+def test_a_finding_names_services_and_users_before_and_after() -> None:
+    document = {**SECRET, "services": {name: {"secrets": [{"source": "s"}]} for name in ("api", "worker", "db")}}
+    users = {"api": user(10001), "worker": user(10001), "db": user(0)}
+    (finding,) = judge(document, users, **{"/p/secrets/s.txt": file(0, 0o600)}).findings
+    assert finding.summary == "secrets/s.txt: api, worker read this secret as uid 10001"
+    assert finding.evidence == (
+        "before: owner 0:0, mode 600, can NOT be read; after: owner 1000:1000, mode 644, can be read"
+    )
+
+
+def test_two_readers_of_different_users_share_through_the_mode() -> None:
+    document = {**SECRET, "services": {name: {"secrets": [{"source": "s"}]} for name in ("api", "db")}}
+    result = judge(document, {"api": user(5), "db": user(6)}, **{"/p/secrets/s.txt": file(5, 0o600)})
+    assert result.special == {"secrets": {"s.txt": Special(mode=0o644)}}
+    assert [each.status for each in result.findings] == ["ok", "warn"]
+
+
+def test_a_secret_outside_a_secret_folder_is_not_opened_to_everybody() -> None:
+    document = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": "/p/token"}}}
+    result = judge(document, {"db": user(999)}, **{"/p/token": file(0, 0o600)})
+    assert result.special == {"": {"token": Special(mode=0o600)}}
+    (finding,) = result.findings
+    assert finding.status == "fail"
+    assert "uid 999" in finding.summary
+    assert finding.remedy
+    # But what works is not broken.
+    result = judge(document, {"db": user(999)}, **{"/p/token": file(0, 0o644)})
+    assert result.special == {"": {"token": Special(mode=0o644)}}
+
+
+def mount(source: str, target: str, **more: object) -> dict:
+    return {"services": {"db": {"volumes": [{"type": "bind", "source": source, "target": target, **more}]}}}
+
+
+@pytest.mark.parametrize(
+    ("document", "reader", "now", "left"),
+    [
+        (mount("/p/docker/db", "/x"), user(0, 999), folder(999, 0o700), True),
+        (mount("/p/docker/db", "/x"), user(999), folder(999, 0o700), True),
+        (mount("/p/docker/db", "/x"), User(), folder(999, 0o700, "Postgres"), True),
+        (mount("/p/docker/db", "/var/lib/postgresql/data"), User(), folder(70, 0o700), True),
+        # Somebody else's source code is not a container's data.
+        (mount("/p/docker/db", "/app"), user(0), folder(1001), False),
+        (mount("/p/docker/db", "/app", read_only=True), user(1001), folder(1001), False),
+        # Docker makes what is missing, as root.
+        (mount("/p/docker/db", "/var/lib/postgresql/data"), user(0, 0), folder(0), False),
+        (mount("/p/docker/db", "/var/lib/x"), user(0), folder(ME), False),
+    ],
+)
+def test_data_folders_of_containers(document: dict, reader: User, now: Facts, left: bool) -> None:
+    result = judge(document, {"db": reader}, **{"/p/docker/db": now})
+    assert [each.leave != "" for each in result.special.get("docker", {}).values()] == [True] * left
+    if left:
+        assert "db" in result.special["docker"]["db"].leave
+        assert str(now.uid) in result.special["docker"]["db"].leave
+
+
+def test_a_secret_folder_that_another_user_reads_is_left_to_it() -> None:
+    result = judge(mount("/p/secrets", "/run/s", read_only=True), {"db": user(999)}, **{"/p/secrets": folder(0)})
+    assert "db (uid 999)" in result.special[""]["secrets"].leave
+    assert judge(mount("/p/secrets", "/run/s"), {"db": user(0)}, **{"/p/secrets": folder(0)}).special == {}
+
+
+def test_paths_outside_are_findings_only() -> None:
+    document = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": "/etc/s"}}}
+    result = judge(document, {"db": user(999)}, **{"/etc/s": file(0, 0o600)})
+    assert result.special == {}
+    assert [each.status for each in result.findings] == ["fail"]

@@ -1,0 +1,109 @@
+"""The rules, without any file."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from stackhand.perms.rules import PLAIN, REST, SECRET, VENDORED, Area, Rules, Special, Target, mode_by_content, steps
+
+RULES = Rules(
+    Target(1, 1, "a", "a"), ("app", "docker/x", "secrets"), ("secrets", "app/key.txt"), ("*.sh", "bin_?"), (".env",)
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "area"),
+    [
+        ("app", True, PLAIN),
+        ("app/a/b", False, PLAIN),
+        ("app/key.txt", False, SECRET),
+        ("app/key.txt.old", False, PLAIN),
+        ("application", True, REST),
+        ("docker", True, REST),
+        ("docker/x/y", True, PLAIN),
+        ("secrets", True, SECRET),
+        ("secrets/a/b.sh", False, SECRET),
+        ("data/secrets", True, REST),
+        (".env", False, PLAIN),
+        ("data/.env", False, REST),
+        ("main.py", False, REST),
+        ("app/node_modules/x", True, VENDORED),
+        ("app/.git/objects/ab/cd", False, VENDORED),
+        (".git", True, REST),
+    ],
+)
+def test_areas(path: str, folder: bool, area: Area) -> None:
+    assert RULES.area(path, folder=folder) is area
+
+
+@pytest.mark.parametrize(
+    ("name", "yes"), [("a.sh", True), (".sh", True), ("a.sh.txt", False), ("bin_x", True), ("bin_xy", False)]
+)
+def test_scripts_by_name(name: str, yes: bool) -> None:
+    assert RULES.is_executable(name) is yes
+
+
+@pytest.mark.parametrize(
+    ("head", "mode", "wanted"),
+    [
+        (b"#!/usr/bin/env python3\n", 0o600, 0o755),
+        (b"# !/bin/sh", 0o755, 0o644),
+        (b"\x7fELF\x02", 0o755, 0o755),
+        (b"\x7fELF\x02", 0o644, 0o644),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", 0o644, 0o600),
+        (b"-----BEGIN RSA PRIVATE KEY-----\n", 0o644, 0o600),
+        (b"\n-----BEGIN PRIVATE KEY-----\n", 0o644, 0o600),
+        (
+            b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n",
+            0o644,
+            0o600,
+        ),
+        (b"-----BEGIN CERTIFICATE-----\nMII\n", 0o600, 0o644),
+        (b"-----BEGIN PUBLIC KEY-----\n", 0o600, 0o644),
+        (b"PEM = '''\n-----BEGIN PRIVATE KEY-----\n'''", 0o644, 0o644),
+        (b"", 0o000, 0o644),
+    ],
+)
+def test_modes_by_content(head: bytes, mode: int, wanted: int) -> None:
+    assert mode_by_content(head, mode) == wanted
+
+
+def test_on_the_way_nobody_has_rights_that_he_has_neither_before_nor_after() -> None:
+    for old, new in itertools.product(
+        (0o000, 0o600, 0o644, 0o666, 0o4755, 0o2777, 0o777), (0o600, 0o644, 0o755, 0o4755)
+    ):
+        owner, mode = "old", old
+        for what, one, _ in steps(1, 1, old, 2, 2, new):
+            if what == "owner":
+                # The new owner must not get more than he will have, nor the special bits of the old one.
+                assert mode & ~new & 0o7777 == 0
+                assert not mode & 0o6000
+                owner = "new"
+            else:
+                mode = one
+                if owner == "old":
+                    assert mode & ~old == 0
+        assert (owner, mode) == ("new", new)
+
+
+def test_rules_that_differ_are_told_apart() -> None:
+    def make(**other: object) -> str:
+        usual: dict[str, object] = {
+            "target": Target(1, 1, "a", "a"),
+            "roots": ("app",),
+            "secrets": (),
+            "executable": (),
+        }
+        return Rules(**{**usual, **other}).fingerprint()  # type: ignore[arg-type]
+
+    prints = [
+        make(),
+        make(roots=("app", "b")),
+        make(secrets=("app",)),
+        make(target=Target(2, 1, "a", "a")),
+        make(special={"app": {"x": Special(mode=0o600)}}),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert make() == make()
