@@ -11,7 +11,7 @@ import psutil
 from support import Project
 
 # Retries without the waiting.
-FAST = {"INVOKE_STACKHAND_START_RETRY_DELAY": "0.1"}
+FAST = {"INVOKE_STACKHAND_START_RETRY_DELAY": "0.1", "INVOKE_STACKHAND_FIXES_PATIENCE": "2"}
 FOREVER = "exec sleep 100000"
 # The engine's own first probe comes after one interval. Whoever waits for that here waits for ever.
 NEVER_BY_ITSELF = "300s"

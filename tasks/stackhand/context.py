@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stackhand.engine.compose import Compose, Selection
     from stackhand.engine.project import Project
     from stackhand.errors import Interrupted
+    from stackhand.kinds.scene import Scene
     from stackhand.model import Report
     from stackhand.output.live import Live
     from stackhand.services.records import StartReport
@@ -79,6 +80,8 @@ class Stack:
         self.start_report: StartReport | None = None
         self.fixes_report: Report | None = None
         self.to_fix: list[str] = []
+        # Whether the dashboard is to be opened at the end.
+        self.to_watch = False
 
     @classmethod
     def of(cls, c: Context) -> Stack:
@@ -240,9 +243,54 @@ class Stack:
         self.__dict__["compose"] = self.compose.with_profiles(profiles)
         self.__dict__["project"] = self._learn(self.compose.config())
 
-    def start_again(self, name: str) -> bool:
-        """Start one service and what it depends on; return whether it got ready."""
-        return bool(self.starter.run([name]).ok)
+    def scene(self, named: Sequence[str] = ()) -> Scene:
+        """Return the project as the checks of its kinds see it, and how a fix starts, restarts or runs a service.
+
+        `named` are the services that the person named. Raises UnknownKind, BrokenKind.
+        """
+        from stackhand.kinds.registry import recognise
+        from stackhand.kinds.scene import Hands, Scene
+
+        return Scene(
+            self.project,
+            self.engine,
+            recognise(self.project),
+            self.settings.fixes,
+            self.state,
+            Hands(self._start_again, self._restart, self._run_once),
+            named=named,
+            proven=self.starter.ledger.proven,
+            mask=self.redactor.text,
+            learn=lambda secret: self.redactor.add([secret]),
+            dry=self.dry,
+        )
+
+    def _start_again(self, name: str) -> None:
+        """Start one service and what it depends on, as they are; a one-shot runs again. Raises StackError."""
+        from stackhand.errors import StackError
+
+        if not self.starter.revive(name).ok:
+            raise StackError(f"{name} did not become ready", f"`inv services.logs -s {name}` says more")
+
+    def _run_once(self, name: str, command: Sequence[str]) -> None:
+        from stackhand.errors import StackError
+        from stackhand.output.pulse import Pulse
+
+        under_way = self.engine.one_offs(self.project.name, name)
+        if under_way:
+            # Of a run that was killed: Compose's own process, and the container, live on.
+            raise StackError(f"{under_way[0]} still runs; it has to end first (`docker logs {under_way[0]}`)")
+        self.compose.run_once(name, command, Pulse(self.console))
+
+    def _restart(self, name: str) -> None:
+        """Stop and start the containers of one service as they are, and wait until it is ready. Raises StackError."""
+        from stackhand.errors import StackError
+        from stackhand.services.start import Starter
+
+        self.compose.restart([name])
+        # With records of its own: those of this run's start are for the start's report.
+        if not Starter.for_stack(self).wait([name]).ok:
+            raise StackError(f"{name} did not become ready after its restart")
 
     def start_document(self) -> dict[str, Any]:
         """Return the contract's JSON of a start, with the fixes that followed it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from stackhand.cli import demo, engine, services, suite
+from stackhand.cli import demo, engine, perms, reset, restart, services, suite
 from stackhand.cli.up import ServiceCollection
 from stackhand.settings import defaults
 
@@ -20,9 +20,12 @@ ns.add_collection(
         services.logs,
         services.stop,
         services.graph,
+        restart.restart,
+        reset.reset,
     )
 )
 ns.add_collection(Collection("engine", engine.check, engine.install))
+ns.add_collection(Collection("perms", perms.check, perms.fix, perms.undo))
 ns.add_task(demo.demo)
 ns.add_task(suite.test)
 ns.configure({"stackhand": defaults()})

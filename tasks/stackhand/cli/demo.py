@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
 from stackhand.cli import render
-from stackhand.cli.pulse import Pulse
 from stackhand.cli.task import task
 from stackhand.context import Stack
-from stackhand.errors import StartFailed
-from stackhand.model import Plan
+from stackhand.errors import FixFailed, StartFailed
+from stackhand.model import Plan, Report
+from stackhand.output.pulse import Pulse
 
 if TYPE_CHECKING:
     from stackhand.services.demo import Demo, Work
@@ -57,8 +58,8 @@ def _show(stack: Stack, example: Demo, *, json: bool) -> None:
     _prepare(stack, example, example.images(stack.engine, stack.project))
     # Reads the project anew: only now are there secrets to keep out of the output.
     document = _start_and_use(_stack(stack, example.folder, json=json), example, json=json)
-    console.progress("warn", "now the worker is killed, as a crash would; the next start repairs just that")
-    example.break_worker()
+    console.progress("warn", "now the worker is killed and a database role dropped; the next start repairs both")
+    example.break_it()
     # With clocks and records of its own.
     second = _stack(stack, example.folder, json=json)
     document["repair"] = _start_and_use(second, example, json=json)
@@ -73,12 +74,19 @@ def _start_and_use(stack: Stack, example: Demo, *, json: bool) -> dict[str, Any]
 
     names = stack.select([])
     report = _start(stack, names, json=json)
+    fixed = _fix(stack, names, json=json)
     states = status(stack.engine, stack.project, names, stack.redactor.text)
     work = example.submit(stack.project)
     if not json:
         render.status(stack, states)
         stack.console.result(_told(work))
-    return {**report.to_json(), "status": [each.to_json() for each in states], "task": work.to_json()}
+    document = replace(report, fixes=fixed.findings).to_json()
+    return {
+        **document,
+        "repaired": fixed.to_json()["fixes"],
+        "status": [each.to_json() for each in states],
+        "task": work.to_json(),
+    }
 
 
 def _prepare(stack: Stack, example: Demo, plan: Plan) -> None:
@@ -95,6 +103,17 @@ def _start(stack: Stack, names: list[str], *, json: bool) -> StartReport:
     if not report.ok:
         failed = [record.name for record in report.services if record.state == "failed"]
         raise StartFailed(f"the reference stack did not start: {', '.join(failed)} failed", "the reasons are above")
+    return report
+
+
+def _fix(stack: Stack, names: list[str], *, json: bool) -> Report:
+    from stackhand.services.fixes import run as fixing
+
+    report = fixing.run(stack.scene(), names, tell=lambda text: stack.console.progress("wait", text))
+    if not json:
+        render.findings(stack, report, phases=False)
+    if not report.ok:
+        raise FixFailed("the reference stack is not right", "the findings are above")
     return report
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from stackhand.cli.pulse import Pulse
 from stackhand.cli.task import task
 from stackhand.context import Stack
 from stackhand.errors import ApprovalNeeded
+from stackhand.output.pulse import Pulse
 
 if TYPE_CHECKING:
     from stackhand.engine.check import Observation

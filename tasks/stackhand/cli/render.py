@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from stackhand.context import Stack
-from stackhand.model import Finding, Plan, Report
+from stackhand.model import PHASES, Finding, Plan, Report
 from stackhand.output.live import Live
 from stackhand.output.table import table, width
 
 if TYPE_CHECKING:
     from stackhand.services.logs import LogLine
     from stackhand.services.records import Record, StartReport, Step
+    from stackhand.services.reset import Reset
+    from stackhand.services.restart import Restarted
     from stackhand.services.status import ServiceStatus
 
 _STATUS = {
@@ -37,12 +40,12 @@ _SIGNS = {True: "ok", False: "NO"}
 
 
 @contextlib.contextmanager
-def live(stack: Stack) -> Iterator[None]:
-    """Show the steps of a start while the body runs."""
+def live(stack: Stack, *, kept: bool = True) -> Iterator[None]:
+    """Show the steps of a start while the body runs; what is left alone only with `kept`."""
     with stack.lock:
         display, starter = stack.display, stack.starter
         if not starter.watched:
-            starter.subscribe(lambda step: _show(display, step))
+            starter.subscribe(lambda step: _show(display, step) if kept or step.kind != "kept" else None)
     with display:
         yield
 
@@ -57,15 +60,25 @@ def _show(display: Live, step: Step) -> None:
     )
 
 
-def dry(stack: Stack, made: Plan, *, json: bool, idle: str = "nothing to do: all is ready") -> None:
-    """Print what would be done, and why; `idle` where that is nothing."""
+def dry(
+    stack: Stack,
+    made: Plan,
+    *,
+    json: bool,
+    idle: str = "nothing to do: all is ready",
+    left: Sequence[Finding] = (),
+) -> None:
+    """Print what would be done, and why; `idle` where that is nothing. `left` are findings that would stay."""
     if json:
-        stack.console.document(_plan_document(stack, made))
+        findings = {"findings": [each.to_json() for each in left]} if left else {}
+        stack.console.document({**_plan_document(stack, made), **findings})
         return
     if not made:
         stack.console.result(idle)
     for action in made.actions:
         stack.console.result(f"would {action}")
+    for finding in left:
+        stack.console.result(_finding(stack, finding))
 
 
 def _plan_document(stack: Stack, made: Plan) -> dict[str, Any]:
@@ -111,7 +124,7 @@ def start(stack: Stack, report: StartReport) -> None:
     for record in report.services:
         if record.state == "failed":
             failure(stack, record)
-    services = _count(len(report.services), "service")
+    services = count(len(report.services), "service")
     if not report.changed:
         stack.console.result(f"{report.project}: {services} ready, nothing changed ({report.elapsed:.1f} s)")
         return
@@ -121,6 +134,39 @@ def start(stack: Stack, report: StartReport) -> None:
     if len(report.critical_path) > 1:
         arrow = " → " if stack.console.has_symbols(stack.console.stdout) else " -> "
         stack.console.result(f"critical path: {arrow.join(report.critical_path)}")
+
+
+def changes(stack: Stack, found: Sequence[tuple[str, str]]) -> None:
+    """Tell what has changed, before anything is done about it."""
+    for name, cause in found:
+        stack.console.progress("info", f"{name}: {stack.redactor.text(cause)}")
+
+
+def restart(stack: Stack, restarted: Restarted) -> None:
+    """Print the outcome of a restart: of what was left alone only the number."""
+    report = restarted.report
+    if not report.changed:
+        waiting = f"; unhealthy: {', '.join(restarted.unhealthy)}" if restarted.unhealthy else ""
+        stack.console.result(f"{report.project}: nothing changed ({report.elapsed:.1f} s){waiting}")
+        return
+    touched = tuple(record for record in report.services if record.attempts or record.failure)
+    for record in touched:
+        failure(stack, record)
+    well = [record.name for record in touched if record.state not in ("failed", "skipped")]
+    left = len(report.services) - len(touched)
+    done = f"{len(well)} of {count(len(touched), 'service')} renewed in {report.elapsed:.1f} s"
+    stack.console.result(f"{report.project}: {done}; {count(left, 'other')} left alone")
+    stack.console.result(_timeline(stack, replace(report, services=touched)))
+
+
+def reset(stack: Stack, made: Reset, *, aside: bool) -> None:
+    """List what goes and what stays; `aside` where stdout is for a document."""
+    tell = stack.console.note if aside else stack.console.result
+    for title, items in (("goes", made.going), ("stays", made.staying)):
+        tell(f"{title}:" if items else f"{title}: nothing")
+        for item in items:
+            tell(f"  {item}")
+    tell("images stay")
 
 
 def up(stack: Stack, name: str) -> None:
@@ -151,8 +197,8 @@ def failure(stack: Stack, record: Record) -> None:
     console.note("\n".join(lines))
 
 
-def findings(stack: Stack, report: Report) -> None:
-    """Print findings and fixes; those that are all right only as a number."""
+def findings(stack: Stack, report: Report, *, phases: bool = True) -> None:
+    """Print fixes, findings and, with `phases`, a table of how each phase ended."""
     console = stack.console
     for outcome in report.outcomes:
         state = "ok" if outcome.ok else "fail"
@@ -161,11 +207,31 @@ def findings(stack: Stack, report: Report) -> None:
     wrong = [each for each in report.findings if each.status in ("fail", "warn")]
     for finding in wrong:
         console.result(_finding(stack, finding))
+    if phases:
+        console.result(_phases(stack, report))
     fine = sum(1 for each in report.findings if each.status == "ok")
     if not wrong and not report.outcomes:
-        console.result(f"post-startup fixes: nothing to fix ({_count(fine, 'check')})")
+        console.result(f"post-startup fixes: nothing to fix ({count(fine, 'check')})")
     else:
-        console.result(f"post-startup fixes: {len(report.outcomes)} done, {len(wrong)} left, {fine} checks well")
+        fixed = sum(1 for outcome in report.outcomes if outcome.ok)
+        console.result(f"post-startup fixes: {fixed} done, {len(wrong)} left, {count(fine, 'check')} well")
+
+
+def _phases(stack: Stack, report: Report) -> str:
+    """Return the table of phases: how many checks each has, how they ended, and what was fixed in it."""
+    fixed = Counter(outcome.finding for outcome in report.outcomes if outcome.ok)
+    rows = []
+    for phase in dict.fromkeys(finding.phase for finding in sorted(report.findings, key=_phase_order)):
+        mine = [finding for finding in report.findings if finding.phase == phase]
+        states = Counter(finding.status for finding in mine)
+        ids = {finding.id for finding in mine}
+        numbers = (states["ok"], sum(fixed[id_] for id_ in ids), states["warn"], states["fail"], states["skip"])
+        rows.append([phase, *(str(number or "-") for number in numbers)])
+    return table(stack.console, ["phase", "well", "fixed", "warnings", "failures", "not asked"], rows)
+
+
+def _phase_order(finding: Finding) -> int:
+    return PHASES.index(finding.phase) if finding.phase in PHASES else len(PHASES)
 
 
 def _finding(stack: Stack, finding: Finding) -> str:
@@ -218,5 +284,6 @@ def _end(record: Record) -> float:
     return record.ready or 0.0
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
+    """Return a number with its word, in the plural where that is due."""
     return f"{number} {word}{'' if number == 1 else 's'}"

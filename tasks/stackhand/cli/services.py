@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
 from stackhand.cli import render
+from stackhand.cli.steps import own_steps
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
+from stackhand.engine.project import KIND_LABEL
 from stackhand.errors import FixFailed, NotReady, StartFailed
 from stackhand.model import Plan
 
@@ -16,19 +19,22 @@ if TYPE_CHECKING:
     from stackhand.services.records import StartReport
 
 
+_CAUSE = "`inv services.fixes` looks for the cause"
+_EACH = f"each is explained above, with what to do next; {_CAUSE}"
+
+
 @task()
 def fixes_after_start(c: Context) -> None:
     """Apply the post-startup fixes to what was just started (the post-task of the start)."""
     stack = Stack.of(c)
     if stack.to_fix:
-        _fix(stack, stack.to_fix, json=False)
+        _fix(c, stack, stack.to_fix, json=False, after_start=True)
 
 
 @task(
     iterable=["service"],
     post=[fixes_after_start],
     help={
-        "no-fixes": "leave out the post-startup fixes",
         "service": "only this service and what it depends on (may be repeated)",
     },
 )
@@ -42,7 +48,7 @@ def start(
     json: bool = False,
 ) -> None:
     """Start services in dependency order and wait until each is ready."""
-    _start(Stack.of(c), service or [], dev, timeout, retries, no_fixes, json)
+    _start(c, service or [], dev, timeout, retries, no_fixes, json)
 
 
 @task(iterable=["service"], post=[fixes_after_start], help=dict(start.help))
@@ -56,14 +62,14 @@ def up(
     json: bool = False,
 ) -> None:
     """Start the whole stack: services.start with its post-startup fixes."""
-    _start(Stack.of(c), service or [], dev, timeout, retries, no_fixes, json)
+    _start(c, service or [], dev, timeout, retries, no_fixes, json)
 
 
 @task(iterable=["service"])
 def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Check that the started stack is really right, and fix what is not."""
     stack = Stack.of(c)
-    _fix(stack, stack.select(service or []), json=json)
+    _fix(c, stack, stack.select(service or []), json=json, named=service or [])
 
 
 @task(iterable=["service"])
@@ -102,7 +108,7 @@ def wait(c: Context, service: list[str] | None = None, timeout: str | None = Non
         stack.console.document(report.to_json())
     else:
         render.start(stack, report)
-    _fail_unless_ready(report)
+    fail_unless_ready(report)
 
 
 @task(
@@ -157,7 +163,7 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
         render.dry(stack, made, json=json, idle="nothing to do: nothing runs")
         return
     with stack.state.lock("services.stop"):
-        stopped = stopping.stop(stack.compose, stack.engine, stack.project, names)
+        stopped = stopping.stop(stack.compose, stack.engine, stack.project, names, stack.state)
     if json:
         stack.console.document({"project": stack.project.name, "ok": True, "stopped": stopped})
     else:
@@ -185,7 +191,7 @@ def graph(c: Context, service: list[str] | None = None, format: str = "text", js
 
 
 def _start(
-    stack: Stack,
+    c: Context,
     service: list[str],
     dev: bool,
     timeout: str | None,
@@ -193,7 +199,10 @@ def _start(
     no_fixes: bool,
     json: bool,
 ) -> None:
+    stack = Stack.of(c)
     limit, attempts = number("timeout", timeout), count("retries", retries)
+    if not no_fixes:
+        _check_fixes(c, stack, json=json)
     if dev:
         stack.use_development()
     stack.prefetch()
@@ -202,48 +211,74 @@ def _start(
     if stack.dry:
         render.dry(stack, stack.starter.plan(names, service), json=json)
         return
+    _tell_of_reset(stack)
     if json:
         stack.due(stack.start_document)
     with render.live(stack):
         report = stack.start_report = stack.starter.run(names, service)
     if not json:
         render.start(stack, report)
-    _fail_unless_ready(report)
+    fail_unless_ready(report)
     if not no_fixes:
         stack.to_fix = names
 
 
-def _fix(stack: Stack, names: list[str], *, json: bool) -> None:
-    from stackhand.services import fixes as fixing
+def _tell_of_reset(stack: Stack) -> None:
+    """Warn of a reset that was killed half-way: what is started now may lack some of its data."""
+    from stackhand.services.journal import Journal
 
-    tools = fixing.Tools(
-        stack.project,
-        stack.engine,
-        stack.start_again,
-        stack.redactor.text,
-        lambda: stack.state.lock("services.fixes"),
-        stack.starter.ledger.proven,
-        stack.state.completed,
-        seen=[stack.starter.last_look] if stack.starter.last_look else [],
-    )
+    before = Journal(stack.state).unfinished()
+    if before:
+        finish = f"`inv services.reset --{before[0]}` finishes it"
+        stack.console.progress("warn", f"a reset --{before[0]} was interrupted before all was removed; {finish}")
+
+
+def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
+    """Tell what is misspelt before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
+    own_steps(c, stack.settings.fixes.steps, json=json)
+    labels = (service.raw.get("labels") or {} for service in stack.project.services.values())
+    if any(KIND_LABEL in each for each in labels):
+        from stackhand.kinds.registry import recognise
+
+        recognise(stack.project)
+
+
+def _fix(
+    c: Context,
+    stack: Stack,
+    names: list[str],
+    *,
+    json: bool,
+    named: Sequence[str] = (),
+    after_start: bool = False,
+) -> None:
+    from stackhand.services.fixes import run as fixing
+
+    scene = stack.scene(names if after_start else named)
+    steps = own_steps(c, stack.settings.fixes.steps, json=json or stack.json)
     if stack.dry:
-        render.dry(stack, fixing.plan(tools, names), json=json, idle="nothing to fix")
+        made, left = fixing.plan(scene, names, steps)
+        render.dry(
+            stack, made, json=json, idle="nothing to fix" if not left else "nothing that could be fixed", left=left
+        )
         return
-    report = fixing.run(tools, names)
+    report = fixing.run(scene, names, steps, lambda text: stack.console.progress("wait", text))
     stack.fixes_report = report
     if json:
-        stack.console.document({"service": None, **report.to_json()})
+        stack.console.document({"service": named[0] if len(named) == 1 else None, **report.to_json()})
     elif not stack.document_pending:
-        render.findings(stack, report)
+        render.findings(stack, report, phases=not after_start)
     if not report.ok:
         wrong = [each for each in report.findings if each.status == "fail"]
+        first = f"{wrong[0].service or 'stack'}: {wrong[0].summary}"
         raise FixFailed(
-            f"{len(wrong)} post-startup findings are left: {wrong[0].service}: {wrong[0].summary}",
+            f"{render.count(len(wrong), 'post-startup failure')} left: {first}",
             wrong[0].remedy or None,
         )
 
 
-def _fail_unless_ready(report: StartReport) -> None:
+def fail_unless_ready(report: StartReport) -> None:
+    """Raise StartFailed where a service that is insisted on is not ready."""
     failed = [record for record in report.services if record.state == "failed" and not record.optional]
     skipped = [record.name for record in report.services if record.state == "skipped" and not record.optional]
     if not report.ok:
@@ -253,5 +288,5 @@ def _fail_unless_ready(report: StartReport) -> None:
         also = f"; skipped: {', '.join(skipped)}" if skipped else ""
         raise StartFailed(
             f"{len(failed)} of {len(report.services)} services failed: {names}{why}{also}",
-            one.hint if one else "each is explained above, with what to do next",
+            f"{one.hint}; {_CAUSE}" if one and one.hint and one.step == "ready" else one.hint if one else _EACH,
         )

@@ -14,8 +14,9 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from stackhand.context import Stack
-from stackhand.errors import BadArgument, FixFailed, Interrupted, StackError, StartFailed
+from stackhand.errors import ApprovalNeeded, BadArgument, FixFailed, Interrupted, StackError, StartFailed
 from stackhand.graph.signals import interrupt_on_termination
+from stackhand.output.console import Console
 
 # Flags that several tasks have, explained once.
 HELP = {
@@ -24,6 +25,7 @@ HELP = {
     "yes": "answer every question with yes",
     "timeout": "seconds that a service may take to become ready",
     "retries": "attempts that a service gets",
+    "no_fixes": "leave out the post-startup fixes",
     "dev": "with the development overrides; rebuild what changed; no settle time, no tuning",
 }
 
@@ -76,7 +78,7 @@ def task(**options: Any) -> Callable[[Callable[..., Any]], StackTask]:
     """
 
     def decorate(body: Callable[..., Any]) -> StackTask:
-        known = {name: text for name, text in HELP.items() if name in body.__code__.co_varnames}
+        known = {name.replace("_", "-"): text for name, text in HELP.items() if name in body.__code__.co_varnames}
         options["help"] = {**known, **options.get("help", {})}
         return StackTask(body, **options)
 
@@ -103,6 +105,19 @@ def count(flag: str, value: str | None) -> int | None:
     if not value.isdecimal() or int(value) < 1:
         raise BadArgument(f"--{flag} takes a whole number of at least 1, not {value!r}")
     return int(value)
+
+
+def agreed(console: Console, question: str, why: str = "this needs a yes") -> bool:
+    """Ask a question on the terminal and return whether the answer is yes.
+
+    Raises ApprovalNeeded without a terminal, with `why` somebody has to be asked.
+    """
+    if not (sys.stdin.isatty() and console.stderr.isatty()):
+        raise ApprovalNeeded(f"{why}, and there is nobody to ask", "say it beforehand, with --yes")
+    # On stderr, as stdout is for results.
+    console.stderr.write(f"{question} [y/N] ")
+    console.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def choice(flag: str, value: str, known: tuple[str, ...]) -> str:

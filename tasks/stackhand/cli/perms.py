@@ -1,0 +1,368 @@
+"""The tasks of the namespace `perms`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.parser.argument import Argument
+
+from stackhand.cli.task import StackTask, agreed, task
+from stackhand.context import Stack
+from stackhand.errors import ApprovalNeeded, PermissionsWrong, StateFolderUnwritable
+
+if TYPE_CHECKING:
+    from stackhand.engine.project import Project
+    from stackhand.model import Finding
+    from stackhand.perms.rules import Rules, Target
+    from stackhand.perms.run import Result
+    from stackhand.perms.undo import Undone
+
+_SHOWN = 50
+_TELL_EVERY = 2.0
+_ID = re.compile(r"\d{8}-\d{6}(-\d+)?")
+_HELP = {"owner": "user[:group] that the files shall belong to"}
+
+
+@task(help=_HELP)
+def check(c: Context, owner: str | None = None, json: bool = False) -> None:
+    """Say what is wrong with owners and modes in the project; exit 1 when something is."""
+    stack = Stack.of(c)
+    root, rules, findings = _survey(stack, owner)
+    from stackhand.perms import run
+
+    result = run.check(root, rules, findings, stack.state, _progress(stack))
+    _tell(stack, result, json=json, intro="Checking file permissions", show=_show_check)
+    if not result.ok:
+        raise PermissionsWrong(
+            f"{_wrong(result)} in {root}", f"`{_again(owner, root=_needs_root(result))}` puts it right"
+        )
+
+
+@task(
+    help={
+        **_HELP,
+        "volume": "give a volume's files to --owner UID:GID, instead of the project's",
+    }
+)
+def fix(c: Context, owner: str | None = None, volume: str | None = None, yes: bool = False, json: bool = False) -> None:
+    """Put owners and modes of the project's files right."""
+    stack = Stack.of(c)
+    if volume is not None:
+        _fix_volume(stack, volume, owner, yes=yes, json=json)
+        return
+    from stackhand.perms import run
+
+    root, rules, findings = _survey(stack, owner)
+    if stack.dry:
+        result = run.check(root, rules, findings, stack.state, _progress(stack))
+        _tell(stack, result, json=json, intro="Fixing file permissions (dry run)", show=_show_dry)
+        return
+    try:
+        with stack.state.lock("perms.fix"):
+            result = run.fix(root, rules, findings, stack.state, _progress(stack))
+    except StateFolderUnwritable:
+        if not _may_go_on_without_root():
+            raise
+        # Nothing may be changed that can't be journaled; so all there is to do is to say what is wrong.
+        result = run.check(root, rules, findings, stack.state, _progress(stack))
+    _tell(stack, result, json=json, intro="Fixing file permissions", show=_show_fix)
+    if not result.ok:
+        rest = f"`{_again(owner or _spelt(rules.target), root=True)}` does the rest" if _needs_root(result) else None
+        raise PermissionsWrong(f"left as it was: {_wrong(result)}", rest or "each is named above, with the reason")
+
+
+class _UndoTask(StackTask):
+    """A task whose run may be named by `--id ID` or by ID alone."""
+
+    def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
+        arguments: list[Argument] = super().get_arguments(*args, **kwargs)
+        # To Invoke every positional argument is required. Nothing else on a command line looks like an id.
+        named = any(
+            before != "--id" and _ID.fullmatch(word) for before, word in zip(sys.argv, sys.argv[1:], strict=False)
+        )
+        for argument in arguments:
+            argument.positional = argument.name == "id" and named
+        return arguments
+
+
+def _undo(c: Context, id: str | None = None, json: bool = False) -> None:
+    """Put back owners and modes that a run of perms.fix changed: the last one, or the one named."""
+    from stackhand.perms import undo as undoing
+    from stackhand.perms.journal import Journals
+
+    stack = Stack.of(c)
+    root = stack.state.path.parent
+    with stack.state.lock("perms.undo"):
+        folder = stack.state.open()
+        try:
+            journals = Journals(folder)
+            journal = undoing.choose(journals, id)
+            if journal is None:
+                result = undoing.Undone(None, root)
+            elif stack.dry:
+                result = undoing.plan(root, journal)
+            else:
+                result = undoing.undo(root, journal, journals, _progress(stack))
+        finally:
+            os.close(folder)
+    _show_undo(stack, result, json=json)
+    if not result.ok:
+        raise PermissionsWrong(f"{result.failed} of the entries could not be put back", "each is named above")
+
+
+undo = _UndoTask(
+    _undo,
+    name="undo",
+    help={"id": "the run to undo, as perms.fix named it", "json": "print one JSON document on stdout"},
+)
+
+
+def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: bool) -> None:
+    from stackhand.engine.client import Engine
+    from stackhand.errors import InvalidComposeFile
+    from stackhand.perms import targets, volume
+
+    uid, gid = targets.ids(owner)
+    engine: Engine = stack.engine
+    try:
+        project: str | None = stack.project.name
+    except InvalidComposeFile:
+        project = None
+    way = volume.reach(engine, project, name)
+    if way.volume.running and not stack.dry:
+        why = f"volume {way.volume.name} is in use by {', '.join(way.volume.running)}"
+        if not yes and not agreed(stack.console, f"{why}; go on?", why):
+            raise ApprovalNeeded("not agreed", "nothing was changed")
+    if stack.dry:
+        result = volume.fix(way, engine, uid, gid, None, _progress(stack))
+    else:
+        with stack.state.lock("perms.fix"):
+            result = volume.fix(way, engine, uid, gid, stack.state, _progress(stack))
+    how = "" if way.folder else " (through a helper container)"
+    show = _show_dry if stack.dry else _show_volume
+    _tell(stack, result, json=json, intro=f"Fixing the owner of volume {way.volume.name}{how}", show=show)
+    if not stack.dry and not result.ok:
+        raise PermissionsWrong(f"left as it was: {_wrong(result)}", "each is named above, with the reason")
+
+
+def _survey(stack: Stack, owner: str | None) -> tuple[Path, Rules, tuple[Finding, ...]]:
+    from stackhand.engine.files import chosen_files
+    from stackhand.perms.survey import survey
+    from stackhand.perms.targets import target
+
+    settings = stack.settings.perms
+    root = stack.state.path.parent
+    project = _ahead(lambda: stack.project)
+    rules, findings = survey(
+        root,
+        settings,
+        target(owner, stack.environ),
+        stack.commands,
+        project,
+        lambda: stack.engine,
+        chosen_files(stack.directory, stack.environ),
+    )
+    return root, rules, findings
+
+
+def _ahead(work: Callable[[], Project]) -> Callable[[], Project]:
+    """Begin work that waits for another program, on a thread of its own; return what waits for its result."""
+    from concurrent.futures import Future
+
+    future: Future[Project] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A daemon: an interrupted run does not wait for it.
+    thread = threading.Thread(target=run, name="compose", daemon=True)
+    thread.start()
+
+    def result() -> Project:
+        # Not only the result: from here on processes are forked, which no thread should witness.
+        thread.join()
+        return future.result()
+
+    return result
+
+
+def _progress(stack: Stack) -> Callable[[int], None]:
+    """Return what tells now and then how many entries have been looked at."""
+    told = time.monotonic()
+
+    def tell(entries: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _TELL_EVERY:
+            told = time.monotonic()
+            stack.console.progress("wait", f"{entries:,} entries looked at")
+
+    return tell
+
+
+def _tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callable[[Stack, Result], None]) -> None:
+    if json:
+        stack.console.document_of_many({**result.head(), **({"dry": True} if stack.dry else {})}, result.lists())
+        return
+    target = result.target
+    root = f"{'project root' if result.root == stack.state.path.parent else 'its folder'}:"
+    stack.console.result(
+        f"{intro}\n  target user:  {target.user}\n  target group: {target.group}\n  {root:13} {result.root}"
+    )
+    show(stack, result)
+    for finding in result.findings:
+        sign = stack.console.symbol(finding.status, stack.console.stdout)
+        remedy = f"\n    remedy: {finding.remedy}" if finding.remedy else ""
+        stack.console.result(f"{sign} {finding.summary}\n    {finding.evidence}{remedy}")
+
+
+def _show_check(stack: Stack, result: Result) -> None:
+    _list(stack, result, "wrong", most=_SHOWN)
+    _rest(stack, result)
+    tally = result.tally
+    what = (
+        f"{tally.wrong:,} of {tally.scanned:,} entries are wrong"
+        if tally.wrong
+        else f"{tally.scanned:,} entries, all right"
+    )
+    stack.console.result(what)
+
+
+def _show_dry(stack: Stack, result: Result) -> None:
+    for noted in result.notes.read("wrong"):
+        stack.console.result(f"would fix {shown(noted.path)}: {noted.reason}")
+    _rest(stack, result)
+    would = result.tally.wrong - result.tally.refused
+    stack.console.result(f"would fix {would:,} of {result.tally.scanned:,} entries" if would else "nothing to do")
+
+
+def _show_fix(stack: Stack, result: Result) -> None:
+    console, tally = stack.console, result.tally
+    for top, (_, wrong, changed) in sorted(tally.tops.items(), key=lambda item: (not item[0], item[0])):
+        if wrong:
+            sign = console.symbol("ok" if wrong == changed else "warn", console.stdout)
+            console.result(f"{sign} {shown(top) or 'the rest of the project'}: {changed:,} of {wrong:,} fixed")
+    _list(stack, result, "failed", most=_SHOWN)
+    _rest(stack, result)
+    if result.journal:
+        console.result(f"{tally.changed:,} of {tally.scanned:,} entries changed")
+        console.result(f"to put it back: inv perms.undo {result.journal}")
+    elif not tally.wrong:
+        console.result(f"nothing to do: {tally.scanned:,} entries, all right")
+    if result.ok:
+        _epilogue(stack, result)
+
+
+def _show_volume(stack: Stack, result: Result) -> None:
+    _list(stack, result, "failed", most=_SHOWN)
+    _rest(stack, result)
+    tally = result.tally
+    stack.console.result(f"{tally.changed:,} of {tally.scanned:,} entries changed")
+    if result.journal:
+        stack.console.result(f"to put it back: inv perms.undo {result.journal}")
+
+
+def _epilogue(stack: Stack, result: Result) -> None:
+    from stackhand.perms.targets import docker_group_missing
+
+    scripts = [f"./{name}" for name in ("run.sh",) if (result.root / name).is_file()]
+    scripts += [f"./scripts/{each.name}" for each in sorted((result.root / "scripts").glob("*.sh"))[:3]]
+    if scripts:
+        stack.console.result(f"{result.target.user} can run the scripts without sudo now:")
+        stack.console.result("\n".join(f"  {each}" for each in scripts))
+    group = docker_group_missing(result.target.user)
+    if group:
+        stack.console.result(
+            f"{result.target.user} is not in the group {group}, so docker needs sudo: "
+            f"sudo usermod -aG {group} {result.target.user}, then log in again"
+        )
+
+
+def _show_undo(stack: Stack, result: Undone, *, json: bool) -> None:
+    if json:
+        notes = result.notes
+        stack.console.document_of_many(
+            {**result.head(), **({"dry": True} if stack.dry else {})},
+            {
+                "left_alone": ({"path": each.path, "reason": each.reason} for each in notes.read("left")),
+                "failed": ({"path": each.path, "error": each.reason} for each in notes.read("failed")),
+            },
+        )
+        return
+    if result.id is None:
+        stack.console.result("nothing to undo: no run of perms.fix has changed anything")
+        return
+    for number, noted in enumerate(result.notes.read("left", "failed")):
+        if number == _SHOWN:
+            stack.console.result("    … and more; --json has all")
+            break
+        sign = stack.console.symbol("skip" if noted.kind == "left" else "fail", stack.console.stdout)
+        stack.console.result(f"{sign} {shown(noted.path)}: {noted.reason}")
+    would = "would put back" if stack.dry else "put back:"
+    stack.console.result(f"{would} {result.restored:,} entries of run {result.id}; left as they are: {result.left:,}")
+
+
+def _rest(stack: Stack, result: Result) -> None:
+    _list(stack, result, "refused", most=_SHOWN)
+    _list(stack, result, "left", most=_SHOWN)
+
+
+def _list(stack: Stack, result: Result, kind: str, most: int) -> None:
+    words = {
+        "wrong": ("warn", ""),
+        "failed": ("fail", ""),
+        "refused": ("fail", "refused: "),
+        "left": ("skip", "left alone: "),
+    }
+    status, word = words[kind]
+    for number, noted in enumerate(result.notes.read(kind)):
+        if number == most:
+            stack.console.result("    … and more; --json has all")
+            return
+        sign = stack.console.symbol(status, stack.console.stdout)
+        stack.console.result(f"{sign} {word}{shown(noted.path)}: {noted.reason}")
+
+
+def shown(path: str) -> str:
+    """Return a path as it can be printed: line feeds, control characters and bytes that are no text are escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in path)
+
+
+def _wrong(result: Result) -> str:
+    tally = result.tally
+    parts = [f"{tally.wrong - tally.changed:,} entries are wrong"] if tally.wrong > tally.changed else []
+    parts += [f"{tally.failed:,} could not be looked at or changed"] if tally.failed else []
+    unread = sum(1 for each in result.findings if each.status == "fail")
+    parts += [f"{unread} secrets or mounts can't be read by their services"] if unread else []
+    return ", ".join(parts)
+
+
+def _needs_root(result: Result) -> bool:
+    return result.tally.needs_root > 0
+
+
+def _may_go_on_without_root() -> bool:
+    return os.geteuid() != 0
+
+
+def _spelt(target: Target) -> str:
+    return f"{target.user}:{target.group}"
+
+
+def _again(owner: str | None, *, root: bool) -> str:
+    """Return the command line that does the rest."""
+    from stackhand.engine.root import typed
+
+    words = [*typed("perms.fix"), *(["--owner", owner] if owner else [])]
+    return shlex.join(["sudo", *words] if root else ["inv", "perms.fix", *words[words.index("perms.fix") + 1 :]])
