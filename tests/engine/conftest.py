@@ -10,6 +10,7 @@ How they work:
   built here from the distribution's package: it starts in 0.3 s and needs no registry.
 - `project.inv("up", "--json")` runs stackhand as a process and returns code, stdout, stderr and `.json()`;
   `project.start_inv(...)` leaves it running, to look at, signal or kill.
+- `reference` is the reference stack, real Postgres, PgBouncer, Redis, Celery, Caddy: one for each module.
 - Tests may run while other projects use the engine: never stop it, never prune, never count all containers.
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import pytest
 from docker import APIClient
+from reference import Reference
 from support import IMAGE, Project, clean_environment, fetched_package
 
 from stackhand.engine import endpoint
@@ -93,6 +95,20 @@ def project(engine: APIClient, image: str, tmp_path: Path, request: pytest.Fixtu
         yield project
     finally:
         project.remove()
+
+
+@pytest.fixture(scope="module")
+def reference(
+    engine: APIClient, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Reference]:
+    """The reference stack, started once for all tests of a module, which leave it whole."""
+    name = f"sh-ref-{_slug(Path(request.node.name).stem)}-{secrets.token_hex(3)}"
+    stack = Reference.prepare(tmp_path_factory.mktemp("reference") / "stack", name, engine)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.remove()
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,10 @@ def test_the_whole_demonstration(checkout: Project) -> None:
     assert {each["state"] for each in document["services"]} <= {"healthy", "running", "completed"}
     assert document["task"]["state"] == "SUCCESS"
     assert document["task"]["result"]["words"] == 11
+    assert document["repaired"] == []
     assert document["repair"]["ok"] is True
+    repaired = {each["finding"] for each in document["repair"]["repaired"]}
+    assert {"postgres.role", "postgres.auth_query"} <= repaired
     assert document["repair"]["task"]["state"] == "SUCCESS"
     for secret in (checkout.directory / "examples/ai-workflow/secrets").glob("*.txt"):
         assert secret.read_text() not in result.stdout + result.stderr
