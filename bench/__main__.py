@@ -13,7 +13,16 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-COMPARISONS = ("list_tasks", "start_seven", "start_fast_probes", "start_reference", "start_large")
+COMPARISONS = (
+    "list_tasks",
+    "start_seven",
+    "start_fast_probes",
+    "start_reference",
+    "start_large",
+    "fixes_healthy",
+    "restart_reference",
+    "perms_fix",
+)
 
 
 def main() -> int:
