@@ -141,9 +141,9 @@ def _how_to_go_on(folder: Path, port: int) -> str:
     there = min(os.path.relpath(folder), str(folder), key=len)
     return f"""
 go on in its folder:        cd {there}
-  how is everything:        inv services.status
-  who depends on whom:      inv services.graph
-  the worker's log:         inv services.logs -s worker
+  how is everything:        ../../inv services.status
+  who depends on whom:      ../../inv services.graph
+  the worker's log:         ../../inv services.logs -s worker
   hand in a text yourself:  docker compose exec -T caddy cat /tls/ca.crt > ca.crt
                             curl --cacert ca.crt https://localhost:{port}/tasks -H 'Content-Type: application/json' \
 -d '{{"text": "one two three"}}'
