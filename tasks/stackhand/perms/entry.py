@@ -87,6 +87,14 @@ class Entry:
         if self.fd is not None and self.fd != self.held:
             os.close(self.fd)
 
+    def holds(self, name: str) -> bool:
+        """Return whether there is something of this name in a folder, as far as this user may see."""
+        try:
+            os.stat(name, dir_fd=self.held, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
     def read(self, size: int) -> bytes | None:
         """Return a regular file's first bytes, None where they can't be read."""
         if self._readable() is None:

@@ -18,15 +18,6 @@ from stackhand.model import Finding
 from stackhand.perms.rules import Rules, Special, Target
 
 PHASE = "permissions"
-# Files that a database puts into the folder of its data.
-DATA_MARKS = {
-    "PG_VERSION": "Postgres",
-    "ibdata1": "MySQL",
-    "WiredTiger": "MongoDB",
-    "appendonlydir": "Redis",
-    "dump.rdb": "Redis",
-    "raft_state.json": "Qdrant",
-}
 # Where images keep their data, by custom.
 _DATA_PLACES = ("/var/lib/", "/data", "/bitnami/", "/qdrant/", "/var/opt/", "/opt/data")
 
@@ -195,11 +186,11 @@ def _folder_exception(
 ) -> Special | None:
     target = rules.target
     mounts = [use for use in found if use.what == "bind mount"]
+    if mounts and now.mark:
+        return Special(leave=f"it is the {now.mark} data of {mounts[0].service} (uid {now.uid})")
     if now.uid not in (0, target.uid):
         for use in mounts:
             user = users.get(use.service, User())
-            if now.mark:
-                return Special(leave=f"it is the {now.mark} data of {use.service} (uid {now.uid})")
             if use.writes and now.uid in user.running | {user.uid}:
                 return Special(leave=f"{use.service} keeps its data there as uid {now.uid}")
             if use.writes and use.target.startswith(_DATA_PLACES):

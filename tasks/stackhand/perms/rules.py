@@ -23,6 +23,15 @@ SHORTEST = 3
 # Folders that other programs made; they know best which mode each file has.
 _VENDORED = frozenset({".git", "node_modules", ".venv", "venv", "virtualenv"})
 VENV_MARK = "pyvenv.cfg"
+# Files that a database puts into the folder of its data.
+DATA_MARKS = {
+    "PG_VERSION": "Postgres",
+    "ibdata1": "MySQL",
+    "WiredTiger": "MongoDB",
+    "appendonlydir": "Redis",
+    "dump.rdb": "Redis",
+    "raft_state.json": "Qdrant",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class Rules:
     """The rules of one project: settings, what the compose file says, what git records.
 
     `top_files` are patterns of names in the root itself. `special` maps a folder's path below the root (`""` is the
-    root) to its exceptions by name. `deepest` says how many folders down a path can still matter.
+    root) to its exceptions by name. `deepest` says how many folders down a path can still matter. With `spares_data`,
+    folders that a database keeps its data in are left alone, wherever they are.
     """
 
     def __init__(
@@ -86,8 +96,11 @@ class Rules:
         top_files: Iterable[str] = (),
         special: Mapping[str, Mapping[str, Special]] | None = None,
         root_area: Area = REST,
+        *,
+        spares_data: bool = True,
     ) -> None:
         self.root_area = root_area
+        self._spares_data = spares_data
         self.target = target
         self.special = special or {}
         patterns, top = tuple(executable), tuple(top_files)
@@ -143,6 +156,21 @@ class Rules:
     def in_secret_folder(self, path: str) -> bool:
         """Return whether a path lies in a secret folder, which only its owner may enter."""
         return any(path.startswith(f"{each}/") for each in self._secrets)
+
+    def left_to_its_database(self, uid: int, mode: int, has: Callable[[str], bool]) -> str | None:
+        """Return why a folder is left alone as a database's, from its owner, its mode and which names are in it.
+
+        A server that runs as the target user is told by its folder's mode: Postgres does not start with a wider one
+        (https://www.postgresql.org/docs/current/creating-cluster.html).
+        """
+        if not self._spares_data:
+            return None
+        if uid not in (0, self.target.uid):
+            mark = next((what for name, what in DATA_MARKS.items() if has(name)), None)
+            return f"it is the data of a {mark} server (uid {uid})" if mark else None
+        if mode & 0o027 == 0 and has("PG_VERSION"):
+            return "it is the data of a Postgres server, which nobody else may enter"
+        return None
 
     def is_executable(self, name: str) -> bool:
         """Return whether a file of this name is a script."""

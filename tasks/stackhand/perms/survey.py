@@ -15,7 +15,7 @@ from stackhand.engine.project import Project
 from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
 from stackhand.perms import readers
-from stackhand.perms.rules import Rules, Special, Target
+from stackhand.perms.rules import DATA_MARKS, Rules, Special, Target
 from stackhand.settings import Perms
 from stackhand.state import FOLDER
 
@@ -105,7 +105,7 @@ def _facts(path: Path) -> readers.Facts | None:
         seen = path.lstat()
     except OSError:
         return None
-    mark = next((what for name, what in readers.DATA_MARKS.items() if os.path.lexists(path / name)), "")
+    mark = next((what for name, what in DATA_MARKS.items() if os.path.lexists(path / name)), "")
     return readers.Facts(seen.st_uid, seen.st_gid, seen.st_mode, mark)
 
 

@@ -56,7 +56,7 @@ def fix(
     if way.folder is None:
         return _inside(way, engine, target, change=state is not None)
     result, folder = Result(way.folder, target), str(way.folder)
-    rules = Rules(target, (), (), (), root_area=VENDORED)
+    rules = Rules(target, (), (), (), root_area=VENDORED, spares_data=False)
 
     def work(writer: Writer | None) -> Tally:
         return walk(folder, rules, Known(), writer, result.notes, progress)

@@ -289,7 +289,7 @@ class Walker:
         return mode_by_content(head or b"", mode) | (mode & SPECIAL_BITS)
 
     def _itself(self, name: str, area: Area) -> bool:
-        """Judge a folder by its name in the current one; return whether it is there."""
+        """Judge a folder by its name in the current one; return whether it is there, and to be entered."""
         self.tally.scanned += 1
         try:
             entry = Entry(name, self._cursor.fd, self._descriptors)
@@ -299,6 +299,11 @@ class Walker:
             entry.close()
             return False
         mode = entry.mode
+        data = self._rules.left_to_its_database(entry.seen.st_uid, mode, entry.holds)
+        if data is not None and name != ".":
+            entry.close()
+            self._leave(self._path(name), data)
+            return False
         wanted = area.directory if area.directory is not None else (mode & 0o777 or 0o755)
         if self._judge(entry, name, area, keep_special(wanted, mode)):
             self._flush()

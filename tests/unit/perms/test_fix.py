@@ -257,6 +257,36 @@ def test_what_a_container_owns_is_left_alone_with_the_reason(tree: Tree) -> None
     assert facts(tree.path / "docker/db/PG_VERSION") == (999, 999, 0o600)
 
 
+@pytest.mark.parametrize(
+    ("mark", "uid", "mode", "left"),
+    [
+        # Below the folder that is mounted, or where no compose file tells of it.
+        ("PG_VERSION", 999, 0o700, True),
+        ("dump.rdb", 999, 0o755, True),
+        # Postgres as the target user does not start with a wider mode.
+        ("PG_VERSION", UID, 0o700, True),
+        ("PG_VERSION", UID, 0o750, True),
+        ("dump.rdb", UID, 0o700, False),
+        ("PG_VERSION", 0, 0o755, False),
+        ("something", 999, 0o700, False),
+    ],
+)
+def test_the_data_of_a_database_is_told_by_what_is_in_it(
+    tree: Tree, mark: str, uid: int, mode: int, left: bool
+) -> None:
+    tree.file(f"docker/db/pgdata/{mark}", 0o600, uid=uid, gid=uid)
+    tree.folder("docker/db/pgdata", mode, uid=uid, gid=uid)
+    result = tree.fix()
+    assert result.ok
+    assert [each.path for each in result.notes.read("left")] == ["docker/db/pgdata"] * left
+    assert facts(tree.path / "docker/db") == (UID, GID, 0o755)
+    kept = (uid, uid, mode), (uid, uid, 0o600)
+    fixed = (UID, GID, 0o755), (UID, GID, 0o644)
+    found = facts(tree.path / "docker/db/pgdata"), facts(tree.path / f"docker/db/pgdata/{mark}")
+    assert found == (kept if left else fixed)
+    assert not tree.check().tally.wrong
+
+
 def test_an_ordinary_user_does_what_he_may(tree: Tree) -> None:
     os.chown(tree.path, UID, GID)
     tree.file("app/mine", 0o666, uid=UID, gid=GID)

@@ -102,6 +102,9 @@ def mount(source: str, target: str, **more: object) -> dict:
         (mount("/p/docker/db", "/x"), user(999), folder(999, 0o700), True),
         (mount("/p/docker/db", "/x"), User(), folder(999, 0o700, "Postgres"), True),
         (mount("/p/docker/db", "/var/lib/postgresql/data"), User(), folder(70, 0o700), True),
+        # A server that runs as the target user, or as root.
+        (mount("/p/docker/db", "/x"), user(ME), folder(ME, 0o700, "Postgres"), True),
+        (mount("/p/docker/db", "/x"), user(0), folder(0, 0o755, "Redis"), True),
         # Somebody else's source code is not a container's data.
         (mount("/p/docker/db", "/app"), user(0), folder(1001), False),
         (mount("/p/docker/db", "/app", read_only=True), user(1001), folder(1001), False),
