@@ -6,7 +6,8 @@ import pytest
 from shapes import FAST, after, check, one_shot, plain, sh
 from support import IMAGE, Project
 
-ENV, FILE, URL, VARIABLE, NAME = "env-s3cr3t-1", "file-s3cr3t-2", "url-s3cr3t-3", "var-s3cr3t-4", "postgres"
+ENV, FILE, URL, VARIABLE, NAME = "env-$3cr3t$$-1", "file-s3cr3t-2", "url-s3cr3t-3", "var-s3cr3t-4", "postgres"
+IN_COMPOSE_FILE = ENV.replace("$", "$$")
 SECRETS = (ENV, FILE, URL, VARIABLE)
 
 STACK = {
@@ -14,17 +15,17 @@ STACK = {
         1,
         "echo env $API_TOKEN; echo file $(cat /run/secrets/key); "
         "echo url $DATABASE_URL; echo var $(cat /run/secrets/v)",
-        environment={"API_TOKEN": ENV, "DATABASE_URL": f"postgres://app:{URL}@db/app"},
+        environment={"API_TOKEN": IN_COMPOSE_FILE, "DATABASE_URL": f"postgres://app:{URL}@db/app"},
         secrets=["key", "v"],
     ),
     "sick": plain(
-        environment={"DB_PASSWORD": ENV},
+        environment={"DB_PASSWORD": IN_COMPOSE_FILE},
         secrets=["key"],
         healthcheck=check("echo tried $DB_PASSWORD and $(cat /run/secrets/key); exit 1"),
     ),
     # A password that is also a service's name must be hidden in logs, and the service must keep its name.
     "postgres": one_shot(1, "echo password is postgres", environment={"POSTGRES_PASSWORD": NAME}),
-    "wrong": plain(command=[ENV], environment={"API_TOKEN": ENV}),
+    "wrong": plain(command=[IN_COMPOSE_FILE], environment={"API_TOKEN": IN_COMPOSE_FILE}),
     "next": plain(depends_on=["loud"]),
 }
 
@@ -94,11 +95,11 @@ def test_other_tasks(stack: Project, words: tuple[str, ...]) -> None:
 
 def test_a_build_that_prints_one(project: Project) -> None:
     (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nARG TOKEN\nRUN echo using $TOKEN && exit 3\n")
-    build = {"context": ".", "args": {"TOKEN": ENV}}
-    project.write({"services": {"web": {"build": build, "environment": {"API_TOKEN": ENV}}}})
+    build = {"context": ".", "args": {"TOKEN": IN_COMPOSE_FILE}}
+    project.write({"services": {"web": {"build": build, "environment": {"API_TOKEN": IN_COMPOSE_FILE}}}})
     result = project.inv("services.start", "--json")
     assert result.code == 1, result
-    clean(result.stdout + result.stderr)
+    assert "using ***" in clean(result.stdout + result.stderr)
 
 
 def test_nothing_is_left_on_disk(stack: Project) -> None:
@@ -116,10 +117,10 @@ def test_a_secret_in_the_compose_error(project: Project) -> None:
                 "web": {
                     "image": IMAGE,
                     "command": sh("true"),
-                    "environment": {"API_TOKEN": ENV},
+                    "environment": {"API_TOKEN": URL},
                     "depends_on": after(db="healthy"),
                 },
-                "db": {"image": f"127.0.0.1:1/{ENV}/x:1"},
+                "db": {"image": f"127.0.0.1:1/{URL}/x:1"},
             }
         }
     )

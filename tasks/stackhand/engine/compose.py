@@ -93,7 +93,9 @@ class Compose:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and its like."""
         done = self._run("config", "--format", "json")
         try:
-            document: dict[str, Any] = json.loads(done.stdout)
+            # Compose doubles every dollar sign, so that its output could be a compose file again (escapeDollarSign in
+            # its cmd/compose/config.go); what containers get has single ones.
+            document: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
         except ValueError as error:
             raise InvalidComposeFile(f"`docker compose config` printed no JSON: {error}") from error
         return model.parse(document, self.directory)

@@ -224,6 +224,12 @@ def test_config() -> None:
     assert read.files_of("api") == [("secret", "key", Path("/shop/key.txt"))]
 
 
+def test_dollar_signs_are_single_as_in_the_container() -> None:
+    printed = {"name": "shop", "services": {"db": {"image": "x", "environment": {"PASSWORD": "a$$b$$$$c"}}}}
+    read = compose(FakeCommands(json.dumps(printed))).config()
+    assert read.services["db"].environment == {"PASSWORD": "a$b$$c"}
+
+
 def test_config_that_is_no_json() -> None:
     with pytest.raises(InvalidComposeFile):
         compose(FakeCommands("oops")).config()
