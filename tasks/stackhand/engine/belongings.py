@@ -18,7 +18,10 @@ _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 @dataclass(frozen=True)
 class Held:
-    """One container, as far as it holds volumes and networks. `project` is empty where Compose did not make it."""
+    """One container, as far as it holds volumes and networks. `project` is empty where Compose did not make it.
+
+    `volumes` maps each volume's name to the place in the container that it is mounted on.
+    """
 
     id: str
     name: str
@@ -26,7 +29,7 @@ class Held:
     service: str = ""
     one_off: bool = False
     running: bool = False
-    volumes: frozenset[str] = frozenset()
+    volumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     networks: frozenset[str] = frozenset()
 
     @property
@@ -115,15 +118,15 @@ def _held(entry: Mapping[str, Any]) -> Held:
         service=labels.get(model.SERVICE_LABEL, ""),
         one_off=labels.get(model.ONEOFF_LABEL, "").lower() == "true",
         running=entry.get("State") in ("running", "restarting", "paused"),
-        volumes=frozenset(_volumes(entry.get("Mounts") or ())),
+        volumes=dict(_volumes(entry.get("Mounts") or ())),
         networks=frozenset(attached),
     )
 
 
-def _volumes(mounts: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+def _volumes(mounts: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
     for mount in mounts:
         if mount.get("Type") == "volume" and mount.get("Name"):
-            yield str(mount["Name"])
+            yield str(mount["Name"]), str(mount.get("Destination") or "")
 
 
 def _kept(entry: Mapping[str, Any], number: str) -> Kept:

@@ -6,7 +6,7 @@ removed by hand at any time, and brought back never.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -147,41 +147,40 @@ def remove(
 
 
 def _volume(project: Project, seen: Belongings, mode: Mode, volume: Kept) -> Item:
-    declared = next((each for each in project.volumes.values() if each.name == volume.name), None)
+    # Two keys of the compose file may have one name.
+    declared = {key: each for key, each in project.volumes.items() if each.name == volume.name}
     name = f"{volume.name[:12]} (without a name)" if volume.anonymous else volume.name
-    stays = _not_ours(project, declared, volume)
+    stays = _not_ours(project, declared.values(), volume)
     if stays:
         return Item("volume", name, False, stays, volume.name)
-    users, unknown = _users(project, seen, volume, declared)
+    places, unknown = _users(project, seen, volume, declared)
+    users = sorted(places)
     kinds = {user: kind for user in users if (kind := data_kind(project.services[user]))}
     held = f"holds {next(iter(kinds.values()))} data of {', '.join(kinds)}" if kinds else ""
-    labels = (volume.labels, declared.labels if declared else {})
+    labels = (volume.labels, *(each.labels for each in declared.values()))
     keep = any(each.get(KEEP_LABEL, "").lower() == "true" for each in labels)
     used = f"of {', '.join(users)}" if users else "no service mounts it"
     if mode == "full":
         return Item("volume", name, True, held or used, volume.name)
     doubt = f"{', '.join(unknown)} mounts it and is not in the compose file" if unknown else "" if users else used
     kept = (f"label {KEEP_LABEL}=true" if keep else "") or held or (doubt and f"{doubt}: what it holds is not known")
-    kept = kept or _looks_like_data(project, users, declared)
+    kept = kept or _looks_like_data(project, places)
     return Item("volume", name, not kept, kept or f"{used}, holds no data of a known kind", volume.name)
 
 
-def _looks_like_data(project: Project, users: Sequence[str], declared: Volume | None) -> str:
+def _looks_like_data(project: Project, places: Mapping[str, set[tuple[str, str]]]) -> str:
     """Return why a volume may hold data although no kind of its services says so; "" where nothing does."""
-    keys = {key: each for key, each in project.volumes.items() if each is declared}
-    for user in users:
-        service = project.services[user]
-        for entry in service.raw.get("volumes") or ():
-            if entry.get("source") in keys:
-                why = looks_like_data(service, entry["source"], entry.get("target") or "")
-                if why:
-                    return f"may hold data of {user}, {why}; `docker volume rm` if not"
+    for user, mounts in sorted(places.items()):
+        for key, target in sorted(mounts):
+            why = looks_like_data(project.services[user], key, target)
+            if why:
+                return f"may hold data of {user}, {why}; `docker volume rm` if not"
     return ""
 
 
-def _not_ours(project: Project, declared: Volume | None, volume: Kept) -> str | None:
+def _not_ours(project: Project, declared: Iterable[Volume], volume: Kept) -> str | None:
     """Return why a volume is not this project's to remove, or None."""
-    if declared and declared.external:
+    if any(each.external for each in declared):
         return "external"
     if volume.anonymous and not volume.project:
         return None
@@ -192,19 +191,24 @@ def _not_ours(project: Project, declared: Volume | None, volume: Kept) -> str | 
     return None
 
 
-def _users(project: Project, seen: Belongings, volume: Kept, declared: Volume | None) -> tuple[list[str], list[str]]:
-    """Return the services that mount a volume, as configured or in truth, and what else of the project does."""
-    keys = {key for key, each in project.volumes.items() if each is declared}
-    users = {
-        name
-        for name, service in project.services.items()
-        for entry in service.raw.get("volumes") or ()
-        if entry.get("type") == "volume" and entry.get("source") in keys
-    }
+def _users(
+    project: Project, seen: Belongings, volume: Kept, keys: Collection[str]
+) -> tuple[dict[str, set[tuple[str, str]]], list[str]]:
+    """Return the services that mount a volume, as configured or in truth, and what else of the project does.
+
+    Each service has the keys and places by which it mounts it; what a container has in truth has no key.
+    """
+    places: dict[str, set[tuple[str, str]]] = {}
+    for name, service in project.services.items():
+        for entry in service.raw.get("volumes") or ():
+            if entry.get("type") == "volume" and entry.get("source") in keys:
+                places.setdefault(name, set()).add((entry["source"], entry.get("target") or ""))
     holders = [each for each in seen.containers if volume.name in each.volumes]
-    users |= {each.service for each in holders if each.service in project.services}
+    for each in holders:
+        if each.service in project.services:
+            places.setdefault(each.service, set()).add(("", each.volumes[volume.name]))
     unknown = {each.service or each.name for each in holders if each.service not in project.services}
-    return sorted(users), sorted(unknown)
+    return places, sorted(unknown)
 
 
 def _container(project: Project, seen: Belongings, held: Held, volumes: dict[str, Item]) -> Item:

@@ -77,13 +77,13 @@ def test_external_volumes_stay(mode: Mode) -> None:
 
 
 def test_a_volume_in_use_by_somebody_else_is_refused() -> None:
-    other = Held("o", "theirs-1", "theirs", volumes=frozenset({"shop_cache"}))
+    other = Held("o", "theirs-1", "theirs", volumes={"shop_cache": ""})
     for mode in ("soft", "full"):
         with pytest.raises(VolumeInUse, match=r"shop_cache is used by container theirs-1 of project theirs"):
             decide(stack(), seen(ours("cache"), others=(other,)), mode)  # type: ignore[arg-type]
     # What stays may be used by whoever likes.
     assert decide(stack(cache=Volume("shop_cache", external=True)), seen(ours("cache"), others=(other,)), "full")
-    plain = Held("o", "by-hand", volumes=frozenset({"shop_cache"}))
+    plain = Held("o", "by-hand", volumes={"shop_cache": ""})
     with pytest.raises(VolumeInUse, match="container by-hand of no Compose project"):
         decide(stack(), seen(ours("cache"), others=(plain,)), "soft")
 
@@ -101,7 +101,7 @@ def test_a_volume_in_use_by_somebody_else_is_refused() -> None:
     ],
 )
 def test_volumes_without_a_name(held: Held, mode: Mode, goes: bool, nameless_go: bool) -> None:
-    container = Held(held.id, held.name, held.project, held.service, held.one_off, True, frozenset({NAMELESS}))
+    container = Held(held.id, held.name, held.project, held.service, held.one_off, True, {NAMELESS: "/app/x"})
     made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(container,)), mode)
     by_what = {item.what: item for item in made.items}
     assert by_what["container"].goes is goes
@@ -109,12 +109,28 @@ def test_volumes_without_a_name(held: Held, mode: Mode, goes: bool, nameless_go:
     assert by_what["container"].volumes is (goes and nameless_go)
 
 
+@pytest.mark.parametrize(("place", "stays"), [("/var/lib/frob", True), ("/app/cache", False)])
+def test_a_volume_without_a_name_is_told_by_its_place(place: str, stays: bool) -> None:
+    container = Held("c", "shop-web-1", "shop", "web", volumes={NAMELESS: place})
+    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(container,)), "soft")
+    assert [item.goes for item in made.items if item.what in ("container", "volume")] == [not stays] * 2
+
+
+def test_two_keys_of_one_name_are_one_volume() -> None:
+    def both(**more: Any) -> Project:
+        return stack(cache=Volume("shop_cache"), again=Volume("shop_cache", **more))
+
+    assert verdict(decide(both(), seen(ours("cache")), "soft"), "shop_cache")[0]
+    assert not verdict(decide(both(external=True), seen(ours("cache")), "full"), "shop_cache")[0]
+    assert not verdict(decide(both(labels={"stackhand.keep": "true"}), seen(ours("cache")), "soft"), "shop_cache")[0]
+
+
 def test_networks() -> None:
     assert verdict(decide(stack(), seen(), "soft"), "shop_default") == (True, "of this project")
     other = Held("o", "theirs-1", "theirs", networks=frozenset({"shop_default"}))
     made = decide(stack(), seen(others=(other,)), "full")
     assert verdict(made, "shop_default") == (False, "container theirs-1 of project theirs is on it")
-    kept = Held("c", "shop-db-1", "shop", "db", volumes=frozenset({NAMELESS}), networks=frozenset({"shop_default"}))
+    kept = Held("c", "shop-db-1", "shop", "db", volumes={NAMELESS: ""}, networks=frozenset({"shop_default"}))
     made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(kept,)), "soft")
     assert verdict(made, "shop_default")[0] is False
 
