@@ -67,6 +67,28 @@ def test_what_a_service_has_to_reach(stack: Project, expected: list[tuple[str, i
     assert wanted(stack) == expected
 
 
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        # A shared env file names the database to those as well who are on no network of the project's.
+        ("none", []),
+        ("host", []),
+        ("container:abc", []),
+        ("service:side", [("db", 5432, True)]),
+        ("service:alone", []),
+        ("service:web", []),
+    ],
+)
+def test_a_service_with_another_services_network_or_none(mode: str, expected: list[tuple[str, int, bool]]) -> None:
+    stack = project(
+        service("web", "db", networks=(), raw={"network_mode": mode}, environment=ENVIRONMENT),
+        service("db", networks=("default",)),
+        service("side", networks=("default",)),
+        service("alone", networks=(), raw={"network_mode": "none"}),
+    )
+    assert wanted(stack) == expected
+
+
 def test_a_range_of_ports_is_asked_for_a_few() -> None:
     assert len(wanted(pair(), exposed=tuple(range(10000, 20000)))) == 4
 

@@ -41,7 +41,7 @@ def targets(
         server = project.services.get(client.server)
         if client.service != service.name or client.server not in up or not client.port or server is None:
             continue
-        if not _together(service, server) or _by_packets(client, server):
+        if not _together(project, service, server) or _by_packets(client, server):
             continue
         target = Target(client.server, client.host, client.port, f"{client.variable} names it", True)
         found.setdefault((target.host, target.port), target)
@@ -119,13 +119,25 @@ def _judge(service: str, target: Target, reply: Reply | None) -> Iterable[Findin
     yield Finding("network.reach", service, "network", "fail", summary, evidence, remedy, subject=place)
 
 
-def _together(service: Service, server: Service) -> bool:
+def _together(project: Project, service: Service, server: Service) -> bool:
     """Return whether two services can be meant to meet: a variable may name a service for somebody else's use."""
-    if service.raw.get("network_mode") or server.raw.get("network_mode"):
-        return True
-    return bool(set(service.networks) & set(server.networks)) or any(
-        entry.service == server.name for entry in service.depends_on
-    )
+    mine, theirs = _networks(project, service), _networks(project, server)
+    if mine is None or theirs is None:
+        return False
+    return bool(mine & theirs) or any(entry.service == server.name for entry in service.depends_on)
+
+
+def _networks(project: Project, service: Service) -> set[str] | None:
+    """Return a service's networks; None where it is on none of the project's, by its `network_mode`."""
+    mode, passed = str(service.raw.get("network_mode") or ""), {service.name}
+    while mode.startswith("service:"):
+        other = project.services.get(mode.removeprefix("service:"))
+        if other is None or other.name in passed:
+            return None
+        service, mode = other, str(other.raw.get("network_mode") or "")
+        passed.add(other.name)
+    # On the machine's own network, on a bridge without names, or on another container's.
+    return None if mode else set(service.networks)
 
 
 def _by_packets(client: Client, server: Service) -> bool:
