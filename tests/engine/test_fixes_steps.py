@@ -20,8 +20,15 @@ def seed(c, rows=3):
 def broken(c):
     c.run("exit 7", hide=True)
 
+@task
+def leaves(c):
+    import os, sys
+    os.system("echo written past Python")
+    sys.exit("nothing to seed with")
+
 ns.add_task(seed)
 ns.add_task(broken)
+ns.add_task(leaves)
 """
 
 
@@ -52,6 +59,21 @@ def test_a_step_that_fails_fails_the_fixes(stack: Project) -> None:
     assert result.code == 1, result
     assert "the step broken failed" in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
+
+
+def test_a_step_that_exits_is_a_finding_in_the_one_document(stack: Project) -> None:
+    steps(stack, "leaves", "seed")
+    result = stack.inv("services.start", "--json")
+    assert result.code == 1, result
+    found = [(each["summary"], each["evidence"]) for each in result.json()["fixes"] if each["phase"] == "steps"]
+    assert found == [("the step leaves failed", "nothing to seed with"), ("the step seed ran", "")]
+    assert "written past Python" in result.stderr
+
+
+def test_a_step_that_runs_the_fixes_does_not_run_itself(stack: Project) -> None:
+    steps(stack, "services.fixes", "seed")
+    assert stack.inv("up").code == 0
+    assert (stack.directory / "seeded").read_text() == "x"
 
 
 def test_an_unknown_step_is_told_before_anything_is_done(stack: Project) -> None:

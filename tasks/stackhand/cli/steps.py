@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from invoke.collection import Collection
@@ -42,13 +43,37 @@ def _collection(c: Context) -> Collection:
 
 
 def _run(collection: Collection, c: Context, name: str, json: bool) -> None:
-    quiet = contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
-    with quiet:
+    config = c.config.clone()
+    # A step that runs the fixes itself, or starts something, is no reason to run the steps.
+    config.load_overrides({"stackhand": {"fixes": {"steps": []}}})
+    with _stdout_to_stderr() if json else contextlib.nullcontext():
         try:
-            Executor(collection, config=c.config.clone()).execute(name)
-        except Exit as ended:
+            Executor(collection, config=config).execute(name)
+        except (Exit, SystemExit) as ended:
             if ended.code:
-                raise StackError(str(ended) or f"exit code {ended.code}") from ended
+                raise StackError(_why(ended)) from ended
+
+
+def _why(ended: Exit | SystemExit) -> str:
+    code = ended.code
+    # `sys.exit("why")` has the text for a code.
+    text = code if isinstance(code, str) else str(ended) if isinstance(ended, Exit) else ""
+    return text or f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Have all that is written to stdout go to stderr, also by a program that inherits it."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _near(name: str, known: Sequence[str]) -> str:
