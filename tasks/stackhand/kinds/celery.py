@@ -54,9 +54,10 @@ class Celery(Kind[CeleryFacts]):
             # The others are busy, and well.
             for container in running:
                 if container.name == finding.subject:
-                    scene.engine.restart(container.id)
+                    with scene.restarting(service):
+                        scene.engine.restart(container.id)
         else:
-            scene.hands.restart(service)
+            scene.restart(service)
 
 
 def judge_queues(service: str, facts: CeleryFacts) -> Iterable[Finding]:

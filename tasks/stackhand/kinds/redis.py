@@ -89,10 +89,11 @@ class Redis(Kind[RedisFacts]):
         facts = self.look(scene, service)
         if all(each.ok for each in facts.logins):
             return  # the restart for another user brought back this one, too
-        if facts.admin:
-            # Writes out all data and ends, or refuses and goes on. Its restart policy may have it back before we do.
-            self._say(scene, service, "SHUTDOWN SAVE", facts.admin.user, facts.admin.password, ends=True)
-        scene.hands.restart(service)
+        with scene.restarting(service):
+            if facts.admin:
+                # Writes out all data and ends, or refuses and goes on. A restart policy may have it back before we do.
+                self._say(scene, service, "SHUTDOWN SAVE", facts.admin.user, facts.admin.password, ends=True)
+            scene.hands.restart(service)
         # Where it is still loading, nobody knows yet.
         with contextlib.suppress(Unanswered):
             left = {each.user for each in self.look(scene, service).logins if not each.ok and each.certain}

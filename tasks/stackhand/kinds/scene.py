@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ from stackhand.state import StateFolder
 F = TypeVar("F")
 # What answers at all answers a question like these in a fraction of a second, also when it is busy.
 _PATIENCE = 5.0
+# The runs of containers that a fix is about to end.
+_RESTARTING = "fixes-restarting"
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,28 @@ class Scene:
         if not answer.ok:
             raise StackError(f"{argv[0]} in {service}: {self.mask(answer.complaint)}")
         return answer
+
+    def restart(self, service: str) -> None:
+        """Stop and start a service's containers, and wait until it is ready. Raises StackError."""
+        with self.restarting(service):
+            self.hands.restart(service)
+
+    @contextmanager
+    def restarting(self, service: str) -> Iterator[None]:
+        """Remember while the body runs that a fix, and nobody else, stops the containers of a service.
+
+        Where the body is killed or fails the memory stays: the next run starts what ended so.
+        """
+        there = [each for each in self.containers() if each.service == service]
+        runs = [each.run for each in there if each.running]
+        self.state.update(_RESTARTING, lambda owed: [*dict.fromkeys([*(owed or []), *runs])])
+        yield
+        self.state.update(_RESTARTING, lambda owed: [each for each in owed or [] if each not in runs])
+
+    def owes_a_restart(self, containers: Sequence[Container]) -> bool:
+        """Return whether one of these containers was stopped by a fix that did not come to its end."""
+        owed = self.state.recall(_RESTARTING) or []
+        return any(each.stopped and each.run in owed for each in containers)
 
 
 @dataclass

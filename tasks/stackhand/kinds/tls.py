@@ -123,7 +123,7 @@ class Tls(Kind[TlsFacts]):
             # A server that is started with a pair that does not fit may not come up at all.
             raise StackError(f"the certificates are not good yet, so {service} was not restarted")
         if tls_checks.outdated(facts.shown, facts.circumstances):
-            scene.hands.restart(service)
+            scene.restart(service)
 
     def _anew(self, scene: Scene, service: str) -> TlsFacts:
         scene.forget()

@@ -27,12 +27,15 @@ class StubEngine:
         return self._containers
 
 
-def judge(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> tuple[str, bool]:
+def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> Scene:
     stack = project(service("web", **more), service("front", needs("web")))
     hands = Hands(lambda name: None, lambda name: None, lambda name, command: None)
     engine: Any = StubEngine(containers)
-    scene = Scene(stack, engine, Recognised({}), Fixes(), StateFolder(folder), hands, named=named)
-    (found,) = check_ready(scene, "web")
+    return Scene(stack, engine, Recognised({}), Fixes(), StateFolder(folder), hands, named=named)
+
+
+def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:
+    (found,) = check_ready(look(folder, containers, **more), "web")
     return found.status, found.fixable
 
 
@@ -62,3 +65,16 @@ def test_what_was_stopped_on_purpose_stays_so_until_it_is_started(tmp_path: Path
     StateFolder(tmp_path).remember(STOPPED, [KILLED.run])
     assert judge(tmp_path, [KILLED]) == ("skip", False)
     assert judge(tmp_path, [ended(code=137, id="another")]) == ("fail", True)
+
+
+def test_what_a_fix_that_was_killed_has_stopped_is_started_again(tmp_path: Path) -> None:
+    running = container("web")
+    assert running.run == ENDED.run
+    with pytest.raises(KeyboardInterrupt), look(tmp_path, [running]).restarting("web"):
+        raise KeyboardInterrupt
+    assert judge(tmp_path, [ENDED]) == ("fail", True)
+    # Another end than that one may be meant.
+    assert judge(tmp_path, [ended(code=0, id="another")]) == ("warn", False)
+    # What came back is owed nothing any more.
+    look(tmp_path, [running]).restart("web")
+    assert judge(tmp_path, [ENDED]) == ("warn", False)

@@ -35,7 +35,7 @@ def _intended(scene: Scene, state: ServiceStatus) -> Finding | None:
     name = state.name
     stopped = scene.state.recall(STOPPED) or []
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
-    if name in scene.named:
+    if name in scene.named or scene.owes_a_restart(state.containers):
         return None
     if state.containers and all(each.run in stopped for each in state.containers):
         return _left_alone(name, "skip", "`inv services.stop` stopped it")

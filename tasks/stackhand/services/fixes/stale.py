@@ -157,7 +157,7 @@ def _shares_its_network(scene: Scene, service: str) -> bool:
 
 
 def _restart(scene: Scene, finding: Finding) -> None:
-    scene.hands.restart(finding.service or "")
+    scene.restart(finding.service or "")
 
 
 CHECKS = (Check("network.stale", "network", check_stale),)
