@@ -339,13 +339,15 @@ class Stack:
         from stackhand.engine.files import env_file_pairs
 
         # Variables can be interpolated anywhere: into a command, a build argument, a label.
+        from_file = env_file_pairs(self.directory)
         self.redactor.add_environment(self.environ)
-        self.redactor.add_environment(env_file_pairs(self.directory))
+        self.redactor.add_environment(from_file)
         for service in project.services.values():
             self.redactor.add_environment(service.environment)
             self.redactor.add_environment(service.build_arguments)
         self.redactor.add(_contents(project.secret_files.values()))
-        self.redactor.add(self.environ.get(name, "") for name in project.secret_variables)
+        for variables in (self.environ, from_file):
+            self.redactor.add(variables.get(name, "") for name in project.secret_variables.values())
         self.redactor.add_public([project.name, *project.services, *project.networks])
         return project
 

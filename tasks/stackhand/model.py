@@ -46,12 +46,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do to one service, and why."""
+    """One thing to do to one service, and why.
+
+    With `force`, a container is made anew although its configuration is the same.
+    """
 
     service: str
     verb: str
     cause: str
     arguments: tuple[str, ...] = ()
+    force: bool = False
 
     def __str__(self) -> str:
         return f"{self.verb} {self.service}".rstrip() + f": {self.cause}"

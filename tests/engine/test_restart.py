@@ -284,6 +284,40 @@ def test_secret_config_and_mounted_file(project: Project) -> None:
     assert runs(project, "api")
 
 
+def test_secrets_and_configs_that_are_no_files(project: Project) -> None:
+    usual = {"image": IMAGE, "command": sh(FOREVER), "stop_grace_period": "0s"}
+    document: dict[str, Any] = {
+        "services": {
+            "api": {**usual, "secrets": ["token"], "configs": [{"source": "level", "target": "/level"}]},
+            "web": {**usual, "configs": ["page"]},
+            "db": usual,
+        },
+        "secrets": {"token": {"environment": "WORD"}},
+        "configs": {"page": {"content": "price: 5$$\n"}, "level": {"environment": "LEVEL"}},
+    }
+    project.write(document)
+    (project.directory / ".env").write_text("LEVEL=low\n")
+    project.env["WORD"] = "old-w0rd"
+    project.compose("up", "-d")
+    assert changed(restart(project)) == []
+    before = fingerprint(project)
+    project.env["WORD"] = "new-w0rd"
+    result = restart(project)
+    assert changed(result) == touched(result) == ["api"]
+    assert result["changed"][0]["cause"] == "secret token changed since its start"
+    assert "w0rd" not in json.dumps(result)
+    assert said(project, "api", "/run/secrets/token") == "new-w0rd"
+    left_alone(before, project, "api")
+    (project.directory / ".env").write_text("LEVEL=high\n")
+    assert changed(restart(project)) == ["api"]
+    assert said(project, "api", "/level") == "high"
+    document["configs"]["page"]["content"] = "price: 6$$\n"
+    project.write(document)
+    assert changed(restart(project)) == ["web"]
+    assert said(project, "web", "/page") == "price: 6$"
+    assert changed(restart(project)) == []
+
+
 def test_by_name(project: Project) -> None:
     stack: dict[str, Any] = {
         "db": server(environment={"A": "1"}),

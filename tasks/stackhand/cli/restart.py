@@ -42,6 +42,7 @@ def restart(
     json: bool = False,
 ) -> None:
     """Rebuild and restart just what changed, and what asks to follow it; data stays."""
+    from stackhand.engine.files import variables
     from stackhand.services.restart import Restarter
 
     stack = Stack.of(c)
@@ -51,7 +52,8 @@ def restart(
     stack.prefetch()
     names = stack.select(service or [])
     stack.starter.configure(timeout=limit)
-    restarter = Restarter(stack.starter, stack.state)
+    environ = variables(stack.directory, stack.environ)
+    restarter = Restarter(stack.starter, stack.state, environ, stack.engine.read_file)
     if stack.dry:
         render.dry(stack, restarter.plan(names, service or []), json=json, idle="nothing changed")
         return

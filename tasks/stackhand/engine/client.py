@@ -152,6 +152,10 @@ class Engine:
         """Return the small text files below a folder of a container, running or not; None where there is none."""
         return archive.read_folder(self.api, container, path)
 
+    def read_file(self, container: str, path: str) -> bytes | None:
+        """Return what is in a file of a container, running or not; None where there is none."""
+        return archive.read_file(self.api, container, path)
+
     def homes(self, container: str) -> list[str]:
         """Return the folders that a container's program works in: its working directory, and Python's search path."""
         with errors():

@@ -105,14 +105,18 @@ class Compose:
         lines = self._run("config", "--hash", "*").stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
 
-    def create(self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True) -> Completed:
+    def create(
+        self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True, force: bool = False
+    ) -> Completed:
         """Make networks, volumes, secrets and containers; recreate what changed unless told otherwise; start nothing.
+
+        With `force` the containers of these services are made anew in any case, their nameless volumes kept.
 
         What the services depend on is made as well. Without `dependencies` Compose takes their `depends_on` for
         empty, which gives the container another configuration hash: it will count as changed at the next start.
         """
         words = ["create"] if dependencies else ["up", "--no-start", "--no-deps"]
-        kept = () if recreate else ("--no-recreate",)
+        kept = ("--force-recreate",) if force else () if recreate else ("--no-recreate",)
         return self._run(*words, "--no-build", "--pull", "never", *kept, *services)
 
     def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:

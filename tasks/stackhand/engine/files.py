@@ -59,6 +59,12 @@ def env_file_pairs(folder: Path) -> dict[str, str]:
     return {found["name"]: found["value"].strip() for found in re.finditer(_ENV_FILE_LINE, text, re.MULTILINE)}
 
 
+def variables(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that Compose sees: of `.env` those whose values leave nothing to interpret."""
+    plain = {name: value for name, value in env_file_pairs(folder).items() if re.fullmatch(r"[\w./:@%+,=-]*", value)}
+    return {**plain, **environ}
+
+
 def state_directory(folder: Path, environ: Mapping[str, str]) -> Path:
     """Return the folder whose `.stackhand/` belongs to the project: that of its first compose file."""
     files = chosen_files(folder, environ)

@@ -89,7 +89,8 @@ class Project:
     """A whole Compose project.
 
     `networks` maps a network's key to its name in the engine, `secret_files` a secret's key to its file;
-    `secret_variables` are the environment variables that secrets come from.
+    `secret_variables` are the environment variables that secrets come from, by their keys, `config_variables` those of
+    configs, and `config_texts` the contents of configs that the compose file itself has.
     """
 
     name: str
@@ -97,8 +98,10 @@ class Project:
     services: Mapping[str, Service]
     networks: Mapping[str, str] = field(default_factory=dict)
     secret_files: Mapping[str, Path] = field(default_factory=dict)
-    secret_variables: tuple[str, ...] = ()
+    secret_variables: Mapping[str, str] = field(default_factory=dict)
     config_files: Mapping[str, Path] = field(default_factory=dict)
+    config_variables: Mapping[str, str] = field(default_factory=dict)
+    config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
@@ -162,6 +165,7 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
     """Return the project of a `docker compose config --format json` document."""
     name = document["name"]
     secrets: Mapping[str, Any] = document.get("secrets") or {}
+    configs: Mapping[str, Any] = document.get("configs") or {}
     networks: Mapping[str, Any] = document.get("networks") or {}
     return Project(
         name=name,
@@ -169,9 +173,11 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         services={key: _service(key, raw, name) for key, raw in (document.get("services") or {}).items()},
         networks={key: (raw or {}).get("name") or f"{name}_{key}" for key, raw in networks.items()},
         secret_files=_files(secrets, directory),
-        config_files=_files(document.get("configs") or {}, directory),
+        config_files=_files(configs, directory),
+        config_variables=_having(configs, "environment"),
+        config_texts=_having(configs, "content"),
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
-        secret_variables=tuple(entry["environment"] for entry in secrets.values() if (entry or {}).get("environment")),
+        secret_variables=_having(secrets, "environment"),
     )
 
 
@@ -181,7 +187,11 @@ def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:
-    return {key: directory / entry["file"] for key, entry in entries.items() if (entry or {}).get("file")}
+    return {key: directory / file for key, file in _having(entries, "file").items()}
+
+
+def _having(entries: Mapping[str, Any], what: str) -> dict[str, str]:
+    return {key: entry[what] for key, entry in entries.items() if (entry or {}).get(what)}
 
 
 def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:

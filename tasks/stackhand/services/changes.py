@@ -20,13 +20,14 @@ class Changes:
     """What only a restart looks for, by service and with the cause.
 
     `contexts`: its image has to be built anew, for the service that `builders` names. `files`: a file that it is given
-    has changed. `owed`: a restart that was interrupted had not come to it. `named` are the services that the person
-    named.
+    has changed. `texts`: a text has that is copied into its container when it is made. `owed`: a restart that was
+    interrupted had not come to it. `named` are the services that the person named.
     """
 
     contexts: Mapping[str, str] = field(default_factory=dict)
     builders: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     owed: Mapping[str, str] = field(default_factory=dict)
     named: tuple[str, ...] = ()
 
@@ -103,6 +104,8 @@ def _own(project: Project, name: str, facts: Facts, changes: Changes, built: set
     if action is None or action.verb == "check":
         cause = changes.restart(name) if facts.containers.get(name) else None
         action = Action(name, "restart", cause) if cause else action
+        if name in changes.texts:
+            action = Action(name, "recreate", changes.texts[name], force=True)
     return [*get, *([action] if action and not _idle(action, facts) else [])]
 
 

@@ -52,6 +52,7 @@ class Preparation:
         self._tell = tell
         self._clear = clear
         self._recreate = True
+        self._forced: frozenset[str] = frozenset()
         self._creates = Batch(self._create)
         self._project: Project
 
@@ -73,6 +74,7 @@ class Preparation:
         failures = self.images(project, plan) if images is None else dict(images)
         lost = _lost(project, failures)
         names = [action.service for action in plan.actions if action.verb in MAKES and action.service not in lost]
+        self._forced |= {action.service for action in plan.actions if action.force}
         for name in names:
             self._tell(name, "create", "creating")
         for name, ticket in zip(names, self._creates.submit(*names), strict=True):
@@ -105,7 +107,10 @@ class Preparation:
         """
         self._clear(names)
         try:
-            self._compose().create(names, recreate=self._recreate)
+            for force in (False, True):
+                mine = [name for name in names if (name in self._forced) is force]
+                if mine:
+                    self._compose().create(mine, recreate=self._recreate, force=force)
         except CommandFailed as error:
             if len(names) == 1:
                 return {names[0]: error}
@@ -120,7 +125,8 @@ class Preparation:
                 continue
             try:
                 alone = any(entry.service in lost for entry in entries)
-                self._compose().create([name], dependencies=not alone, recreate=self._recreate)
+                force = name in self._forced
+                self._compose().create([name], dependencies=not alone, recreate=self._recreate, force=force)
             except CommandFailed as error:
                 failed[name] = error
                 lost.add(name)

@@ -16,7 +16,7 @@ from stackhand.errors import StateFolderUnwritable
 from stackhand.graph import schedule
 from stackhand.model import Action, Plan
 from stackhand.services import changes as deciding
-from stackhand.services import mounted
+from stackhand.services import given, mounted
 from stackhand.services.builds import Source
 from stackhand.services.changes import Changes
 from stackhand.services.plan import Facts
@@ -58,9 +58,18 @@ class _Seen:
 class Restarter:
     """Restarts what changed of one project, with a starter's hands."""
 
-    def __init__(self, starter: Starter, state: StateFolder) -> None:
+    def __init__(
+        self,
+        starter: Starter,
+        state: StateFolder,
+        environ: Mapping[str, str],
+        read_file: Callable[[str, str], bytes | None],
+    ) -> None:
+        """Make it; secrets and configs may come from `environ`, `read_file` reads what a container has of them."""
         self._starter = starter
         self._state = state
+        self._environ = environ
+        self._read_file = read_file
 
     @property
     def _project(self) -> Project:
@@ -134,6 +143,7 @@ class Restarter:
         builds = self._starter.builds
         contexts = builds.changed(project, sources, facts.images or {})
         files = mounted.changed(project, facts.containers, facts.stamps, self._state.files)
+        texts = given.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,
             sources,
@@ -141,6 +151,7 @@ class Restarter:
                 contexts=contexts,
                 builders={name: builds.builder(project, name) for name in contexts},
                 files={name: cause for name, cause in files.items() if name in names},
+                texts={name: cause for name, cause in texts.items() if name in names},
                 owed=self._owed(facts, names),
                 named=tuple(named),
             ),

@@ -220,7 +220,7 @@ def test_config() -> None:
     assert [port.published for port in api.ports] == [8080]
     assert read.networks == {"default": "shop_default", "other": "shop_other"}
     assert read.secret_files == {"key": Path("/shop/key.txt")}
-    assert read.secret_variables == ("TOKEN",)
+    assert read.secret_variables == {"token": "TOKEN"}
     assert read.files_of("api") == [("secret", "key", Path("/shop/key.txt"))]
 
 
