@@ -10,7 +10,7 @@ from stackhand.engine.project import Service
 from stackhand.errors import StackError
 from stackhand.kinds.kind import Kind, Traits, Unanswered, Unasked, traits
 from stackhand.kinds.scene import Scene
-from stackhand.kinds.web import TIMEOUT, Late, Reply, Url, probed_url, request
+from stackhand.kinds.web import SERVERS, TIMEOUT, Late, Reply, Url, probed_url, request
 from stackhand.model import Finding
 
 # The most usual first.
@@ -36,7 +36,7 @@ class Http(Kind[HttpFacts]):
     """Something that speaks HTTP answers, without an error of its own."""
 
     name = "http"
-    images = frozenset({"apache", "apache2", "caddy", "haproxy", "httpd", "lighttpd", "nginx", "openresty", "traefik"})
+    images = SERVERS
     programs = frozenset(
         """
         apache2 apache2-foreground caddy daphne granian gunicorn haproxy http-server httpd httpd-foreground hypercorn
@@ -49,6 +49,10 @@ class Http(Kind[HttpFacts]):
     def recognises(self, shown: Traits) -> bool:
         """Return whether it is a web server, or its healthcheck asks itself for a URL."""
         return super().recognises(shown) or probed_url(shown) is not None
+
+    def certain(self, shown: Traits) -> bool:
+        """Return True: what is a guess is told by what is asked for. A healthcheck's own URL is none."""
+        return True
 
     def look(self, scene: Scene, service: str) -> HttpFacts:
         """Ask for the path of the healthcheck, else for `/`."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from stackhand.engine.project import KIND_LABEL, Service
 from stackhand.errors import StackError
+from stackhand.kinds import commands
 from stackhand.model import Finding, Phase
 
 if TYPE_CHECKING:
@@ -27,25 +27,20 @@ _ABOUT_ANOTHER = frozenset(
     rest s3 sdk seed sentinel sidecar test tests tool tools ui viewer web webui worker
     """.split()  # noqa: SIM905
 )
-# What comes before the program that counts, in commands as compose files have them.
-_SHELL_WORDS = frozenset("&& || ; | & -- ! ( { do then else if while until exec".split())  # noqa: SIM905
-_WRAPPERS = frozenset(
-    """
-    ash bash catatonit chroot command dash docker-init dumb-init env gosu ionice nice nohup opentelemetry-instrument
-    pipenv poetry run runuser s6-setuidgid setpriv sh stdbuf su-exec sudo time timeout tini uv
-    """.split()  # noqa: SIM905
+# Hosts in a healthcheck: `-h db`, `--host=db`, libpq's `host=db`, and those of URLs that no web server has.
+_PROBED_HOST = re.compile(
+    r"""
+    (?:^|[\s'"]) (?: -h\s* | --host(?:name)?[= ]\s* | host= ) ['"]?
+        (?P<host> \$\([^)]*\) | `[^`]*` | [^\s'"]+ )
+    | \b (?!https?:) [a-z][a-z0-9+]*:// (?:[^\s@/'"]*@)? (?P<of_url> \[[^\]\s]*\] | [^\s:/?'"]* )
+    | (?P<unknown> \$ \{? \w* (?:URL|URI|DSN)\b )
+    """,
+    re.VERBOSE | re.IGNORECASE,
 )
-_WRAPPERS_WITH_A_WORD = frozenset({"chroot", "gosu", "s6-setuidgid", "su-exec", "timeout"})
-_INTERPRETER = re.compile(r"python[\d.]*$|pypy[\d.]*$|.*\.(ba)?sh$|.*entrypoint.*")
-# A container of a server's image that runs one of these is a client of some server: a job that dumps, say.
-_CLIENTS = frozenset(
-    """
-    cron crond curl keydb-cli mariadb mariadb-dump mysql mysqldump pg_basebackup pg_dump pg_dumpall pg_isready
-    pg_restore pgbench psql redis-benchmark redis-cli sleep supercronic tail valkey-cli wget
-    """.split()  # noqa: SIM905
-)
-_PROBED_HOST = re.compile(r"(?:^|\s)(?:-h\s*|--host(?:name)?[= ]\s*)['\"]?(?P<host>[^\s'\"]+)")
-_HERE = frozenset({"localhost", "0.0.0.0", "::1", "[::1]"})
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\}|(?P<bare>\w+))")
+_HERE = frozenset({"", "localhost", "0.0.0.0", "::1", "[::1]"})
+# The engine gives it to every container, and it is no variable of the compose file.
+_OWN_HOST = re.compile(r"\$\{?HOSTNAME\b|\$\(\s*hostname\b|`\s*hostname\b", re.IGNORECASE)
 
 
 class Unanswered(StackError):
@@ -76,6 +71,11 @@ class Traits:
     environment: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
     @property
+    def started(self) -> tuple[str, ...]:
+        """All that the command starts, without folders: scripts, and what only starts others, included."""
+        return commands.started(self.argv)
+
+    @property
     def programs(self) -> frozenset[str]:
         """The programs that the command runs, without their folders, and without what only starts others.
 
@@ -83,30 +83,41 @@ class Traits:
         ...     "migrate", "celery"}
         True
         """
-        found: list[str] = []
-        expected, words = True, iter(self.argv)
-        for word in words:
-            name = PurePosixPath(word.rstrip(";")).name
-            if word in _SHELL_WORDS:
-                expected = True
-            elif expected and name and not word.startswith("-") and "=" not in word:
-                expected = name in _WRAPPERS or bool(_INTERPRETER.match(name))
-                if name in _WRAPPERS_WITH_A_WORD:
-                    next(words, None)
-                if not expected:
-                    found.append(name)
-            expected = expected or word.endswith(";")
-        return frozenset(found)
+        return frozenset(name for name in self.started if not commands.starts_others(name))
+
+    @property
+    def is_client(self) -> bool:
+        """Whether the command is that of a job beside a server, whatever the image: it dumps, asks, waits."""
+        return any(commands.is_a_clients(name) for name in self.started)
+
+    @property
+    def asked(self) -> str:
+        """The healthcheck with the service's own variables in it: `pg_isready -h $HOST`."""
+
+        def value(found: re.Match[str]) -> str:
+            given = self.environment.get(found["braced"] or found["bare"])
+            return found[0] if given is None and found["default"] is None else given or found["default"] or ""
+
+        return _VARIABLE.sub(value, self.probe)
 
     @property
     def probes_itself(self) -> bool:
-        """Whether the healthcheck asks this service, as far as it names a host (`-h`, `--host`) at all."""
-        found = _PROBED_HOST.search(self.probe)
-        return found is None or self.is_me(found["host"])
+        """Whether the healthcheck asks this service, as far as it names a host (`-h`, `--host`, a URL) at all."""
+        found = list(_PROBED_HOST.finditer(self.asked))
+        # What libpq's programs ask where they are told no host.
+        beside = self.environment.get("PGHOST", "") if "pg_isready" in self.probe and not found else ""
+        return self.is_me(beside) and all(
+            not each["unknown"] and self.is_me(each["host"] or each["of_url"] or "") for each in found
+        )
 
     def is_me(self, host: str) -> bool:
-        """Return whether a host's name leads to the container itself, seen from inside it."""
-        return host in _HERE or host in self.names or host.startswith(("127.", "$", "/"))
+        """Return whether a host's name leads to the container itself, seen from inside it.
+
+        A variable whose value is not known does not, and no host at all does.
+        """
+        return (
+            host in _HERE or host in self.names or host.startswith(("127.", "/", "%2F")) or bool(_OWN_HOST.match(host))
+        )
 
 
 def traits(service: Service) -> Traits:
@@ -215,9 +226,16 @@ class Kind(Generic[F]):
         """Return whether a service is of this kind, by what it is made from and what it runs."""
         if shown.programs & self.programs:
             return True
-        if shown.images & self.images and not shown.programs & _CLIENTS:
+        if shown.images & self.images and not shown.is_client:
             return True
-        return shown.probes_itself and any(word in shown.probe for word in self.probes)
+        return any(word in shown.probe for word in self.probes) and shown.probes_itself
+
+    def certain(self, shown: Traits) -> bool:
+        """Return whether a service is surely of this kind: its program or its image says so.
+
+        Where only its healthcheck or a port does, that is a guess, and nothing is wrong when it gets no answer.
+        """
+        return self.recognises(replace(shown, probe="", ports=frozenset()))
 
     def listens_like(self, shown: Traits) -> bool:
         """Return whether a service listens on a port of this kind."""
@@ -253,6 +271,11 @@ class Kind(Generic[F]):
             why, hint = error.message, error.hint or ""
             yield Finding(f"{self.name}.answers", service, "services", "skip", "it cannot be asked", why, hint)
         except Unanswered as error:
+            if scene.kinds.is_guess(service, self.name):
+                summary = f"that it is {self.name} is a guess, and it does not answer as such"
+                hint = f"the label {KIND_LABEL} says what it is: {self.name}, another kind, or none"
+                yield Finding(f"{self.name}.answers", service, "services", "skip", summary, error.message, hint)
+                return
             yield Finding(
                 f"{self.name}.answers",
                 service,
@@ -269,9 +292,10 @@ class Kind(Generic[F]):
 
 @dataclass(frozen=True)
 class Recognised:
-    """The kinds of a project's services."""
+    """The kinds of a project's services; `guesses` are the pairs of service and kind that are not certain."""
 
     kinds: Mapping[str, tuple[Kind[Any], ...]] = field(default_factory=dict)
+    guesses: frozenset[tuple[str, str]] = frozenset()
 
     def of(self, service: str) -> tuple[Kind[Any], ...]:
         """Return the kinds of one service."""
@@ -280,3 +304,7 @@ class Recognised:
     def services(self, kind: str) -> list[str]:
         """Return the services of the kind of this name."""
         return [service for service, kinds in self.kinds.items() if any(each.name == kind for each in kinds)]
+
+    def is_guess(self, service: str, kind: str) -> bool:
+        """Return whether only a healthcheck or a port says that a service is of the kind of this name."""
+        return (service, kind) in self.guesses

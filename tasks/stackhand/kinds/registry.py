@@ -34,7 +34,15 @@ def kinds() -> tuple[Kind[Any], ...]:
 
 def recognise(project: Project) -> Recognised:
     """Return the kinds of every service of a project. Raises UnknownKind, BrokenKind."""
-    return Recognised({name: kinds_of(service) for name, service in project.services.items()})
+    found = {name: kinds_of(service) for name, service in project.services.items()}
+    shown = {name: traits(service) for name, service in project.services.items()}
+    guesses = {
+        (name, kind.name)
+        for name, some in found.items()
+        for kind in some
+        if shown[name].label is None and not kind.certain(shown[name])
+    }
+    return Recognised(found, frozenset(guesses))
 
 
 def kinds_of(service: Service) -> tuple[Kind[Any], ...]:
@@ -54,16 +62,24 @@ def data_kind(service: Service) -> str | None:
 
     A label changes what is asked of a service; what is in its volumes it does not change.
     """
-    found = (*kinds_of(service), *_recognised(traits(service), kinds()))
+    found = (*kinds_of(service), *_possible(traits(service), kinds()))
     kind = next((kind.name for kind in found if kind.holds_data), None)
     return kind or store(service) or ("tls" if keeps_certificates(service) else None)
 
 
 def _recognised(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
-    found = tuple(kind for kind in known if kind.recognises(shown))
-    found = found or tuple(kind for kind in known if kind.listens_like(shown))
+    found = _possible(shown, known)
+    # What program or image say goes before a guess: a web server that asks for a database is none.
+    if any(shown.programs & kind.programs or shown.images & kind.images for kind in found):
+        found = tuple(kind for kind in found if kind.certain(shown))
     general = frozenset(name for kind in found for name in kind.instead_of)
     return tuple(kind for kind in found if kind.name not in general)
+
+
+def _possible(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
+    """Return all kinds that something speaks for, ports only where nothing else does."""
+    found = tuple(kind for kind in known if kind.recognises(shown))
+    return found or tuple(kind for kind in known if kind.listens_like(shown))
 
 
 def _labelled(service: str, names: frozenset[str], known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:

@@ -18,10 +18,10 @@ from stackhand.kinds.handshake import Shown
 from stackhand.kinds.kind import Check, Fix, Kind, Traits, Unanswered, Unasked, traits
 from stackhand.kinds.scene import Scene
 from stackhand.kinds.tls_checks import Circumstances
+from stackhand.kinds.web import SERVERS
 from stackhand.model import Finding
 
 _USUAL = (443, 8443)
-_PROXIES = frozenset("apache caddy envoy haproxy httpd nginx openresty traefik".split())  # noqa: SIM905
 # --ssl-certfile (uvicorn), --certfile (gunicorn), --tls-cert-file (redis), --cert-file (minio, etcd), ssl_cert=…
 _OPTION = re.compile(r"^--?(ssl|tls)?[-_]?cert([-_]?file)?(=|$)|^--(ssl|tls)[-_]", re.IGNORECASE)
 _VARIABLE = re.compile(r"^(?P<stem>\w*?)_?(CERT|CERTIFICATE|CRT)(_FILE|FILE|_PATH)?$", re.IGNORECASE)
@@ -56,8 +56,12 @@ class Tls(Kind[TlsFacts]):
             probed(shown)
             or any(_OPTION.match(word) for word in shown.argv)
             or _pairs(shown.environment)
-            or (shown.images & _PROXIES and shown.ports & self.ports)
+            or (shown.images & SERVERS and shown.ports & self.ports)
         )
+
+    def certain(self, shown: Traits) -> bool:
+        """Return True: only ports that somebody calls through TLS have to answer."""
+        return True
 
     def look(self, scene: Scene, service: str) -> TlsFacts:
         """Shake hands with the service, and read the certificate files that it sees."""
@@ -137,13 +141,13 @@ def probed(shown: Traits) -> list[tuple[str, int]]:
     [('localhost', 8443)]
     """
     found = []
-    for text in _URL.findall(shown.probe):
+    for text in _URL.findall(shown.asked):
         try:
             url = urlsplit(text)
             host, port = url.hostname or "", url.port or 443
         except ValueError:
             continue
-        if shown.is_me(host) or host == "::1":
+        if host and shown.is_me(host):
             found.append((host, port))
     return found
 

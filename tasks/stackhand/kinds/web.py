@@ -12,6 +12,10 @@ from stackhand.kinds.kind import Traits, Unanswered, Unasked
 from stackhand.kinds.scene import Scene
 
 TIMEOUT = 4.0
+# Web servers and proxies, by the words of their images.
+SERVERS = frozenset(
+    "apache apache2 caddy envoy haproxy httpd lighttpd nginx openresty traefik".split()  # noqa: SIM905
+)
 _URL = re.compile(r"https?://[^\s\"'`;)|>]+")
 # curl and wget take an address without a scheme.
 _BARE = re.compile(
@@ -157,7 +161,7 @@ def probed_url(shown: Traits) -> Url | None:
     >>> str(probed_url(Traits(probe="curl -f http://localhost:8000/health || exit 1")))
     'http://localhost:8000/health'
     """
-    probe = _filled(shown)
+    probe = shown.asked
     texts = _URL.findall(probe) + [f"http://{found['url']}" for found in _BARE.finditer(probe)]
     client = _CLIENT.search(probe)
     if client:
@@ -168,15 +172,6 @@ def probed_url(shown: Traits) -> Url | None:
     # A user and password in the URL are left out when we ask.
     otherwise = _OTHERWISE.search(probe) or any("@" in text.partition("?")[0] for text in texts)
     return replace(url, plain=False) if url and otherwise else url
-
-
-def _filled(shown: Traits) -> str:
-    """Return the healthcheck with the service's own variables in it: `http://localhost:$PORT/`."""
-    return re.sub(
-        r"\$\{?(?P<name>\w+)(?::-(?P<default>[^}]*))?\}?",
-        lambda found: shown.environment.get(found["name"], found["default"] or found[0]),
-        shown.probe,
-    )
 
 
 def request(

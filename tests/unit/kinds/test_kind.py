@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import service
+from builders import project, service
+from shells import Shell, running, scene
 
 from stackhand.errors import UnknownKind
-from stackhand.kinds.kind import Kind, Traits, traits
-from stackhand.kinds.registry import data_kind, kinds_of
+from stackhand.kinds.kind import Kind, Traits, Unanswered, traits
+from stackhand.kinds.registry import data_kind, kinds_of, recognise
+from stackhand.kinds.scene import Scene
 
 
 class _Redis(Kind[None]):
@@ -72,6 +75,14 @@ def test_the_project_is_no_part_of_a_built_image() -> None:
         (["python3.12", "-m", "celery", "worker"], {"celery"}),
         (["poetry", "run", "celery", "worker"], {"celery"}),
         (["env", "A=1", "celery", "worker"], {"celery"}),
+        (["timeout", "-k", "5", "30", "celery", "worker"], {"celery"}),
+        (["bash", "-euo", "pipefail", "-c", "celery -A app worker"], {"celery"}),
+        (["tini", "-g", "-p", "SIGTERM", "--", "celery", "worker"], {"celery"}),
+        (["uv", "run", "--package", "shop", "celery", "-A", "app", "worker"], {"celery"}),
+        (["python3", "-X", "utf8", "-m", "celery", "worker"], {"celery"}),
+        (["watchfiles", "--filter", "python", "celery -A app worker", "app"], {"celery"}),
+        (["watchmedo", "auto-restart", "-d", ".", "-p", "*.py", "-R", "--", "celery", "-A", "app"], {"celery"}),
+        (["watchmedo", "auto-restart", "--directory=.", "--recursive", "celery", "-A", "app"], {"celery"}),
         (["-c", "max_connections=200"], set()),
         (["sh", "-c", "echo 'never closed"], {"echo 'never closed"}),
         (None, set()),
@@ -90,6 +101,7 @@ def test_a_client_in_the_servers_image_is_no_server() -> None:
     assert not _Redis().recognises(_shown("redis:7", command=["redis-cli", "-h", "redis", "monitor"]))
     assert _Redis().recognises(_shown("redis:7", command=["/scripts/start.sh", "primary"]))
     assert _Redis().recognises(_shown("redis:7", command=["sh", "-c", "sleep 1 && redis-server"]))
+    assert not _Redis().recognises(_shown("redis:7", entrypoint=["/bin/sh", "/scripts/redis-backup.sh"]))
 
 
 @pytest.mark.parametrize(
@@ -104,11 +116,65 @@ def test_a_client_in_the_servers_image_is_no_server() -> None:
         (["CMD-SHELL", "pg_isready -h cache"], True),
         (["CMD-SHELL", "pg_isready -h other"], False),
         (["CMD-SHELL", "pg_isready --host=other -U app"], False),
+        (["CMD-SHELL", "pg_isready -d postgresql://app:word@other/app"], False),
+        (["CMD-SHELL", "pg_isready -d postgresql://app@localhost:5432/app"], True),
+        (["CMD-SHELL", "pg_isready -d postgresql:///app"], True),
+        (["CMD-SHELL", "pg_isready -d 'host=other dbname=app'"], False),
+        (["CMD-SHELL", "pg_isready -d $POSTGRES_DB -U $POSTGRES_USER"], True),
+        (["CMD-SHELL", "redis-cli -u redis://other:6379 ping"], False),
+        (["CMD-SHELL", "redis-cli -u redis://:word@127.0.0.1:6379/0 ping"], True),
+        (["CMD-SHELL", "redis-cli -h $REDIS_HOST ping"], False),
+        (["CMD-SHELL", 'redis-cli -h "${REDIS_HOST}" ping'], False),
+        (["CMD-SHELL", "redis-cli -h $OWN_HOST ping"], True),
+        (["CMD-SHELL", "redis-cli -h ${NOBODY:-localhost} ping"], True),
+        (["CMD-SHELL", "redis-cli -h $NOBODY ping"], False),
+        (["CMD-SHELL", "redis-cli -u $REDIS_URL ping"], False),
+        (["CMD-SHELL", "redis-cli -u $NOBODYS_URL ping"], False),
+        (["CMD-SHELL", "redis-cli -h $(hostname -i) ping"], True),
+        (["CMD-SHELL", "redis-cli ping && redis-cli -h other ping"], False),
+        (["CMD-SHELL", "redis-cli ping && curl -f http://other/"], True),
     ],
 )
 def test_whom_a_healthcheck_asks(test: Any, itself: bool) -> None:
-    shown = _shown(healthcheck={"test": test}, networks={"back": {"aliases": ["cache"]}})
-    assert shown.probes_itself is itself
+    raw = {"healthcheck": {"test": test}, "networks": {"back": {"aliases": ["cache"]}}}
+    environment = {"REDIS_HOST": "redis", "REDIS_URL": "redis://redis:6379", "OWN_HOST": "cache", "POSTGRES_DB": "shop"}
+    assert traits(service("it", environment=environment, raw=raw)).probes_itself is itself
+
+
+def test_a_healthcheck_that_takes_the_host_from_the_environment() -> None:
+    raw = {"healthcheck": {"test": ["CMD", "pg_isready", "-q"]}}
+    assert not traits(service("it", environment={"PGHOST": "db"}, raw=raw)).probes_itself
+    assert traits(service("it", environment={"PGHOST": "/var/run/postgresql"}, raw=raw)).probes_itself
+
+
+class _Silent(_Redis):
+    ports = frozenset({6379})
+
+    def look(self, scene: Scene, service: str) -> None:
+        raise Unanswered("Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("image", "raw", "status"),
+    [
+        ("redis:7", {}, "fail"),
+        ("mine", {"command": ["redis-server"]}, "fail"),
+        ("mine", {"labels": {"stackhand.kind": "redis"}}, "fail"),
+        ("mine", {"healthcheck": {"test": "redis-cli ping"}}, "skip"),
+        ("mine", {"expose": ["6379"]}, "skip"),
+    ],
+)
+def test_a_guess_that_does_not_answer_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: str, raw: dict[str, Any], status: str
+) -> None:
+    kind = _Silent()
+    monkeypatch.setattr("stackhand.kinds.registry.kinds", lambda: (kind,))
+    made = project(service("it", image=image, raw=raw))
+    stage = scene(made, Shell(tmp_path / "bin", {}, running("it")), tmp_path)
+    stage.kinds = recognise(made)
+    (finding,) = stage.kinds.of("it")[0].answers(stage, "it")
+    assert (finding.status, finding.fixable, finding.evidence) == (status, False, "Connection refused")
+    assert ("stackhand.kind" in finding.remedy) is (status == "skip")
 
 
 def test_ports() -> None:
