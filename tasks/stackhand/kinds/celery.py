@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 
-from stackhand.kinds.celery_facts import CeleryFacts, look
+from stackhand.kinds.celery_facts import VALUED, CeleryFacts, look
 from stackhand.kinds.kind import Check, Fix, Kind, Traits
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding
@@ -14,6 +15,8 @@ from stackhand.model import Finding
 _MEGABYTE = 1024 * 1024
 _FULL = 0.9
 _PROBE = re.compile(r"celery\b.*\b(inspect|status)\b")
+# Projects made of a well-known template start theirs with `/start-celeryworker`.
+_SCRIPT = re.compile(r"(^|[-_.])celery[-_]?worker([-_.]|$)")
 # A warm shutdown lets tasks end; a start imports the application.
 _RESTART = 30.0
 
@@ -28,7 +31,9 @@ class Celery(Kind[CeleryFacts]):
     def recognises(self, shown: Traits) -> bool:
         """Return whether the command starts a worker; an unseen one is known by a healthcheck that inspects."""
         if "celery" in shown.programs:
-            return "worker" in shown.argv
+            return "worker" in subcommands(shown.argv)
+        if any(_SCRIPT.search(name) for name in shown.started):
+            return True
         return not shown.programs and bool(_PROBE.search(shown.probe))
 
     def look(self, scene: Scene, service: str) -> CeleryFacts:
@@ -58,6 +63,25 @@ class Celery(Kind[CeleryFacts]):
                         scene.engine.restart(container.id)
         else:
             scene.restart(service)
+
+
+def subcommands(argv: Sequence[str]) -> list[str]:
+    """Return what a command has celery do; for each time that it starts it, where it does so more than once.
+
+    >>> subcommands(["celery", "-A", "worker", "beat"])
+    ['beat']
+    """
+    found = []
+    for place, program in enumerate(argv):
+        if PurePosixPath(program).name == "celery":
+            words = iter(argv[place + 1 :])
+            for word in words:
+                if word in VALUED:
+                    next(words, None)
+                elif not word.startswith("-"):
+                    found.append(word.rstrip(";"))
+                    break
+    return found
 
 
 def judge_queues(service: str, facts: CeleryFacts) -> Iterable[Finding]:

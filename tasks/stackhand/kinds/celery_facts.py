@@ -13,23 +13,44 @@ from stackhand.kinds.scene import Scene
 # Celery's own default of 1 s gives false alarms when the broker is busy.
 TIMEOUT = 3.0
 _LIMIT = 12.0
+# Celery's options that a value follows, and that come before the subcommand.
+VALUED = ("-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir", "-l", "--loglevel")
 
 # Finds the worker's main process by its command line, which everybody may read, and hands over to Python. What an
 # entrypoint has put into its environment and working folder is nowhere else to be had; the process's own binary is
 # there in any image. Only its own user may look at those: not even root may, without the capability SYS_PTRACE (Linux,
 # ptrace(2)). Then this ends with that user for an answer.
 _FIND = r"""
+# Whether these are the words of a worker: the program or Python's script is celery, and its subcommand is worker. What
+# restarts one when its code changes (watchfiles) has such words, too, and is none.
+works() {
+  at=program value=
+  for word; do
+    case $value$at:${word##*/} in
+      value*) value=;;
+      program:*python* | program:*pypy*) at=script;;
+      script:-[XW]) value=value;;
+      script:-*) ;;
+      program:*celery* | script:*celery* | inner:celery) at=subcommand;;
+      script:airflow | script:*manage*) at=inner;;
+      script:__main__.py) case $word in */celery/*) at=subcommand;; *) return 1;; esac;;
+      program:* | script:* | inner:*) return 1;;
+      *) case $word in @VALUED@) value=value;; -*) ;; *) [ "$word" = worker ]; return;; esac
+    esac
+  done
+  return 1
+}
 found=
 for folder in /proc/[0-9]*; do
   line="$(tr '\0' ' ' < "$folder/cmdline" 2>/dev/null) "
   program=${line%% *}
   case ${program##*/} in *python* | *pypy* | celery | *celeryd:*) ;; *) continue;; esac
-  case $line in
-    *celery*" worker "* | *celeryd:*)
-      number=${folder#/proc/}
-      if [ -z "$found" ] || [ "$number" -lt "$found" ]; then found=$number; fi
-  esac
+  set -f
+  case $line in *celeryd:*) ;; *) works $line || continue;; esac
+  number=${folder#/proc/}
+  if [ -z "$found" ] || [ "$number" -lt "$found" ]; then found=$number; fi
 done
+set +f
 [ -n "$found" ] || { echo "none of its processes can be seen to be a celery worker"; exit 3; }
 ids() {
   while read -r name real rest; do
@@ -42,7 +63,7 @@ theirs=$(ids "$found")
 python=$(readlink "/proc/$found/exe")
 [ -n "$python" ] || { echo "the program of its process cannot be read"; exit 3; }
 exec "$python" -ISc "$1" "$found" "$2"
-"""
+""".replace("@VALUED@", " | ".join(VALUED))
 _NOT_SEEN, _ANOTHER_USER = 3, 4
 
 _BECOME = r"""
@@ -124,6 +145,8 @@ with contextlib.redirect_stdout(sys.stderr):
         from celery.utils.nodenames import host_format
         name = option("-A", "--app") or os.environ.get("CELERY_APP")
         app = find_app(name) if name else celery.current_app._get_current_object()
+        if not name and not app.conf.broker_url:
+            raise LookupError("its command names none (-A), and neither do CELERY_APP and CELERY_BROKER_URL")
         for url in (app.conf.broker_read_url, app.conf.broker_write_url, app.conf.broker_url, app.conf.result_backend):
             with contextlib.suppress(ValueError):
                 word = isinstance(url, str) and urlsplit(url).password

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from shells import Shell, running, scene
 
 from stackhand.engine.execution import Answer
 from stackhand.kinds.celery import Celery, judge_pool, judge_queues
-from stackhand.kinds.celery_facts import _FIND, CeleryFacts, look, said_by
+from stackhand.kinds.celery_facts import _ASK, _FIND, CeleryFacts, look, said_by
 from stackhand.kinds.kind import Unanswered, Unasked, traits
 from stackhand.model import Finding
 
@@ -34,6 +36,28 @@ WELL = CeleryFacts(
         ({"entrypoint": ["/entrypoint.sh"], "command": ["celery", "-A", "app", "worker"]}, True),
         ({"command": ["celery", "-A", "app", "beat"]}, False),
         ({"command": ["celery", "-A", "app", "flower"]}, False),
+        ({"command": ["celery", "-A", "worker", "beat"]}, False),
+        ({"command": ["celery", "-A", "worker", "flower", "--port=5555"]}, False),
+        ({"command": ["celery", "--app", "worker", "-b", "redis://redis", "events"]}, False),
+        ({"command": ["celery", "-A", "worker", "-b", "redis://redis", "--workdir", "/worker", "worker"]}, True),
+        ({"command": ["celery", "--app=worker", "beat", "--workdir", "worker"]}, False),
+        ({"command": ["celery", "-A", "celery", "beat"]}, False),
+        ({"command": ["sh", "-c", "celery -A app beat & celery -A app worker"]}, True),
+        ({"command": ["sh", "-c", "celery -A app worker; true"]}, True),
+        ({"command": ["celery", "-A"]}, False),
+        ({"command": ["watchfiles", "celery -A app worker", "app"]}, True),
+        ({"command": ["watchfiles", "--filter", "python", "celery -A worker beat"]}, False),
+        (
+            {"command": ["watchmedo", "auto-restart", "-d", "app", "-p", "*.py", "--", "celery", "-A", "a", "worker"]},
+            True,
+        ),
+        ({"command": ["uv", "run", "--package", "shop", "celery", "-A", "app", "worker"]}, True),
+        ({"command": ["celery", "worker"]}, True),
+        ({"command": ["/start-celeryworker"]}, True),
+        ({"command": ["bash", "/scripts/celery-worker.sh"]}, True),
+        ({"command": ["/start-celerybeat"]}, False),
+        ({"command": ["/start-flower"]}, False),
+        ({"command": ["celery", "-A", "celery_worker", "beat"]}, False),
         ({"command": ["worker", "celery"]}, False),
         ({"healthcheck": {"test": "celery -A app inspect ping -d celery@$HOSTNAME"}}, True),
         ({"healthcheck": {"test": "celery -A app status"}}, True),
@@ -112,6 +136,41 @@ def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], sa
 def test_no_answer_at_all() -> None:
     with pytest.raises(Unanswered, match="printed no answer"):
         said_by("")
+
+
+CELERY = """
+import types, sys
+conf = types.SimpleNamespace(broker_url=None, broker_read_url=None, broker_write_url=None, result_backend=None,
+    worker_enable_remote_control=False)
+current_app = types.SimpleNamespace(conf=conf, _get_current_object=lambda: current_app)
+for name in ("app", "app.utils", "utils", "utils.nodenames"):
+    sys.modules["celery." + name] = types.ModuleType(name)
+sys.modules["celery.app.utils"].find_app = lambda name: current_app
+sys.modules["celery.utils.nodenames"].host_format = lambda node: node
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "says"),
+    [
+        ([], {}, "names none"),
+        (["-A", "shop"], {}, "remote control is switched off"),
+        ([], {"CELERY_APP": "shop"}, "remote control is switched off"),
+    ],
+)
+def test_no_application_is_asked_that_nobody_named(
+    tmp_path: Path, words: list[str], variables: dict[str, str], says: str
+) -> None:
+    """The default application would be asked at the default broker, and not be there."""
+    (tmp_path / "celery.py").write_text(CELERY)
+    program = [sys.executable, "-c", "input()", "worker", *words]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as worker:
+        asking = [sys.executable, "-c", _ASK, str(worker.pid)]
+        environment = {"PYTHONPATH": str(tmp_path), **variables}
+        done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=True)
+        worker.communicate(b"\n")
+    with pytest.raises(Unasked, match=says):
+        said_by(done.stdout)
 
 
 class _Engine:
@@ -200,6 +259,20 @@ def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
          0, "asked 7"),
         ({"7": ("me", "python3 -m celery worker", False)}, 3, "cannot be read"),
         ({"7": ("me", "celery -A app beat", True), "8": ("me", "sh -c celery worker", True)},
+         3, "none of its processes"),
+        ({"7": ("me", "python3 /bin/celery -A worker beat -s /run/beat", True)}, 3, "none of its processes"),
+        ({"7": ("me", "celery -A worker flower", True)}, 3, "none of its processes"),
+        ({"7": ("me", "python3 /bin/celery -b redis://redis --app worker -q beat", True)}, 3, "none of its processes"),
+        ({"7": ("me", "python3 -X utf8 -m celery --app worker -q worker *", True)}, 0, "asked 7"),
+        ({"7": ("me", "python3 /py/celery/__main__.py --app=shop worker", True)}, 0, "asked 7"),
+        ({"7": ("me", "python3 /srv/celery_app.py worker", True)}, 0, "asked 7"),
+        ({"7": ("me", "/usr/bin/python3 /bin/airflow celery worker", True)}, 0, "asked 7"),
+        # What restarts a worker has its words as well.
+        ({"1": ("me", "python3 /bin/watchfiles celery -A app worker", True),
+          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
+        ({"1": ("me", "python3 /bin/watchmedo auto-restart -- celery -A app worker", True),
+          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
+        ({"7": ("me", "python3 -X", True), "8": ("me", "python3", True), "9": ("me", "celery -A", True)},
          3, "none of its processes"),
     ],
 )  # fmt: skip
