@@ -191,6 +191,25 @@ def test_half_applied_migration_is_for_a_person(reference: Reference) -> None:
         )
 
 
+def test_a_lost_record_of_migrations_is_for_a_person(reference: Reference) -> None:
+    reference.sql("ALTER TABLE schema_migrations RENAME TO elsewhere")
+    try:
+        document = reference.fixes(code=1)
+        assert document["fixes"] == []
+        told = find(document, "databases.migrations")
+        assert (told["status"], told["fixable"]) == ("fail", False)
+        assert "3 migrations are pending: 0001_tasks" in told["summary"]
+    finally:
+        reference.sql("ALTER TABLE elsewhere RENAME TO schema_migrations")
+
+
+def test_an_empty_database_is_migrated(reference: Reference) -> None:
+    reference.sql("DROP TABLE tasks, schema_migrations")
+    assert "databases.migrations" in reference.fixed(reference.fixes())
+    assert reference.sql("SELECT count(*) FROM schema_migrations WHERE finished_at IS NOT NULL") == "3"
+    assert app_works(reference)
+
+
 def checksum(reference: Reference, version: str) -> str:
     """Return the checksum that the project's own migrate program keeps of a file."""
     import hashlib

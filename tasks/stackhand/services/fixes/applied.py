@@ -27,10 +27,11 @@ class State:
 
 @dataclass(frozen=True)
 class Tool:
-    """How one tool keeps its table, and where its files usually are below the program's folder."""
+    """How one tool keeps its table, where its files usually are below the program's folder, and how it is called."""
 
     judge: Callable[[Rows, Files], State]
     folders: tuple[str, ...]
+    called: str
 
 
 def _names(files: Files, *suffixes: str) -> list[str]:
@@ -168,12 +169,67 @@ def _stem(name: str) -> str:
 
 _PLAIN = ("migrations", "db/migrations", "db/migrate", "sql/migrations", "database/migrations")
 TOOLS: Mapping[str, Tool] = {
-    "schema_migrations": Tool(schema_migrations, _PLAIN),
-    "alembic_version": Tool(alembic_version, ("alembic/versions", "migrations/versions", "versions")),
-    "flyway_schema_history": Tool(
-        flyway_schema_history, ("sql", "db/migration", "migrations", "src/main/resources/db/migration")
+    "alembic_version": Tool(
+        alembic_version, ("alembic/versions", "migrations/versions", "versions"), r"alembic|flask\s+db"
     ),
-    "_prisma_migrations": Tool(prisma_migrations, ("prisma/migrations", "migrations")),
-    "goose_db_version": Tool(goose_db_version, _PLAIN),
-    "_sqlx_migrations": Tool(sqlx_migrations, _PLAIN),
+    "_prisma_migrations": Tool(prisma_migrations, ("prisma/migrations", "migrations"), "prisma"),
+    "flyway_schema_history": Tool(
+        flyway_schema_history, ("sql", "db/migration", "migrations", "src/main/resources/db/migration"), "flyway"
+    ),
+    "goose_db_version": Tool(goose_db_version, _PLAIN, "goose"),
+    "_sqlx_migrations": Tool(sqlx_migrations, _PLAIN, "sqlx"),
+    "schema_migrations": Tool(schema_migrations, _PLAIN, r"dbmate|golang-migrate|migrate/migrate|rails|rake"),
 }
+# Tools with a table of which nothing is known here; psql has none.
+_OTHERS = re.compile(
+    r"""(?<![\w-])(
+    artisan | atlas | diesel | django(-admin)? | drizzle(-kit)? | dotnet | ecto | evolve | graphile-migrate | knex
+    | liquibase | manage\.py | mikro-orm | mix | node-pg-migrate | pgmigrate | psql | refinery | sequelize(-cli)?
+    | sqitch | supabase | tern | typeorm | umzug | yoyo
+    )(?![\w-])""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_RECORDS = re.compile(
+    r"""migrat | changelog | schema_?history | sequelizemeta | evolutions | sqitch | drizzle | alembic | flyway | goose
+    | \.["]? (schema|db|database|app)? _? (info|patch(es)? | revisions? | upgrades? | versions?) ["]? $""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Extensions bring them, into databases that have nothing else.
+_OF_EXTENSIONS = re.compile(r"(spatial_ref_sys|(geometry|geography|raster)_\w+|pg_\w+|hypopg\w*|timescaledb\w*)$")
+
+
+def tool_of(words: str) -> str | None:
+    """Return the table of the tool that a command calls; "" for a tool that is not known here, None for no tool.
+
+    >>> tool_of("alembic upgrade head"), tool_of("./manage.py migrate"), tool_of("python3 -m shop.migrate")
+    ('alembic_version', '', None)
+    """
+    called = (table for table, tool in TOOLS.items() if re.search(rf"(?<![\w-])({tool.called})(?![\w-])", words))
+    return next(called, "" if _OTHERS.search(words) else None)
+
+
+def record_of_another(tables: Iterable[str]) -> str:
+    """Return the table that some other tool keeps its record in, of those `schema.table` of a database; "" for none.
+
+    >>> record_of_another(["public.tasks", "public.django_migrations"])
+    'public.django_migrations'
+    """
+    return next((each for each in tables if _RECORDS.search(each)), "")
+
+
+def is_empty(tables: Iterable[str]) -> bool:
+    """Return whether a database of these `schema.table` has nothing but what extensions bring."""
+    return all(_OF_EXTENSIONS.match(each.rpartition(".")[2].strip('"')) for each in tables)
+
+
+def pending_of(table: str, files: Files, *, named: bool) -> tuple[str, ...]:
+    """Return what is pending where nothing is applied yet.
+
+    Of a tool that nobody `named`, only plain SQL counts: programs in such a folder may be anybody's.
+
+    >>> pending_of("schema_migrations", {"0001_a.js": "", "0001_a.sql": ""}, named=False)
+    ('0001_a',)
+    """
+    if table in ("schema_migrations", "goose_db_version", "_sqlx_migrations") and not named:
+        files = {name: text for name, text in files.items() if name.endswith(".sql")}
+    return TOOLS[table].judge((), files).pending

@@ -1,8 +1,8 @@
 """Pending and half-applied migrations of the project's own.
 
 Which there are is read from the files in the migrate service's container, which are applied from the table that its
-tool keeps. What is pending is left to that service itself, run once more; what is half-applied is for a
-person, and as long as there is any, nothing is run.
+tool keeps; without that table, none are. What is pending is left to that service itself, run once more; what is
+half-applied is for a person, and as long as there is any, nothing is run. What cannot be read is told, and skipped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from stackhand.engine.project import Project
@@ -19,7 +20,7 @@ from stackhand.kinds.pg.facts import Migrations, Server
 from stackhand.kinds.pg.logins import ATTEMPTS, POSTGRES, links
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding
-from stackhand.services.fixes.applied import TOOLS, Files, State
+from stackhand.services.fixes.applied import TOOLS, Files, State, is_empty, pending_of, record_of_another, tool_of
 from stackhand.settings import Fixes
 
 ID = "databases.migrations"
@@ -27,6 +28,7 @@ _WORDS = re.compile(
     r"(^|[^a-z])(migrate|migration|migrations|migrator|alembic|flyway|liquibase|goose|dbmate|sqitch|prisma|sqlx)([^a-z]|$)"
 )
 _ROOTS = ("/app", "/srv", "/flyway", "/")
+_PROGRAMS = frozenset({".py", ".sh", ".js", ".mjs", ".ts", ".rb"})
 
 
 def migrator(project: Project, settings: Fixes) -> tuple[str, tuple[str, ...]]:
@@ -53,11 +55,13 @@ def check(scene: Scene, service: str) -> Iterable[Finding]:
         return
     server, database = _target(scene, service)
     if not server:
+        yield _unread(service, "it is not known which Postgres server they are for")
         return
-    tables = [each for each in _facts(scene, server).migrations if database in ("", each.database)]
-    if not tables:
-        return  # a tool that is not known here, or its first run is to come
+    facts = _facts(scene, server)
+    tables = [each for each in facts.migrations if database in ("", each.database)]
     ready = _can_log_in(scene, server, service)
+    if not tables:
+        yield _without_record(scene, service, command, facts, database, ready=ready)
     for table in tables:
         files = _files(scene, service, table.table)
         if files is None:
@@ -82,7 +86,6 @@ def judge(service: str, table: Migrations, state: State, command: Sequence[str],
             subject=where,
         )
     if state.pending:
-        run = f"docker compose run --rm --no-deps {service} {shlex.join(command)}".strip()
         return Finding(
             ID,
             service,
@@ -90,7 +93,7 @@ def judge(service: str, table: Migrations, state: State, command: Sequence[str],
             "fail",
             f"{_count(state.pending)} pending: {_some(state.pending)}",
             evidence=f"{where} does not have what is in the migrate service's files",
-            remedy=f"`{run}`",
+            remedy=f"`{_run(service, command)}`",
             # Otherwise it is run once its role can log in again.
             fixable=ready,
             subject=where,
@@ -107,6 +110,68 @@ def judge(service: str, table: Migrations, state: State, command: Sequence[str],
             subject=where,
         )
     return Finding(ID, service, "databases", "ok", f"all migrations of {where} are applied", subject=where)
+
+
+def _without_record(
+    scene: Scene, service: str, command: Sequence[str], facts: Server, database: str, *, ready: bool
+) -> Finding:
+    """Return the finding about a database that has no table of a tool that is known here."""
+    rights = facts.rights.get(database)
+    if rights is None:
+        return _unread(service, facts.denied or f"the database {database or 'that they are for'} is not known")
+    tables = [f"{each.schema}.{name}" for each in rights.things if each.kind == "r" for name in each.names]
+    argv = tuple(command) or traits(scene.project.services[service]).argv
+    tool = tool_of(" ".join((service, scene.project.services[service].image, *argv)))
+    other = record_of_another(tables)
+    if tool == "" or other:
+        return _unread(service, f"their tool is not known here{f'; it may keep {other}' if other else ''}")
+    known = tool or _in_program(scene, service, argv)
+    for table in [known] if known else TOOLS:
+        pending = pending_of(table, _files(scene, service, table) or {}, named=bool(tool))
+        if pending and not known and not is_empty(tables):
+            return _unread(service, f"no known table in {database} tells what is applied of {_some(pending)}")
+        if pending:
+            where = f"{table} in {database}"
+            return judge_unrecorded(service, where, pending, command, empty=is_empty(tables), ready=ready)
+    return _unread(service, f"no folder of migrations is in its container, and no table of them in {database}")
+
+
+def judge_unrecorded(
+    service: str, where: str, pending: Sequence[str], command: Sequence[str], *, empty: bool, ready: bool
+) -> Finding:
+    """Return the finding about migrations of which nothing says that any is applied.
+
+    A database with tables in it has had some before its record was lost: nothing is run there.
+    """
+    summary = f"{_count(pending)} pending: {_some(pending)}"
+    if empty:
+        evidence, remedy = f"there is no {where}, nor any other table", f"`{_run(service, command)}`"
+    else:
+        evidence = f"there is no {where}, which tells what is applied, and there are other tables"
+        remedy = "see which of them are in the database, and put back the record of those; nothing is run before that"
+    return Finding(ID, service, "databases", "fail", summary, evidence, remedy, empty and ready, where)
+
+
+def _in_program(scene: Scene, service: str, argv: Sequence[str]) -> str | None:
+    """Return the table of a tool that the project's own program names in its text, where that can be read."""
+    for before, word in zip(("", *argv), argv, strict=False):
+        path = PurePosixPath(f"{word.replace('.', '/')}.py" if before == "-m" else word)
+        if path.suffix in _PROGRAMS and path.parent.name:
+            files = _read(scene, service, [str(path.parent)]) or {}
+            found = next((table for table in TOOLS if table in files.get(path.name, "")), None)
+            if found:
+                return found
+    return None
+
+
+def _unread(service: str, why: str) -> Finding:
+    summary = "whether its migrations are applied cannot be told"
+    remedy = "its own command for that says it; `fixes.migrate` names the service, or another"
+    return Finding(ID, service, "databases", "skip", summary, why, remedy)
+
+
+def _run(service: str, command: Sequence[str]) -> str:
+    return f"docker compose run --rm --no-deps {service} {shlex.join(command)}".strip()
 
 
 def _count(names: Sequence[str]) -> str:
@@ -144,7 +209,7 @@ def _apply(scene: Scene, finding: Finding) -> None:
     """Run the project's own migrations. Raises StackError."""
     name, command = migrator(scene.project, scene.settings)
     if any(each.status == "fail" and not each.fixable for each in check(scene, name)):
-        raise StackError("a migration is half-applied; nothing is run")
+        raise StackError("what is applied is for a person to see first; nothing is run")
     # In a container of its own: a start would also bring up to date what the service depends on.
     scene.hands.run(name, command)
 
@@ -175,14 +240,18 @@ def _can_log_in(scene: Scene, server: str, service: str) -> bool:
 
 def _files(scene: Scene, service: str, table: str) -> Files | None:
     """Return the migration files of a service, out of its container, which may have ended."""
+    return _read(scene, service, TOOLS[table].folders)
+
+
+def _read(scene: Scene, service: str, folders: Iterable[str]) -> Files | None:
+    """Return the files of the first of some folders that there is: each as it stands, below the program's own."""
     container = next((each for each in scene.containers() if each.service == service), None)
     if container is None:
         return None
-    tool = TOOLS[table]
-    roots = dict.fromkeys([*scene.engine.homes(container.id), *_ROOTS])
-    for folder in tool.folders:
+    roots = list(dict.fromkeys([*scene.engine.homes(container.id), *_ROOTS]))
+    for folder in folders:
         for root in roots:
-            found = scene.engine.read_folder(container.id, f"{root.rstrip('/')}/{folder}")
+            found = scene.engine.read_folder(container.id, str(PurePosixPath(root, folder)))
             if found:
                 return found
     return None
