@@ -93,12 +93,20 @@ class Traits:
     @property
     def asked(self) -> str:
         """The healthcheck with the service's own variables in it: `pg_isready -h $HOST`."""
+        return self.filled(self.probe)
+
+    def filled(self, text: str) -> str:
+        """Return a text of a shell with the service's own variables in it; those that are not known stay.
+
+        >>> Traits(environment={"PORT": "80"}).filled("$PORT ${HOST:-here} ${OTHER}")
+        '80 here ${OTHER}'
+        """
 
         def value(found: re.Match[str]) -> str:
             given = self.environment.get(found["braced"] or found["bare"])
             return found[0] if given is None and found["default"] is None else given or found["default"] or ""
 
-        return _VARIABLE.sub(value, self.probe)
+        return _VARIABLE.sub(value, text)
 
     @property
     def probes_itself(self) -> bool:

@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from stackhand.errors import StackError
-from stackhand.kinds.kind import Check, Fix, Kind, Traits, Unanswered, traits
+from stackhand.kinds.kind import Check, Fix, Kind, Traits, Unanswered
 from stackhand.kinds.redis_acl import DEFAULT, User
-from stackhand.kinds.redis_facts import Login, RedisFacts, connection, look, remember_in_vain
+from stackhand.kinds.redis_facts import Account, Login, RedisFacts, look, remember_in_vain
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding, Status
 
@@ -39,11 +39,10 @@ class Redis(Kind[RedisFacts]):
     holds_data = True
 
     def recognises(self, shown: Traits) -> bool:
-        """Return whether it is a server; a sentinel, and who asks a server by its URL, is none."""
+        """Return whether it is a server; a sentinel is none."""
         if "--sentinel" in shown.argv or any(each.endswith("-sentinel") for each in shown.programs):
             return False
-        asks_another = re.search(r"\s-u\s", shown.probe) and not shown.images & self.images
-        return super().recognises(shown) and not asks_another
+        return super().recognises(shown)
 
     def look(self, scene: Scene, service: str) -> RedisFacts:
         """Log in as each client does; ask for memory, persistence and users."""
@@ -69,7 +68,9 @@ class Redis(Kind[RedisFacts]):
         """Run one Redis command, as the first client that can log in."""
         words = " ".join(_quoted(word) for word in shlex.split(what))
         client = next((each for each in scene.clients_of(service) if each.password), None)
-        self._say(scene, service, words, client.user if client else "", client.password if client else "")
+        facts = scene.facts(self, service)
+        who = Account(client.user, client.password) if client else Account("", "")
+        self._say(scene, service, facts, words, who)
 
     def _put_back(self, scene: Scene, finding: Finding) -> None:
         service = finding.service or ""
@@ -82,7 +83,7 @@ class Redis(Kind[RedisFacts]):
         there = facts.users is not None and user.name in facts.users
         rules = f"resetpass {' '.join(f'#{each}' for each in sorted(user.hashes))}" if there else user.rules
         command = f"ACL SETUSER {user.name} {rules}"
-        self._say(scene, service, command, facts.admin.user, facts.admin.password)
+        self._say(scene, service, facts, command, facts.admin)
 
     def _restart(self, scene: Scene, finding: Finding) -> None:
         service = finding.service or ""
@@ -92,19 +93,21 @@ class Redis(Kind[RedisFacts]):
         with scene.restarting(service):
             if facts.admin:
                 # Writes out all data and ends, or refuses and goes on. A restart policy may have it back before we do.
-                self._say(scene, service, "SHUTDOWN SAVE", facts.admin.user, facts.admin.password, ends=True)
+                self._say(scene, service, facts, "SHUTDOWN SAVE", facts.admin, ends=True)
             scene.hands.restart(service)
         # Where it is still loading, nobody knows yet.
         with contextlib.suppress(Unanswered):
             left = {each.user for each in self.look(scene, service).logins if not each.ok and each.certain}
             remember_in_vain(scene, service, left)
 
-    def _say(self, scene: Scene, service: str, command: str, user: str, password: str, *, ends: bool = False) -> None:
+    def _say(
+        self, scene: Scene, service: str, facts: RedisFacts, command: str, who: Account, *, ends: bool = False
+    ) -> None:
         """Have Redis carry out one command. Raises StackError with the error that it answers."""
         environment = {
-            "OPTIONS": " ".join(connection(traits(scene.project.services[service]))),
-            "ASKER": "" if user == DEFAULT else user,
-            "REDISCLI_AUTH": password,
+            "OPTIONS": " ".join(facts.options),
+            "ASKER": "" if who.user == DEFAULT else who.user,
+            "REDISCLI_AUTH": who.password,
             "SAID": command,
         }
         answer = scene.shell(service, _SAY, environment=environment, timeout=_LOADING_PATIENCE)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from stackhand.engine.execution import Answer
 from stackhand.engine.project import Service
-from stackhand.kinds.clients import Client, secrets, value_of
-from stackhand.kinds.kind import Traits, Unanswered, Unasked, traits
+from stackhand.kinds.clients import Client, secret_file, secrets, value_of
+from stackhand.kinds.kind import Unanswered, Unasked, traits
 from stackhand.kinds.redis_acl import DEFAULT, User, digest, users_of
 from stackhand.kinds.redis_script import SCRIPT
+from stackhand.kinds.redis_where import config_of, in_memory, option, places, reached
 from stackhand.kinds.scene import Scene
 from stackhand.output.redact import is_secret_name
 
 _SCHEMES = frozenset({"", "redis", "rediss", "valkey", "valkeys"})
-# How the healthcheck reaches the server is how it is reached.
-_OPTIONS_WITH_A_WORD = ("-p", "-s", "--cacert", "--cert", "--key")
-_OPTIONS = ("--tls", "--insecure")
-_SEARCHED = ("/run", "/etc", "/data", "/usr/local/etc", "/opt", "/conf", "/config")
 _MEMORY = "redis_in_vain"
-_NO_SERVER = re.compile(r"could not connect|connection refused|connection reset|LOADING|MASTERDOWN", re.IGNORECASE)
+_REFUSED = re.compile(r"could not connect|connection refused|connection reset|server closed", re.IGNORECASE)
+_BUSY = re.compile(r"LOADING|MASTERDOWN")
+# `--requirepass "$(cat /run/secrets/password)"`
+_FROM_FILE = re.compile(r"--requirepass\s+\$\(\s*(?:cat\s|<)\s*(?P<path>[^\s)]+)\s*\)")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class RedisFacts:
     `users` are those in its memory, None where nobody may see them; `declared` those that its ACL file or its
     configuration has, as they will be after a start; `aclfile` is "" where there is none. `written_at_start` is
     whether that file is made anew at every start, `ephemeral` whether its data is gone with a restart, `in_vain` those
-    users whom the restart that this run of it began with did not bring back.
+    users whom the restart that this run of it began with did not bring back; `options` are those of redis-cli by which
+    it is reached.
     """
 
     logins: tuple[Login, ...] = ()
@@ -74,6 +75,7 @@ class RedisFacts:
     appends: bool = False
     memory_limit: int = 0
     queue_of: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def look(scene: Scene, service: str) -> RedisFacts:
@@ -84,20 +86,20 @@ def look(scene: Scene, service: str) -> RedisFacts:
         value for name, value in secrets(scene.project, about).items() if is_secret_name(name) or name in about.secrets
     ]
     keys = list(dict.fromkeys([*known, *(each.password for each in tries if each.password)]))
-    shown = traits(about)
+    shown, options = traits(about), reached(scene, about)
     environment = {
-        "OPTIONS": " ".join(connection(shown)),
+        "OPTIONS": " ".join(options),
         "LOGINS": str(len(tries)),
         "KEYS": str(len(keys)),
-        "ACLFILE": _option(shown, "--aclfile"),
-        "CONFIG": next((word for word in shown.argv if word.endswith(".conf")), ""),
-        "PLACES": " ".join(dict.fromkeys((*_SEARCHED, *_mounts(about)))),
+        "ACLFILE": option(shown, "--aclfile"),
+        "CONFIG": config_of(shown),
+        "PLACES": " ".join(places(about)),
     }
     for number, each in enumerate(tries):
         environment |= {f"USER_{number}": each.user, f"PASS_{number}": each.password}
     environment |= {f"KEY_{number}": key for number, key in enumerate(keys)}
     parts = _parts(_ask(scene, service, environment))
-    return read(scene, about, tries, keys, frozenset(known), parts)
+    return replace(read(scene, about, tries, keys, frozenset(known), parts), options=tuple(options))
 
 
 @dataclass(frozen=True)
@@ -132,50 +134,21 @@ def _certain(client: Client) -> bool:
 
 def _own_password(scene: Scene, service: Service) -> str:
     """Return the password of the default user, as command line or environment have it."""
-    told = _option(traits(service), "--requirepass")
-    variable = re.fullmatch(r"\$\{?(\w+)\}?", told)
-    for name in (variable[1],) if variable else ("REDIS_PASSWORD", "VALKEY_PASSWORD", "REQUIREPASS"):
+    shown = traits(service)
+    told = option(shown, "--requirepass")
+    file = _FROM_FILE.search(" ".join(shown.argv))
+    if file:
+        secret = secret_file(scene.project, service, file["path"])
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # told by the start, which needs it as well
+            return secret.read_text(encoding="utf-8").strip() if secret else ""
+        return ""
+    variable = re.match(r"\$\{?(\w+)", told)
+    usual = () if told else ("REDIS_PASSWORD", "VALKEY_PASSWORD", "REQUIREPASS")
+    for name in (variable[1],) if variable else usual:
         if value := value_of(scene.project, service, name):
             return value
-    return "" if variable else told
-
-
-def connection(shown: Traits) -> list[str]:
-    """Return the options by which the server is reached from inside, as its healthcheck or command has them.
-
-    >>> connection(Traits(probe="redis-cli -p 6380 --tls --cacert /ca.crt ping"))
-    ['-p', '6380', '--tls', '--cacert', '/ca.crt']
-    """
-    try:
-        words = shlex.split(shown.probe)
-    except ValueError:
-        words = []
-    found: list[str] = []
-    if any(PurePosixPath(word).name.endswith("-cli") for word in words):
-        for word, value in zip(words, [*words[1:], ""], strict=True):
-            if word in _OPTIONS_WITH_A_WORD and value and "$" not in value:
-                found += [word, value]
-            elif word in _OPTIONS:
-                found.append(word)
-    port, tls_port = _option(shown, "--port"), _option(shown, "--tls-port")
-    if "-p" in found:
-        return found
-    if tls_port.isdecimal() and ("--tls" in found or port == "0"):
-        # Whether its certificate is good is the kind tls's business.
-        tls = [] if "--tls" in found else ["--tls", "--insecure"]
-        own = [] if "--cert" in found or _option(shown, "--tls-auth-clients") == "no" else _own_certificate(shown)
-        return [*found, *tls, *own, "-p", tls_port]
-    return [*found, "-p", port] if port.isdecimal() and port != "0" else found
-
-
-def _own_certificate(shown: Traits) -> list[str]:
-    """Return the options to come with the server's own certificate: by default it wants one of its clients."""
-    certificate, key = _option(shown, "--tls-cert-file"), _option(shown, "--tls-key-file")
-    return ["--cert", certificate, "--key", key] if certificate and key else []
-
-
-def _option(shown: Traits, name: str) -> str:
-    return next((value for word, value in zip(shown.argv, shown.argv[1:], strict=False) if word == name), "")
+    filled = shown.filled(told)
+    return "" if filled.startswith("$") else filled
 
 
 def _ask(scene: Scene, service: str, environment: Mapping[str, str]) -> str:
@@ -232,9 +205,16 @@ def read(
             (files if word == "file" else configs)[rest] = body
         else:
             one[word] = body
-    silent = [login.answer for login in logins if _NO_SERVER.search(login.answer)]
+    container = scene.running(service.name)
+    silent = [login.answer for login in logins if _REFUSED.search(login.answer) or _BUSY.search(login.answer)]
     if silent and len(silent) == len(logins):
-        raise Unanswered(silent[0].splitlines()[0])
+        said = silent[0].splitlines()[0]
+        if container and container.health == "healthy" and not any(_BUSY.search(each) for each in silent):
+            raise Unasked(
+                f"where it listens is not known: its healthcheck is content, and there is no answer here: {said}",
+                "a healthcheck with `redis-cli -p PORT`, or `--port PORT` in its command, says where",
+            )
+        raise Unanswered(said)
     directives = [line.split(None, 1) for body in configs.values() for line in body.splitlines() if " " in line]
     aclfile = _second(one.get("aclfile", "")) if admin else next(iter(files), "")
     directory = _second(one.get("dir", "")) or next((value for key, value in directives if key == "dir"), "")
@@ -245,10 +225,9 @@ def read(
             declared.setdefault(DEFAULT, _by_password(value.strip("\"'")))
     if "--requirepass" in traits(service).argv:
         declared.setdefault(DEFAULT, _by_password(_own_password(scene, service)))
-    memory = _tmpfs(service)
+    memory = in_memory(service)
     info = dict(line.split(":", 1) for line in one.get("info", "").splitlines() if ":" in line)
     listed = one.get("users", "")
-    container = scene.running(service.name)
     return RedisFacts(
         logins=tuple(login for login in logins if login.services),
         info=info,
@@ -295,19 +274,6 @@ def _second(answer: str) -> str:
     """Return the value of a CONFIG GET answer, which has two lines."""
     lines = answer.splitlines()
     return lines[1].strip() if len(lines) > 1 else ""
-
-
-def _mounts(service: Service) -> list[str]:
-    volumes = [str(each.get("target") or "") for each in service.raw.get("volumes") or () if isinstance(each, Mapping)]
-    return [place for place in (*_tmpfs(service), *volumes) if place.startswith("/")]
-
-
-def _tmpfs(service: Service) -> list[str]:
-    """Return where a service's containers have memory for a file system: empty at every start."""
-    given = service.raw.get("tmpfs") or ()
-    found = [str(each).partition(":")[0] for each in ([given] if isinstance(given, str) else given)]
-    volumes = [each for each in service.raw.get("volumes") or () if isinstance(each, Mapping)]
-    return [*found, *(str(each.get("target")) for each in volumes if each.get("type") == "tmpfs")]
 
 
 def _below(path: str, folders: Iterable[str]) -> bool:

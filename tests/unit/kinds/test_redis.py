@@ -13,10 +13,13 @@ from builders import START, project, service
 from shells import Shell, running, scene
 
 from stackhand.errors import StackError
+from stackhand.kinds import redis_where
 from stackhand.kinds.kind import Traits, Unanswered, Unasked
 from stackhand.kinds.redis import Redis, judge_disk, judge_logins, judge_memory
 from stackhand.kinds.redis_acl import User, users_of
-from stackhand.kinds.redis_facts import Account, Login, RedisFacts, connection, look
+from stackhand.kinds.redis_facts import Account, Login, RedisFacts, look
+from stackhand.kinds.redis_where import Listening, connection, listening
+from stackhand.kinds.registry import kinds_of
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding
 
@@ -28,12 +31,18 @@ def _hash(word: str) -> str:
 # Users and passwords that it knows are in the file `users` beside it; what it is asked to do goes to `said`.
 CLI = """#!/bin/sh
 here=${0%/*}
-user=default
+user=default listening=6379 at=6379
+[ ! -e "$here/listening" ] || read -r listening < "$here/listening"
 while :; do
-  case $1 in --user) user=$2; shift 2;; --no-auth-warning|--no-raw) shift;; -p) shift 2;; *) break;; esac
+  case $1 in
+    --user) user=$2; shift 2;; --no-auth-warning|--no-raw|--insecure) shift;; --tls) at="tls $at"; shift;;
+    -p) at="${at% *}"; [ "$at" = tls ] && at="tls $2" || at=$2; shift 2;; -s) at=$2; shift 2;; *) break;;
+  esac
 done
 [ $# -gt 0 ] || read -r line
-if [ -e "$here/down" ]; then echo "Could not connect to Redis at 127.0.0.1:6379: Connection refused"; exit 1; fi
+if [ -e "$here/down" ] || [ "$at" != "$listening" ]; then
+  echo "Could not connect to Redis at 127.0.0.1:6379: Connection refused"; exit 1
+fi
 if ! grep -qx "$user $REDISCLI_AUTH" "$here/users"; then
   echo "AUTH failed: WRONGPASS invalid username-password pair or user is disabled."
   echo "NOAUTH Authentication required."
@@ -51,6 +60,16 @@ case "${*:-$line}" in
   *) printf '%s\\n' "$user ${*:-$line}" >> "$here/said"; [ -e "$here/refuse" ] && echo "(error) ERR not so" || echo OK;;
 esac
 """
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The container's list of processes: none is in it that a test does not put there."""
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    script = redis_where._LISTENS.replace("/proc/", f"{folder}/")
+    monkeypatch.setattr(redis_where, "_LISTENS", script)
+    return folder
 
 
 def _stack(tmp_path: Path, *, users: str, listed: str, file: str, **environment: str) -> tuple[Scene, Shell]:
@@ -162,6 +181,85 @@ def test_silence(tmp_path: Path) -> None:
     with pytest.raises(Unasked, match="has a redis-cli"):
         look(stage, "redis")
     assert [each.status for each in Redis().answers(stage, "redis")] == ["skip"]
+
+
+@pytest.mark.parametrize(
+    ("config", "title", "listens"),
+    [
+        ("port 6380\n", "", "6380"),
+        ("port 6380\n", "redis-server *:6380", "6380"),
+        ("port 0\ntls-port 6390\ntls-auth-clients no\n", "redis-server *:6390", "tls 6390"),
+        ("port 0\nunixsocket /run/redis.sock\n", "redis-server unixsocket:/run/redis.sock", "/run/redis.sock"),
+        ("include {folder}/more.conf\n", "", "6381"),
+        # A port that an entrypoint has chosen.
+        (None, "valkey-server 0.0.0.0:6382", "6382"),
+        (None, "keydb-server *:6379", "6379"),
+    ],
+)
+def test_where_its_own_configuration_has_it_listen(
+    tmp_path: Path, processes: Path, config: str | None, title: str, listens: str
+) -> None:
+    stage, shell = _stack(tmp_path, users="app app-word\nadmin admin-word\n", listed=APP + ADMIN, file=APP + ADMIN)
+    (shell.folder / "listening").write_text(f"{listens}\n")
+    (shell.folder / "more.conf").write_text("port 6381\n")
+    if config is not None:
+        file = shell.folder / "own.conf"
+        file.write_text(config.format(folder=shell.folder))
+        stage.project.services["redis"].raw["command"] = ["redis-server", str(file)]  # type: ignore[index]
+    (processes / "1").mkdir()
+    (processes / "1" / "cmdline").write_bytes(title.replace(" ", "\0").encode() + b"\0")
+    assert [each.ok for each in look(stage, "redis").logins] == [True]
+    Redis().warm(stage, "redis", "EXISTS a")
+    assert (shell.folder / "said").read_text() == 'app "EXISTS" "a"\n'
+
+
+def test_of_configurations_lying_around_the_one_counts_that_fits() -> None:
+    text = "@@ title *:7000\n@@ config /etc/redis.conf\n@@ config /b.conf\nport 0\ntls-port 7000\n"
+    assert listening(text, named=False) == Listening("7000", "", {"port": "0", "tls-port": "7000"})
+    assert listening(text.partition("@@ config /b")[0], named=False) == Listening("7000")
+    # Two servers are seen: of one of them the title is.
+    assert listening("@@ title *:6380\n@@ title *:6381\n", named=False) == Listening()
+
+
+@pytest.mark.parametrize(("health", "status"), [("healthy", "skip"), ("unhealthy", "fail"), ("none", "fail")])
+def test_refused_where_its_healthcheck_is_content(tmp_path: Path, health: str, status: str) -> None:
+    stage, shell = _stack(tmp_path, users="", listed="", file="")
+    (shell.folder / "down").touch()
+    shell._containers[0] = replace(shell._containers[0], health=health)
+    (finding,) = Redis().answers(stage, "redis")
+    assert (finding.status, finding.fixable) == (status, False)
+    assert "Connection refused" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'redis-server --requirepass "$REDIS_PASSWORD"',
+        "exec redis-server --requirepass ${REDIS_PASSWORD:?no password}",
+        "redis-server --requirepass ${OTHER:-own-word}",
+        'redis-server --requirepass "$(cat /run/secrets/redis)" --appendonly yes',
+        "redis-server --requirepass $(cat /run/secrets/redis)",
+        "redis-server --requirepass own-word",
+    ],
+)
+def test_a_password_of_the_command(tmp_path: Path, command: str) -> None:
+    """Its clients have another one: the server is asked with its own all the same, and nobody is let in by that."""
+    (tmp_path / "secret").write_text("own-word\n")
+    raw = {"command": ["sh", "-c", command], "secrets": [{"source": "word", "target": "redis"}]}
+    environment = {"REDIS_PASSWORD": "own-word"} if "REDIS" in command else {}
+    about = service("cache", environment=environment, raw=raw, secrets=("word",))
+    client = service("api", environment={"REDIS_URL": "redis://:another@cache/0"})
+    made = project(about, client, secret_files={"word": tmp_path / "secret"})
+    assert [kind.name for kind in kinds_of(about)] == ["redis"]
+    shell = Shell(tmp_path / "bin", {"redis-cli": CLI.replace("= admin", "= default")}, running("cache", "api"))
+    (shell.folder / "users").write_text("default own-word\n")
+    facts = look(scene(made, shell, tmp_path), "cache")
+    assert facts.admin == Account("", "own-word")
+    assert facts.info["maxmemory"] == "0"
+    assert facts.declared["default"].takes(_hash("own-word"))
+    (finding,) = judge_logins("cache", facts)
+    assert (finding.status, finding.fixable) == ("fail", False)
+    assert "own-word" not in " ".join(word for argv, _ in shell.asked for word in argv)
 
 
 def test_warm_up(tmp_path: Path) -> None:
@@ -285,7 +383,10 @@ def test_users() -> None:
     [
         ("redis-cli ping", (), []),
         ("/usr/bin/redis-cli -p 6380 ping", (), ["-p", "6380"]),
-        ("redis-cli -p $PORT ping", (), []),
+        ("redis-cli -p $OTHER ping", (), []),
+        ("redis-cli -p $PORT ping", (), ["-p", "6399"]),
+        ("redis-cli -s /run/redis.sock ping", ("redis-server", "--port", "0"), ["-s", "/run/redis.sock"]),
+        ("", ("redis-server", "--port", "0", "--unixsocket", "/run/redis.sock"), ["-s", "/run/redis.sock"]),
         ("redis-cli --tls --cert /c --key /k ping", (), ["--tls", "--cert", "/c", "--key", "/k"]),
         ("nc -p 1 x", ("redis-server", "--port", "7000"), ["-p", "7000"]),
         ("redis-cli 'never closed", (), []),
@@ -302,7 +403,7 @@ def test_users() -> None:
     ],
 )  # fmt: skip
 def test_connection(probe: str, argv: tuple[str, ...], options: list[str]) -> None:
-    assert connection(Traits(probe=probe, argv=argv)) == options
+    assert connection(Traits(probe=probe, argv=argv, environment={"PORT": "6399"})) == options
 
 
 @pytest.mark.parametrize(
@@ -314,6 +415,7 @@ def test_connection(probe: str, argv: tuple[str, ...], options: list[str]) -> No
         (Traits(probe="redis-cli -u redis://redis:6379 ping"), False),
         (Traits(probe="redis-cli -h redis ping"), False),
         (Traits(probe="redis-cli ping"), True),
+        (Traits(probe="redis-cli -u redis://localhost:6380 ping"), True),
     ],
 )
 def test_recognition(shown: Traits, recognised: bool) -> None:
