@@ -23,7 +23,7 @@ F = TypeVar("F")
 _ABOUT_ANOTHER = frozenset(
     """
     admin api app backend backup bot browser cli client commander consumer dashboard express
-    exporter frontend gateway gui init insight meta metrics migrate migrations monitor operator producer proxy
+    exporter frontend gateway gui init insight mcp meta metrics migrate migrations monitor operator producer proxy
     rest s3 sdk seed sentinel sidecar test tests tool tools ui viewer web webui worker
     """.split()  # noqa: SIM905
 )

@@ -60,9 +60,12 @@ def kinds_of(service: Service) -> tuple[Kind[Any], ...]:
 def data_kind(service: Service) -> str | None:
     """Return the kind for whose sake a service's volumes are kept, or None where they hold nothing to lose.
 
-    A label changes what is asked of a service; what is in its volumes it does not change.
+    A label changes what is asked of a service; what is in its volumes it does not change. A job made of a database's
+    image may keep dumps there, or end in a server.
     """
-    found = (*kinds_of(service), *_possible(traits(service), kinds()))
+    shown = traits(service)
+    alike = (kind for kind in kinds() if shown.images & kind.images)
+    found = (*kinds_of(service), *_possible(shown, kinds()), *alike)
     kind = next((kind.name for kind in found if kind.holds_data), None)
     return kind or store(service) or ("tls" if keeps_certificates(service) else None)
 
