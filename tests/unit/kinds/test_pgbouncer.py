@@ -310,6 +310,15 @@ def test_without_a_shell_it_cannot_be_asked() -> None:
         console.look(stage, "pool")
 
 
+@pytest.mark.parametrize(("about", "kind"), [(container("pool"), Unanswered), (healthy("pool"), Unasked)])
+def test_a_script_that_takes_too_long(about: Container, kind: type[Exception]) -> None:
+    stage: Any = Stage(about=about)
+    stage.shell = lambda *_, **__: Answer(None, "", "", 5.0)
+    with pytest.raises(Unanswered, match="no answer within 5 s") as caught:
+        console.look(stage, "pool")
+    assert type(caught.value) is kind
+
+
 def test_psql_of_a_neighbour_will_do() -> None:
     stage: Any = Stage(READ, psql={"pool": Answer(127, ""), "db": Answer(2, "", NO_TLS)})
     assert console.look(stage, "pool").ini

@@ -495,6 +495,10 @@ def test_a_missing_role_whose_password_nobody_knows_is_for_a_person() -> None:
     assert roles.judge("db", server(), Wanted("reader", ("fixes.roles",)), {}).fixable
 
 
+def test_a_missing_superuser_is_not_made() -> None:
+    assert not roles.judge("db", server(), Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}).fixable
+
+
 def test_a_verifier_is_compared_without_being_told() -> None:
     want = Wanted("lookup", ("pool",), verifier="SCRAM-SHA-256$4096:x")
     right = Role("lookup", fingerprint=roles.fingerprint("SCRAM-SHA-256$4096:x"))

@@ -69,7 +69,7 @@ def look(scene: Scene, service: str) -> Bouncer:
     if answer.missing:
         raise Unasked(f"there is no shell in the container of {service}")
     if answer.exit_code is None:
-        raise Unanswered(answer.complaint)
+        raise (Unasked if content(scene, service) else Unanswered)(answer.complaint)
     found = parse(answer.stdout)
     if found.account:
         # It lets in only who runs as the same account.

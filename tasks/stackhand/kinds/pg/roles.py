@@ -101,7 +101,8 @@ def judge(service: str, server: Server, want: Wanted, tried: Mapping[Login, Atte
             f"the role {want.name} is missing",
             f"{users} logs in as {want.name}",
             f"CREATE ROLE {name} LOGIN; and give it the password of {users}",
-            fixable=secret,
+            # The superuser that the database is made with would be another role than this one.
+            fixable=secret and not want.made_with,
         )
     if not role.login:
         return about.fail(
