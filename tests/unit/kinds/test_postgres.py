@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import project, service
+from builders import container, project, service
 
 from stackhand.engine.execution import Answer
 from stackhand.errors import StackError
 from stackhand.kinds.clients import Client
-from stackhand.kinds.kind import Unanswered, Unasked, traits
+from stackhand.kinds.kind import Recognised, Unanswered, Unasked, traits
 from stackhand.kinds.pg import grants, indexes, lookups, place, roles, warmth
 from stackhand.kinds.pg.access import _remember, judge_grants
 from stackhand.kinds.pg.bouncer import Bouncer, Mapped
@@ -49,7 +49,10 @@ from stackhand.kinds.pg.logins import (
 )
 from stackhand.kinds.pg.roles import Wanted
 from stackhand.kinds.pg.sql import Admin, NoAdministrator, accounts, first_answer
+from stackhand.kinds.pgbouncer import PgBouncer
 from stackhand.kinds.postgres import Postgres
+from stackhand.kinds.scene import Scene
+from stackhand.settings import Fixes
 from stackhand.state import StateFolder
 
 ADMIN = Admin("postgres")
@@ -253,6 +256,31 @@ class AskedServer:
 DEMOTED = Answer(0, '{"section" : "upkeep"}', "ERROR:  permission denied for table pg_authid")
 SLOW = Answer(None, "", "", 10.0)
 NOWHERE = Answer(2, "", "psql: error: connection to server on socket failed: No such file or directory")
+
+
+@pytest.mark.parametrize("check", ["postgres.grants", "postgres.auth_query"])
+def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(check: str, tmp_path: Path) -> None:
+    """Otherwise a finding would count as gone after its fix."""
+    shown = server(Role("app"))
+    shown = msgspec.structs.replace(
+        shown,
+        cluster=msgspec.structs.replace(shown.cluster, databases=("shop_prod",)),
+        asked=("shop_prod",),
+        complaint="canceling statement due to statement timeout",
+    )
+    api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
+    stage = Scene(
+        project(service("db"), service("pool"), service("api")),
+        SimpleNamespace(containers=lambda name: [container("db"), container("pool")]),  # type: ignore[arg-type]
+        Recognised({"db": (Postgres(),), "pool": (PgBouncer(),)}),
+        Fixes(),
+        StateFolder(tmp_path),
+        None,  # type: ignore[arg-type]
+    )
+    stage.clients = [api]
+    stage.facts = lambda kind, name: shown if kind.name == "postgres" else BOUNCER  # type: ignore[assignment, return-value]
+    judged = next(each for each in Postgres().checks() if each.id == check).judge(stage, "db")
+    assert [(each.id, each.status, each.subject) for each in judged] == [(check, "skip", "shop_prod")]
 
 
 def test_a_way_in_that_does_not_see_the_server_is_none() -> None:
