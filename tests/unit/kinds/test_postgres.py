@@ -513,6 +513,12 @@ def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
     assert text[2] == 'ALTER ROLE "app" CONNECTION LIMIT 5;'
 
 
+@pytest.mark.parametrize(("pooled", "says"), [(FINE, "it is there and may log in"), (WRONG, "it is there")])
+def test_a_role_that_only_a_pgbouncer_logs_in_as(pooled: Attempt, says: str) -> None:
+    finding = roles.judge("db", server(Role("app")), Wanted("app", ("api",), ("s3cr3t",)), {POOLED: pooled})
+    assert (finding.status, finding.summary) == ("ok", says)
+
+
 def test_nothing_is_changed_in_a_copy() -> None:
     finding = roles.judge("db", server(recovery=True), Wanted("app", ("api",), ("x",)), {})
     assert (finding.status, finding.fixable) == ("fail", False)

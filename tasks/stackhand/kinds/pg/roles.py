@@ -157,8 +157,8 @@ def _judge_password(role: Role, want: Wanted, tried: Mapping[Login, Attempt], ab
             _REMEDIES.get(value.trouble, "the server's log says more"),
             fixable=False,
         )
-    said = "it is there and may log in" if tried or not want.passwords else "it is there"
-    return about.ok(said)
+    works = not want.passwords or any(not value.trouble for value in tried.values())
+    return about.ok("it is there and may log in" if works else "it is there")
 
 
 def _hindrance(role: Role, want: Wanted) -> str:
