@@ -299,6 +299,56 @@ def test_pools_larger_than_max_connections_by_the_server(reference: Reference) -
         eventually(lambda: app_works(reference))
 
 
+def test_a_console_that_lets_nobody_in(reference: Reference) -> None:
+    """PgBouncer 1.18 ends when somebody who is not in its auth_file asks for its console."""
+    ini, kept = "/etc/stack/pgbouncer.ini", "/etc/stack/kept.ini"
+    as_root = ("exec", "-T", "-u", "root", "pgbouncer")
+    reference.compose(*as_root, "cp", ini, kept)
+    reference.compose(
+        *as_root, "sed", "-i", "-e", "s/^unix_socket_dir.*/unix_socket_dir =/", "-e", "/^stats_users/d", ini
+    )
+    try:
+        reference.compose("restart", "--no-deps", "pgbouncer")
+        eventually(lambda: app_works(reference))
+        before = reference.identities()["pgbouncer"]
+        # Its healthcheck asks the console, and is not let in any more.
+        document = reference.inv("services.fixes", "--json").json()
+        assert find(document, "pgbouncer.answers")["status"] == "ok"
+        assert find(document, "pgbouncer.login")["status"] == "ok"
+        assert reference.identities()["pgbouncer"] == before
+        assert app_works(reference)
+    finally:
+        reference.compose(*as_root, "mv", kept, ini)
+        reference.compose("restart", "--no-deps", "pgbouncer")
+        eventually(lambda: app_works(reference))
+
+
+def test_a_server_that_admits_roles_from_pgbouncers_address_alone(reference: Reference) -> None:
+    hba, kept = "/etc/stack/pg_hba.conf", "/etc/stack/kept.conf"
+    as_root = ("exec", "-T", "-u", "root", "postgres")
+    (network,) = reference.container("pgbouncer")["NetworkSettings"]["Networks"].values()
+    lines = (
+        "local all postgres peer",
+        "host all migrator all scram-sha-256",
+        f"host all all {network['IPAddress']}/32 scram-sha-256",
+    )
+    reference.compose(*as_root, "cp", hba, kept)
+    reference.compose(*as_root, "sh", "-c", f"printf '%s\\n' \"$@\" > {hba}", "sh", *lines)
+    try:
+        reference.sql("SELECT pg_reload_conf()")
+        eventually(lambda: "no pg_hba.conf entry" in _directly(reference))
+        reference.is_whole()
+    finally:
+        reference.compose(*as_root, "mv", kept, hba)
+        reference.sql("SELECT pg_reload_conf()")
+
+
+def _directly(reference: Reference) -> str:
+    """Return what comes of a direct login as app, with no password."""
+    words = ("exec", "-T", "postgres", "sh", "-c", "psql -w -h postgres -U app -d app -c 'SELECT 1' 2>&1; true")
+    return reference.compose(*words)
+
+
 def test_killed_in_the_middle(reference: Reference) -> None:
     """SIGKILL right after an action was told; whatever was done by then, the next run repairs."""
     for moment in ("put right the role app", "restore the lookup", "give back the rights"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from stackhand.errors import StackError
+from stackhand.kinds.clients import Client
 from stackhand.kinds.kind import Check, Fix, Kind, Unanswered
-from stackhand.kinds.pg import bouncer
-from stackhand.kinds.pg.bouncer import Bouncer, userlist_line
+from stackhand.kinds.pg import console
+from stackhand.kinds.pg.bouncer import Bouncer, passes, userlist_line
 from stackhand.kinds.pg.facts import Server
 from stackhand.kinds.pg.logins import ATTEMPTS, PGBOUNCER, POSTGRES, Attempt, Login, links
 from stackhand.kinds.pg.pools import Pools, pools
@@ -18,6 +18,7 @@ from stackhand.model import Finding
 
 LOGIN, POOLS, POOLS_FILE = "pgbouncer.login", "pgbouncer.pools", "pgbouncer.pools_file"
 USERLIST, DATABASE = "pgbouncer.userlist", "pgbouncer.database"
+_DATABASE_FIRST = "write it as DATABASE: QUERY"
 # Appended with one write. A file that does not end its last line would run the two together.
 _APPEND = r"""
 if [ -n "$(tail -c 1 "$1")" ]; then STACKHAND_LINE="
@@ -36,7 +37,7 @@ class PgBouncer(Kind[Bouncer]):
 
     def look(self, scene: Scene, service: str) -> Bouncer:
         """Read its files and ask its console. Raises Unanswered."""
-        return bouncer.look(scene, service)
+        return console.look(scene, service)
 
     def checks(self) -> Sequence[Check]:
         """Return what is asked about a PgBouncer."""
@@ -56,9 +57,29 @@ class PgBouncer(Kind[Bouncer]):
             POOLS: Fix("make the pools smaller in", self._shrink),
         }
 
+    def warm(self, scene: Scene, service: str, what: str) -> None:
+        """Carry out a query through a pool, as a client whose password is known; it changes nothing.
+
+        `DATABASE: QUERY` names the database where clients use several.
+        """
+        known = {each.database or each.user: each for each in _passing(scene, service) if each.password}
+        first, _, rest = what.partition(":")
+        client, text = (known[first.strip()], rest) if first.strip() in known else (None, what)
+        if client is None and len(known) == 1:
+            client = next(iter(known.values()))
+        if client is None:
+            which = ", ".join(known) or "none with a password that is known"
+            raise StackError(f"{service}: which database is {what!r} for? its clients use {which}", _DATABASE_FIRST)
+        port = client.port or int(scene.facts(self, service).in_file("listen_port"))
+        console.query(scene, service, client, port, text)
+
     def _databases(self, scene: Scene, service: str) -> Iterable[Finding]:
         facts = scene.facts(self, service)
-        for database in dict.fromkeys(each.database or each.user for each in scene.clients_of(service) if each.user):
+        known = _passing(scene, service)
+        if known and not facts.ini:
+            yield Finding(DATABASE, service, "databases", "skip", "its configuration cannot be read")
+            return
+        for database in dict.fromkeys(each.database or each.user for each in known):
             if facts.leads(database) is None:
                 yield Finding(
                     DATABASE,
@@ -67,7 +88,7 @@ class PgBouncer(Kind[Bouncer]):
                     "fail",
                     f"it does not know the database {database}",
                     evidence=f"its databases: {', '.join(facts.databases) or 'none'}",
-                    remedy=f"add `{database} = host=… dbname=…` to [databases] in {facts.ini or 'its configuration'}",
+                    remedy=f"add `{database} = host=… dbname=…` to [databases] in {facts.ini}",
                     subject=database,
                 )
             else:
@@ -79,7 +100,7 @@ class PgBouncer(Kind[Bouncer]):
         facts = scene.facts(self, service)
         if not facts.ini or facts.setting("auth_type") in ("any", "trust", "hba", "pam", "cert", "ldap"):
             return
-        for client in {each.user: each for each in scene.clients_of(service) if each.user}.values():
+        for client in {each.user: each for each in _passing(scene, service)}.values():
             mapped = facts.leads(client.database or client.user)
             if client.user in facts.users or mapped is None or facts.auth_user(mapped):
                 continue
@@ -123,7 +144,7 @@ class PgBouncer(Kind[Bouncer]):
         for server, postgres in _servers(scene):
             found = _demand(scene, service, server, postgres)
             if found and found.worst > found.free and found.fitting >= 1:
-                bouncer.order(scene, service, facts, f"SET default_pool_size = {found.fitting}")
+                console.order(scene, service, facts, f"SET default_pool_size = {found.fitting}")
 
     def _add_user(self, scene: Scene, finding: Finding) -> None:
         """Add a user with the verifier that the server has for it. Raises StackError."""
@@ -140,8 +161,9 @@ class PgBouncer(Kind[Bouncer]):
                 continue
             scene.learn(verifier)
             environment = {"STACKHAND_LINE": userlist_line(user, verifier)}
-            scene.act(service, ["sh", "-c", _APPEND, "sh", facts.userlist], environment=environment)
-            bouncer.order(scene, service, facts, "RELOAD")
+            append = ["sh", "-c", _APPEND, "sh", facts.userlist]
+            scene.act(service, append, environment=environment, user=facts.account)
+            console.order(scene, service, facts, "RELOAD")
             return
         raise StackError(f"no server has a password for {user}")
 
@@ -171,14 +193,15 @@ def judge_login(login: Login, attempt: Attempt, tried: Mapping[Login, Attempt], 
         said = f"{users} can log in to {login.database} through it as {login.role}"
         return Finding(LOGIN, login.via, "databases", "ok", said, subject=subject)
     direct = [result for key, result in tried.items() if not key.via and key.role == login.role]
-    directly = "logging in directly works" if direct and not any(each.trouble for each in direct) else "nor directly"
+    works = not any(each.trouble for each in direct)
+    directly = ("; logging in directly works" if works else "; nor directly") if direct else ""
     return Finding(
         LOGIN,
         login.via,
         "databases",
         "fail",
         f"{users} cannot log in to {login.database} through it as {login.role}",
-        evidence=f"{attempt.said}; {directly}",
+        evidence=f"{attempt.said}{directly}",
         remedy=f"see what `inv services.fixes` says of {server}, and `inv services.logs -s {login.via}`",
         subject=subject,
     )
@@ -204,12 +227,16 @@ def judge_pools(service: str, facts: Bouncer, found: Pools, server: str, availab
     )
 
 
+def _passing(scene: Scene, service: str) -> list[Client]:
+    """Return the clients that log in through a PgBouncer."""
+    return [each for each in scene.clients_of(service) if passes(each)]
+
+
 def _servers(scene: Scene) -> Iterable[tuple[str, Server]]:
     """Yield the Postgres servers that can be asked."""
     for name in scene.kinds.services(POSTGRES):
-        kind: Kind[Any] = next(kind for kind in scene.kinds.of(name) if kind.name == POSTGRES)
         try:
-            facts: Server = scene.facts(kind, name)
+            facts: Server = scene.facts_of(POSTGRES, name)
         except Unanswered:
             continue
         if facts.admin is not None and facts.available > 0:

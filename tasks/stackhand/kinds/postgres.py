@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from stackhand.engine.execution import Answer
 from stackhand.errors import StackError
 from stackhand.kinds.clients import value_of
 from stackhand.kinds.kind import Check, Fix, Kind, Traits
 from stackhand.kinds.pg import facts, grants, indexes, lookups, query, warmth
-from stackhand.kinds.pg.access import Judges, configured
+from stackhand.kinds.pg.access import ADMIN, Judges, configured
 from stackhand.kinds.pg.facts import Server
 from stackhand.kinds.pg.logins import POSTGRES, links
-from stackhand.kinds.pg.sql import Admin, NoAdministrator, administrators, first_answer
+from stackhand.kinds.pg.sql import Admin, NoAdministrator, administrators, complaints, first_answer
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding
 
 # Databases asked about at once: the script has to fit into a pipe (64 KB).
 _BATCH = 4
-_LOCAL = ("", "localhost", "127.0.0.1", "::1")
-_HOST = re.compile(r"(?:-h\s*|--host[= ])(?P<host>[^\s'\"]+)")
+# What stands before a server, listens on its port and is asked with its tools.
+_POOLERS = frozenset({"odyssey", "pgagroal", "pgbouncer", "pgcat", "pgdog", "pgpool", "pgpool2", "supavisor"})
+_HOSTS = ("PGHOST", "POSTGRES_HOST", "POSTGRESQL_HOST")
 
 
 class Postgres(Kind[Server]):
@@ -34,17 +35,18 @@ class Postgres(Kind[Server]):
 
     def __init__(self) -> None:
         self._judges = Judges(self)
-        # The way that let us in, by container: the others are not tried again.
-        self._ways: dict[str, Admin] = {}
 
     def recognises(self, shown: Traits) -> bool:
-        """Return whether it is one; a client whose healthcheck asks another host's server is none."""
-        found = _HOST.search(shown.probe)
-        if "pg_isready" in shown.probe and found:
-            host = found["host"]
-            if host not in _LOCAL and not host.startswith(("/", "$")):
-                return False
+        """Return whether it is one: no pooler, and no client, whatever its image and its healthcheck are."""
+        if shown.programs & self.programs:
+            return True
+        if _is_pooler(shown) or _is_client(shown):
+            return False
         return super().recognises(shown)
+
+    def listens_like(self, shown: Traits) -> bool:
+        """Return whether it listens on the port of one, and is no pooler."""
+        return super().listens_like(shown) and not _is_pooler(shown)
 
     def look(self, scene: Scene, service: str) -> Server:
         """Ask the server for everything with one script. Raises Unanswered."""
@@ -66,16 +68,18 @@ class Postgres(Kind[Server]):
 
         text = query.cluster(roles) + questions(databases[:_BATCH])
         container = scene.container(service).id
-        ways = [self._ways[container]] if container in self._ways else administrators(scene, service)
+        # The way that let us in: the others are not tried again.
+        way: Admin | None = scene.kept.get((ADMIN, container))
         try:
-            admin, answer = first_answer(scene, service, ways, text)
+            admin, answer = first_answer(scene, service, [way] if way else administrators(scene, service), text)
         except NoAdministrator as denied:
-            self._ways.pop(container, None)
+            scene.kept.pop((ADMIN, container), None)
             return Server(denied=denied.message)
-        self._ways[container] = admin
+        scene.kept[ADMIN, container] = admin
         rest = range(_BATCH, len(databases), _BATCH)
-        more = [admin.query(scene, service, questions(databases[n : n + _BATCH])) for n in rest]
-        return facts.parse("".join(each.stdout for each in (answer, *more)), admin)
+        answers = [answer, *(admin.query(scene, service, questions(databases[n : n + _BATCH])) for n in rest)]
+        text = "\n".join(each.stdout for each in answers)
+        return facts.parse(text, admin, databases, scene.mask("; ".join(filter(None, map(_complaint, answers)))))
 
     def checks(self) -> Sequence[Check]:
         """Return what is asked about a server."""
@@ -138,6 +142,23 @@ class Postgres(Kind[Server]):
         if server.admin is None:
             raise StackError(server.denied)
         return server.admin
+
+
+def _is_pooler(shown: Traits) -> bool:
+    return bool((shown.images | shown.programs) & _POOLERS)
+
+
+def _is_client(shown: Traits) -> bool:
+    """Return whether it only asks a server, that of another service: by its healthcheck, or in a program of its own."""
+    if "pg_isready" in shown.probe and not shown.probes_itself:
+        return True
+    hosts = [shown.environment[name] for name in _HOSTS if name in shown.environment]
+    own = any(not word.startswith("-") for word in shown.argv[:1])
+    return own and any(not shown.is_me(host) for host in hosts)
+
+
+def _complaint(answer: Answer) -> str:
+    return complaints(answer.stderr) or ("" if answer.ok else answer.complaint)
 
 
 def _parts(finding: Finding) -> tuple[str, str]:

@@ -75,6 +75,8 @@ class Scene:
         self.clients: Sequence[Client] = clients(project)
         # When a fix gave a container of a service another address, in seconds since 1970.
         self.moved: dict[str, float] = {}
+        # What kinds keep for themselves from one look to the next, by their name and a container's id.
+        self.kept: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         self._look = _Look()
         self._pinned: Container | None = None
@@ -124,6 +126,10 @@ class Scene:
     def facts(self, kind: Kind[F], service: str) -> F:
         """Return what a kind knows of a service; asked once until `forget`. Raises Unanswered."""
         return self.once((kind.name, service), lambda: kind.look(self, service))
+
+    def facts_of(self, kind: str, service: str) -> Any:
+        """Return what the kind of this name, which is one of the service's, knows of it. Raises Unanswered."""
+        return self.facts(next(each for each in self.kinds.of(service) if each.name == kind), service)
 
     def once(self, key: tuple[str, str], ask: Callable[[], F]) -> F:
         """Return what `ask` returned, or raise what it raised, when it was first called under this key since `forget`.

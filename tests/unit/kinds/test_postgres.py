@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -9,12 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import service
+from builders import container, project, service
 
 from stackhand.engine.execution import Answer
+from stackhand.errors import StackError
 from stackhand.kinds.clients import Client
-from stackhand.kinds.kind import Unasked, traits
-from stackhand.kinds.pg import grants, indexes, lookups, roles, warmth
+from stackhand.kinds.kind import Recognised, Unanswered, Unasked, traits
+from stackhand.kinds.pg import grants, indexes, lookups, place, roles, warmth
 from stackhand.kinds.pg.access import _remember, judge_grants
 from stackhand.kinds.pg.bouncer import Bouncer, Mapped
 from stackhand.kinds.pg.facts import (
@@ -30,11 +32,27 @@ from stackhand.kinds.pg.facts import (
     Space,
     Upkeep,
     parse,
+    unread,
 )
-from stackhand.kinds.pg.logins import Attempt, Links, Login, Lookup, attempt, connect, read, understand
+from stackhand.kinds.pg.logins import (
+    ATTEMPTS,
+    Attempt,
+    Links,
+    Login,
+    Lookup,
+    attempt,
+    connect,
+    evidence,
+    read,
+    recovers,
+    understand,
+)
 from stackhand.kinds.pg.roles import Wanted
-from stackhand.kinds.pg.sql import Admin, first_answer
+from stackhand.kinds.pg.sql import Admin, NoAdministrator, accounts, first_answer
+from stackhand.kinds.pgbouncer import PgBouncer
 from stackhand.kinds.postgres import Postgres
+from stackhand.kinds.scene import Scene
+from stackhand.settings import Fixes
 from stackhand.state import StateFolder
 
 ADMIN = Admin("postgres")
@@ -57,10 +75,22 @@ DATA = "7123"
         ("shop/api", {"healthcheck": {"test": ["CMD-SHELL", "pg_isready -h db -U shop"]}}, False),
         ("shop/db", {"command": ["postgres", "-c", "max_connections=200"]}, True),
         ("shop/api", {}, False),
+        # A client in the server's image: its own program, and another service's server.
+        ("postgres:16", {"command": ["/backup.sh"], "environment": {"PGHOST": "db"}}, False),
+        ("postgres:16", {"entrypoint": ["sh", "-c", "while :; do ./dump; sleep 9; done"],
+                         "environment": {"POSTGRES_HOST": "db"}}, False),
+        ("postgres:16", {"healthcheck": {"test": ["CMD", "pg_isready", "-h", "db"]}}, False),
+        ("postgres:16", {"command": ["/start.sh"]}, True),
+        ("postgres:16", {"command": ["/start.sh"], "environment": {"PGHOST": "/var/run/postgresql"}}, True),
+        ("postgres:16", {"command": ["/start.sh"], "environment": {"PGHOST": "it"}}, True),
+        ("postgres:16", {"environment": {"PGHOST": "db"}}, True),
+        ("postgres:16", {"command": ["-c", "max_connections=9"], "environment": {"PGHOST": "db"}}, True),
+        ("postgres:16", {"command": ["sh", "-c", "exec postgres"], "environment": {"PGHOST": "db"}}, True),
     ],
-)
+)  # fmt: skip
 def test_recognised(image: str, raw: dict[str, Any], expected: bool) -> None:
-    assert Postgres().recognises(traits(service("it", image=image, raw=raw))) is expected
+    made = service("it", image=image, raw=raw, environment=raw.get("environment", {}))
+    assert Postgres().recognises(traits(made)) is expected
 
 
 def test_an_answer_is_read_section_by_section() -> None:
@@ -77,6 +107,24 @@ def test_an_answer_is_read_section_by_section() -> None:
     assert [each.table for each in server.migrations] == ["schema_migrations"]
 
 
+def test_nothing_is_missing_that_nobody_could_see() -> None:
+    with pytest.raises(Unasked, match="canceling statement"):
+        parse('{"section" : "rights", "database" : "app", "owner" : "x"}\n', ADMIN, ["app"], "canceling statement")
+
+
+def test_a_section_that_did_not_come_is_told() -> None:
+    """Its statement took too long, or the answer was cut off."""
+    text = """{"section" : "cluster", "version" : 150004, "databases" : ["app", "shop"]}
+{"section" : "rights", "database" : "app", "owner" : "migrator"}
+{"section" : "upkeep", "database" : "app", "unanal"""
+    found = parse(text, ADMIN, ["app", "shop", "not_made_yet"], "canceling statement due to statement timeout")
+    assert [each.subject for each in unread("some", "db", "databases", found, found.rights)] == ["shop"]
+    for judged in (indexes.judge_analyse, indexes.judge_indexes, indexes.judge_bloat):
+        told = list(judged("db", found))
+        assert [(each.status, each.subject) for each in told] == [("skip", "app"), ("skip", "shop")]
+        assert "statement timeout" in told[0].evidence
+
+
 @pytest.mark.parametrize(
     ("said", "trouble"),
     [
@@ -88,6 +136,8 @@ def test_an_answer_is_read_section_by_section() -> None:
         ("FATAL:  no such database: app", "no_database"),
         ('FATAL:  permission denied for database "app"', "no_connect"),
         ('FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "app"', "not_admitted"),
+        ("FATAL:  pg_hba.conf rejects connection for host", "not_admitted"),
+        ("FATAL:  server login has been failing, try again later (server_login_retry)", "later"),
         ("FATAL:  sorry, too many clients already", "full"),
         ("FATAL:  the database system is starting up", "starting"),
         ('connection to server at "db" failed: Connection refused', "silent"),
@@ -182,6 +232,195 @@ def test_without_psql_nobody_was_asked() -> None:
         first_answer(scene, "db", [ADMIN], "SELECT 1")
 
 
+WHOLE = '{"section" : "cluster", "version" : 150004}'
+
+
+class AskedServer:
+    """A server as psql shows it: an answer to each way in, then to `SELECT 1`."""
+
+    def __init__(self, *answers: Answer, health: str = "none") -> None:
+        self.answers = list(answers)
+        self.proven: list[str] = []
+        self.health = health
+
+    def shell(self, *_: Any, **__: Any) -> Answer:
+        return self.answers.pop(0)
+
+    def container(self, service: str) -> Any:
+        return SimpleNamespace(health=self.health)
+
+    def mask(self, text: str) -> str:
+        return text
+
+
+DEMOTED = Answer(0, '{"section" : "upkeep"}', "ERROR:  permission denied for table pg_authid")
+SLOW = Answer(None, "", "", 10.0)
+NOWHERE = Answer(2, "", "psql: error: connection to server on socket failed: No such file or directory")
+
+
+@pytest.mark.parametrize("check", ["postgres.grants", "postgres.auth_query"])
+def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(check: str, tmp_path: Path) -> None:
+    """Otherwise a finding would count as gone after its fix."""
+    shown = server(Role("app"))
+    shown = msgspec.structs.replace(
+        shown,
+        cluster=msgspec.structs.replace(shown.cluster, databases=("shop_prod",)),
+        asked=("shop_prod",),
+        complaint="canceling statement due to statement timeout",
+    )
+    api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
+    stage = Scene(
+        project(service("db"), service("pool"), service("api")),
+        SimpleNamespace(containers=lambda name: [container("db"), container("pool")]),  # type: ignore[arg-type]
+        Recognised({"db": (Postgres(),), "pool": (PgBouncer(),)}),
+        Fixes(),
+        StateFolder(tmp_path),
+        None,  # type: ignore[arg-type]
+    )
+    stage.clients = [api]
+    stage.facts = lambda kind, name: shown if kind.name == "postgres" else BOUNCER  # type: ignore[assignment, return-value]
+    judged = next(each for each in Postgres().checks() if each.id == check).judge(stage, "db")
+    assert [(each.id, each.status, each.subject) for each in judged] == [(check, "skip", "shop_prod")]
+
+
+def test_a_way_in_that_does_not_see_the_server_is_none() -> None:
+    stage: Any = AskedServer(DEMOTED, Answer(0, WHOLE))
+    second = Admin("other")
+    assert first_answer(stage, "db", [ADMIN, second], "…")[0] is second
+    stage = AskedServer(DEMOTED)
+    with pytest.raises(NoAdministrator, match="permission denied for table pg_authid"):
+        first_answer(stage, "db", [ADMIN], "…")
+
+
+@pytest.mark.parametrize(
+    ("answers", "health", "kind", "says"),
+    [
+        ([Answer(0, "", "ERROR:  function sha256(bytea) does not exist")], "none", Unasked, "function sha256"),
+        ([SLOW, Answer(0, "1\n")], "none", Unasked, "it answers"),
+        ([SLOW, SLOW], "none", Unanswered, "no answer within 10 s"),
+        ([NOWHERE], "none", Unanswered, "No such file"),
+        # Its own healthcheck is content: it listens somewhere else.
+        ([NOWHERE], "healthy", Unasked, "No such file"),
+        ([Answer(2, "", "psql: error: FATAL:  the database system is starting up")], "none", Unanswered, "starting up"),
+    ],
+)
+def test_no_answer(answers: list[Answer], health: str, kind: type[Exception], says: str) -> None:
+    stage: Any = AskedServer(*answers, health=health)
+    with pytest.raises(Unanswered, match=says) as caught:
+        first_answer(stage, "db", [ADMIN], "…")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("raw", "environment", "expected"),
+    [
+        ({}, {}, {}),
+        ({"command": ["postgres", "-p", "5433"]}, {}, {"PGPORT": "5433"}),
+        ({"command": "-p5433"}, {}, {"PGPORT": "5433"}),
+        ({"command": ["-c", "port=5433", "-k", "/run/pg"]}, {}, {"PGPORT": "5433", "PGHOST": "/run/pg"}),
+        ({"command": ["-c", "unix_socket_directories=/a,/b"]}, {}, {"PGHOST": "/a"}),
+        ({"command": ["postgres", "--port=5433", "-D", "/data"]}, {}, {"PGPORT": "5433", "PGDATA": "/data"}),
+        ({}, {"PGPORT": "5433"}, {"PGPORT": "5433"}),
+        ({"healthcheck": {"test": ["CMD", "pg_isready", "-p", "5433", "-h", "/a"]}}, {},
+         {"PGPORT": "5433", "PGHOST": "/a"}),
+        ({"healthcheck": {"test": ["CMD", "pg_isready", "-h", "127.0.0.1"]}}, {}, {}),
+        # Another server's, for this container's clients: not the one to administer.
+        ({}, {"PGHOST": "primary"}, {"PGHOST": ""}),
+        ({}, {"PGHOST": "/a"}, {"PGHOST": "/a"}),
+    ],
+)  # fmt: skip
+def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str], expected: dict[str, str]) -> None:
+    assert place.where(service("db", raw=raw, environment=environment)) == expected
+
+
+def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
+    script = place.FOUND + 'echo "$PGPORT $PGHOST"'
+
+    def said(**environment: str) -> str:
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    assert said(PGDATA=str(tmp_path), PGPORT="5432", PGHOST="elsewhere") == "5433 /sockets"
+    assert said(PGDATA="/nonexistent", PGPORT="6000", PGHOST="/a") == "6000 /a"
+    assert said(PGPORT="6000") == "6000"
+    (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n\n*\n")
+    assert said(PGDATA=str(tmp_path)) == "5433 localhost"
+
+
+POOLED = Login("app", "shop", "pool", 6432, "pool", "s3cr3t", ("api",))
+DERIVED = Login("app", "shop", "db", 5432, "", "s3cr3t", ("api",), ("pool",))
+OWN = Login("lookup", "shop", "db", 5432, "", "its password", ("pool",), ("pool",))
+FINE, SHUT = Attempt(), Attempt("not_admitted", "no pg_hba.conf entry")
+WRONG = Attempt("password", "password authentication failed")
+
+
+@pytest.mark.parametrize(
+    ("pooled", "direct", "protected", "counts"),
+    [
+        (FINE, FINE, True, True),
+        # The server admits PgBouncer's address alone.
+        (FINE, SHUT, True, False),
+        (Attempt("other", "x"), SHUT, True, False),
+        (FINE, Attempt("full", "too many connections"), True, False),
+        (FINE, Attempt("silent", "refused"), True, False),
+        (Attempt("silent", "x"), Attempt("silent", "refused"), True, True),
+        # Connections from before hide it; but who has no password is let in from there without one.
+        (FINE, WRONG, True, True),
+        (FINE, WRONG, False, False),
+        (WRONG, WRONG, False, True),
+        (FINE, Attempt("no_role", "does not exist"), False, True),
+    ],
+)
+@pytest.mark.parametrize("login", [DERIVED, OWN])
+def test_what_a_login_that_only_a_pgbouncer_makes_proves(
+    login: Login, pooled: Attempt, direct: Attempt, protected: bool, counts: bool
+) -> None:
+    found = evidence({POOLED: pooled, login: direct}, [login.role] if protected else [])
+    assert (login in found) is counts
+    assert found[POOLED] == pooled
+
+
+def test_who_logs_in_directly_has_to_be_admitted() -> None:
+    tried = {POOLED: FINE, Login("app", "shop", "db", 5432, "", "s3cr3t", ("migrate",)): SHUT}
+    assert evidence(tried, ["app"]) == tried
+
+
+def test_a_direct_login_is_derived_only_where_nobody_makes_it_himself() -> None:
+    api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
+    found = connect("db", [api], {"pool": BOUNCER}, {"db": "db"})
+    assert {each.role: each.behind for each in found.direct} == {"app": ("pool",), "lookup": ("pool",)}
+    job = Client("job", "db", "db", 5432, "X", "", "app", "shop_prod", "", "s3cr3t")
+    found = connect("db", [api, job], {"pool": BOUNCER}, {"db": "db"})
+    merged = next(each for each in found.direct if each.role == "app")
+    assert (merged.clients, merged.behind) == (("api", "job"), ())
+
+
+def test_who_only_asks_the_console_is_no_role_of_the_server() -> None:
+    anything = Bouncer(databases={"*": Mapped("*", "db")}, settings={"auth_user": "lookup"})
+    exporter = Client("exporter", "pool", "pool", 6432, "X", "postgres", "stats", "pgbouncer", "", "s3cr3t")
+    assert connect("db", [exporter], {"pool": anything}, {"db": "db"}) == Links(bouncers={"pool": anything})
+
+
+def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the repair of a role, and only then: PgBouncer tries no login for server_login_retry seconds."""
+    later = Answer(2, "", "FATAL:  server login has been failing, try again later (server_login_retry)")
+    answers = [later, later, Answer(0, "1")]
+    pauses: list[float] = []
+    monkeypatch.setattr("stackhand.kinds.pg.logins.time.sleep", pauses.append)
+    monkeypatch.setattr(
+        "stackhand.kinds.pg.logins.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
+    )
+    stage: Any = SimpleNamespace(
+        kept={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
+    )
+    assert ATTEMPTS.look(stage, "db")[POOLED].trouble == "later"
+    recovers(stage, "db")
+    assert ATTEMPTS.look(stage, "db")[POOLED] == Attempt()
+    assert len(pauses) == 1
+
+
 LOGIN = Login("app", "shop", "db", 5432, "", "s3cr3t", ("api",))
 OTHER = Login("app", "shop", "db", 5432, "", "another s3cr3t", ("worker",))
 DENIED = Attempt("password", "password authentication failed")
@@ -217,6 +456,69 @@ def test_a_role(known: list[Role], tried: dict[Login, Attempt], status: str, fix
     assert "s3cr3t" not in repr(finding)
 
 
+@pytest.mark.parametrize(
+    ("want", "fixable"),
+    [
+        (Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), True),
+        # The secrets do not agree, or not all of them are known.
+        (Wanted("app", ("api",), ("s3cr3t",), made_with="another"), False),
+        (Wanted("app", ("api",), ("s3cr3t", "another"), made_with="s3cr3t"), False),
+        (Wanted("app", ("api", "job"), ("s3cr3t",), unknown=("job",), made_with="s3cr3t"), False),
+        (Wanted("app", ("api",), ("s3cr3t",)), False),
+    ],
+)
+def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(want: Wanted, fixable: bool) -> None:
+    about = server(Role("app", superuser=True, fingerprint="x"))
+    finding = roles.judge("db", about, want, {LOGIN: DENIED})
+    assert (finding.status, finding.fixable) == ("fail", fixable)
+    assert ("not done" in finding.remedy) is not fixable
+    assert "s3cr3t" not in repr(finding) + repr(want)
+
+    done: list[str] = []
+
+    class Hand(Admin):
+        def execute(self, *words: Any, **_: Any) -> Any:
+            done.append(words[2])
+
+        def set_password(self, *words: Any) -> None:
+            done.append("password")
+
+    about = msgspec.structs.replace(about, admin=Hand("app"))
+    stage: Any = SimpleNamespace()
+    if fixable:
+        roles.repair(stage, "db", about, want, None)
+        assert done[-1] == "password"
+        assert not any("CREATE" in each or "ALTER" in each for each in done)
+    else:
+        with pytest.raises(StackError, match="app is left alone"):
+            roles.repair(stage, "db", about, want, None)
+        assert done == []
+
+
+def test_the_superuser_that_the_database_is_made_with() -> None:
+    links = Links((LOGIN, Login("reader", "shop", "db", 5432, "", "r", ("api",))))
+    made = [("app", "s3cr3t"), ("postgres", "s3cr3t")]
+    found = {each.name: each.made_with for each in roles.wanted(links, {}, made)}
+    assert found == {"app": "s3cr3t", "reader": ""}
+    assert roles.wanted(links, {}, [*made, ("app", "another")])[0].made_with == ""
+    raw = {"POSTGRES_USER": "app", "POSTGRES_PASSWORD": "s3cr3t"}
+    stage: Any = SimpleNamespace(project=project(service("db", image="postgres:16", environment=raw)))
+    assert set(accounts(stage, "db")) >= set(made)
+
+
+def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
+    text = roles.creation("app", ['ALTER ROLE "app" CONNECTION LIMIT 5;']).splitlines()
+    assert (text[0], text[-1]) == ("BEGIN;", "COMMIT;")
+    assert text[1].startswith("SELECT 'CREATE ROLE \"app\" LOGIN' WHERE NOT EXISTS")
+    assert text[2] == 'ALTER ROLE "app" CONNECTION LIMIT 5;'
+
+
+@pytest.mark.parametrize(("pooled", "says"), [(FINE, "it is there and may log in"), (WRONG, "it is there")])
+def test_a_role_that_only_a_pgbouncer_logs_in_as(pooled: Attempt, says: str) -> None:
+    finding = roles.judge("db", server(Role("app")), Wanted("app", ("api",), ("s3cr3t",)), {POOLED: pooled})
+    assert (finding.status, finding.summary) == ("ok", says)
+
+
 def test_nothing_is_changed_in_a_copy() -> None:
     finding = roles.judge("db", server(recovery=True), Wanted("app", ("api",), ("x",)), {})
     assert (finding.status, finding.fixable) == ("fail", False)
@@ -225,6 +527,10 @@ def test_nothing_is_changed_in_a_copy() -> None:
 def test_a_missing_role_whose_password_nobody_knows_is_for_a_person() -> None:
     assert not roles.judge("db", server(), Wanted("app", ("api",)), {}).fixable
     assert roles.judge("db", server(), Wanted("reader", ("fixes.roles",)), {}).fixable
+
+
+def test_a_missing_superuser_is_not_made() -> None:
+    assert not roles.judge("db", server(), Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}).fixable
 
 
 def test_a_verifier_is_compared_without_being_told() -> None:

@@ -12,10 +12,10 @@ import msgspec
 from stackhand.errors import StackError, did_you_mean
 from stackhand.kinds.kind import Check, Fix, Kind, Unanswered
 from stackhand.kinds.pg import grants, lookups, roles
-from stackhand.kinds.pg.facts import Function, Rights, Role, Server
-from stackhand.kinds.pg.logins import ATTEMPTS, POSTGRES, Attempt, Links, Login, links
+from stackhand.kinds.pg.facts import Function, Rights, Role, Server, unread
+from stackhand.kinds.pg.logins import ATTEMPTS, POSTGRES, Attempt, Links, Login, links, recovers
 from stackhand.kinds.pg.roles import Wanted
-from stackhand.kinds.pg.sql import Admin
+from stackhand.kinds.pg.sql import Admin, accounts
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding
 from stackhand.settings import Role as Configured
@@ -54,7 +54,7 @@ class Access:
             passwords[name] = ""
             with contextlib.suppress(OSError, KeyError, UnicodeDecodeError):
                 passwords[name] = files[each.secret].read_text(encoding="utf-8").strip() if each.secret else ""
-        return roles.wanted(self.links, passwords)
+        return roles.wanted(self.links, passwords, accounts(self.scene, self.service))
 
     def tried(self) -> Mapping[Login, Attempt]:
         """Return what came of all logins."""
@@ -151,12 +151,15 @@ class Judges:
     def lookups(self, scene: Scene, service: str) -> Iterable[Finding]:
         """Judge whether each PgBouncer can look up passwords."""
         access = Access.of(self._kind, scene, service)
+        if access.links.lookups:
+            yield from unread(lookups.AUTH, service, "databases", access.server, access.server.rights)
         for lookup in access.links.lookups:
             yield from lookups.judge(service, access.server, lookup)
 
     def grants(self, scene: Scene, service: str) -> Iterable[Finding]:
         """Judge the rights of each role in each database that it uses; where all is well, remember them."""
         access = Access.of(self._kind, scene, service)
+        yield from unread(GRANTS, service, "databases", access.server, access.server.rights)
         for name, database in access.pairs():
             role, rights = access.server.role(name), access.server.rights.get(database)
             if not database:
@@ -179,6 +182,7 @@ class Judges:
         logins = [each for each in access.links.direct if each.role == want.name and each.password]
         known = next(filter(None, (access.known(want.name, each.database) for each in logins)), None)
         roles.repair(scene, access.service, access.server, want, known)
+        recovers(scene, access.service)
 
     def end_orphans(self, scene: Scene, finding: Finding) -> None:
         """End the sessions of dropped roles."""
@@ -196,6 +200,7 @@ class Judges:
                 missing = access.server.role(lookup.role) is None
                 statements = [each for _, each in lookups.lacking(bare if missing else rights, lookup, call)]
                 _transaction(access, lookup.database, statements)
+                recovers(scene, access.service)
 
     def repair_grants(self, scene: Scene, finding: Finding) -> None:
         """Give a role what it certainly had; all of it or nothing."""

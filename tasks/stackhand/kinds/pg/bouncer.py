@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from stackhand.kinds.kind import Unanswered
+from stackhand.kinds.clients import Client
 from stackhand.kinds.pg.sql import identifier
-from stackhand.kinds.scene import Scene
 
 # PgBouncer's own defaults, as documented: https://www.pgbouncer.org/config.html
 _DEFAULTS = {
@@ -20,37 +19,10 @@ _DEFAULTS = {
     "server_login_retry": "15",
 }
 CONSOLE = "pgbouncer"
-_MARK = "\x1e"
-_READ = r"""
-show() { if [ -r "$1" ]; then printf '\036%s %s\n' "$2" "$1"; cat "$1"; fi; }
-setting() { sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" $files 2>/dev/null | tail -n 1; }
-ini=
-for process in /proc/[0-9]*; do
-    command=$(tr '\000' '\n' < "$process/cmdline" 2>/dev/null) || continue
-    case "$(printf '%s\n' "$command" | head -n 1)" in
-        pgbouncer | */pgbouncer) ini=$(printf '%s\n' "$command" | tail -n 1); break ;;
-    esac
-done
-[ -r "$ini" ] || { printf '\036none %s\n' "$ini"; exit 0; }
-show "$ini" ini
-files=$ini
-for file in $(sed -n 's/^%include[[:space:]]*//p' "$ini"); do show "$file" ini; files="$files $file"; done
-userlist=$(setting auth_file)
-if [ -n "$userlist" ]; then
-    show "$userlist" users
-    [ -w "$userlist" ] && printf '\036writable %s\n' "$userlist"
-fi
-folder=$(setting unix_socket_dir)
-grep -q '^[[:space:]]*unix_socket_dir' $files || folder=/tmp
-port=$(setting listen_port)
-if [ -n "$folder" ] && command -v psql > /dev/null; then
-    printf '\036console\n'
-    PGHOST=$folder PGPORT=${port:-6432} PGUSER=pgbouncer PGDATABASE=pgbouncer PGCONNECT_TIMEOUT=3 \
-        psql -XAqw -F '	' -P footer=off -c 'SHOW CONFIG' -c "\\echo $(printf '\036')databases" -c 'SHOW DATABASES' 2>&1
-fi
-true
-"""
-_SHOW = ("-c", "SHOW CONFIG", "-c", f"\\echo {_MARK}databases", "-c", "SHOW DATABASES")
+# What a URL of a Postgres client begins with; "" for settings that are no URL.
+SCHEMES = ("", "postgres", "postgresql")
+# Begins each part of what the script of console.py prints.
+MARK = "\x1e"
 
 
 @dataclass(frozen=True)
@@ -71,7 +43,9 @@ class Mapped:
 class Bouncer:
     """One PgBouncer: its settings in the file, those it runs with, where its databases lead, whom it knows.
 
-    `running` is empty where its console lets nobody in that we know; `administered` says that the console takes orders.
+    `running` is empty where its console lets nobody in that we know; `administered` says that the console takes orders,
+    of `console`: the environment that psql needs for it. `account` is the one inside the container that PgBouncer runs
+    under, where commands there run under another; "" where that is the same.
     """
 
     ini: str = ""
@@ -82,7 +56,9 @@ class Bouncer:
     userlist: str = ""
     userlist_writable: bool = False
     administered: bool = False
+    console: Mapping[str, str] = field(default_factory=dict, repr=False)
     console_problem: str = ""
+    account: str = ""
 
     def setting(self, name: str) -> str:
         """Return a setting as PgBouncer runs with it, as far as that is known."""
@@ -104,18 +80,12 @@ class Bouncer:
         return mapped.auth_user or self.setting("auth_user")
 
 
-def look(scene: Scene, service: str) -> Bouncer:
-    """Read a PgBouncer's files and ask its console. Raises Unanswered."""
-    answer = scene.shell(service, _READ)
-    if answer.missing or answer.exit_code is None:
-        raise Unanswered(answer.complaint)
-    found = parse(answer.stdout)
-    for secret in (*found.users.values(), *(each.password for each in found.databases.values())):
-        if secret:
-            scene.learn(secret)
-    if not found.running:
-        found = _over_network(scene, service, found)
-    return found
+def passes(client: Client) -> bool:
+    """Return whether a client of a PgBouncer logs in through it, and does not only ask its console.
+
+    Who does, an exporter say, is no role of the server's, and `pgbouncer` no database.
+    """
+    return bool(client.user) and client.scheme in SCHEMES and (client.database or client.user) != CONSOLE
 
 
 def parse(text: str) -> Bouncer:
@@ -123,8 +93,8 @@ def parse(text: str) -> Bouncer:
     settings: dict[str, str] = {}
     databases: dict[str, Mapped] = {}
     found: dict[str, str] = {}
-    ini = userlist = console = ""
-    for part in text.split(_MARK)[1:]:
+    ini = userlist = account = ""
+    for part in text.split(MARK)[1:]:
         head, _, body = part.partition("\n")
         what, _, path = head.partition(" ")
         if what == "ini":
@@ -134,9 +104,13 @@ def parse(text: str) -> Bouncer:
             databases |= mapped
         elif what == "users":
             userlist = path
+        elif what == "account":
+            account = path
         found[what] = body
     console = found.get("console", "")
     running = parse_config(console)
+    made = Bouncer(settings=settings)
+    socket = {"PGHOST": made.in_file("unix_socket_dir"), "PGPORT": made.in_file("listen_port"), "PGUSER": CONSOLE}
     return Bouncer(
         ini=ini,
         settings=settings,
@@ -147,6 +121,8 @@ def parse(text: str) -> Bouncer:
         userlist_writable="writable" in found,
         # The socket lets its own account in as user pgbouncer, and that one may give orders.
         administered=bool(running),
+        console=socket if running else {},
+        account=account,
         console_problem="" if running else (console.strip().splitlines() or ["it has no unix socket"])[-1],
     )
 
@@ -240,56 +216,6 @@ def parse_databases(text: str, known: Mapping[str, Mapped]) -> dict[str, Mapped]
 
 def _number(text: str, otherwise: int) -> int:
     return int(text) if text.isdigit() else otherwise
-
-
-def _over_network(scene: Scene, service: str, found: Bouncer) -> Bouncer:
-    """Ask the console as somebody whose password is known, from any container that has psql; any answer is one."""
-    port = found.in_file("listen_port")
-    allowed = {name: kind for kind in ("stats_users", "admin_users") for name in _listed(found.in_file(kind))}
-    known = [
-        (name, found.users[name]) for name in sorted(allowed, key=lambda name: allowed[name]) if found.users.get(name)
-    ]
-    problem = found.console_problem
-    for asker in scene.neighbours(service, stores=True):
-        host = "127.0.0.1" if asker == service else service
-        for user, password in known or [("nobody", "")]:
-            environment = {"PGPASSWORD": password, "PGCONNECT_TIMEOUT": "3", "PGUSER": user, "PGDATABASE": CONSOLE}
-            argv = ["psql", "-XAqw", "-F", "\t", "-P", "footer=off", "-h", host, "-p", port, *_SHOW]
-            answer = scene.ask(asker, argv, environment=environment)
-            if answer.missing:
-                break  # no psql here
-            running = parse_config(answer.stdout)
-            if running:
-                databases = parse_databases(answer.stdout.partition(f"{_MARK}databases\n")[2], found.databases)
-                changes = {"running": running, "databases": databases, "administered": allowed[user] == "admin_users"}
-                return Bouncer(**{**vars(found), **changes, "console_problem": ""})
-            problem = scene.mask(answer.complaint)
-            if _silent(problem):
-                raise Unanswered(problem)
-        else:
-            break  # it answers, and lets nobody in
-    return Bouncer(**{**vars(found), "console_problem": problem})
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip().strip('"') for name in text.split(",") if name.strip()]
-
-
-def _silent(complaint: str) -> bool:
-    """Return whether a complaint is about no answer at all, and not one that PgBouncer has given."""
-    return bool(re.search(r"refused|no answer|timeout expired|could not translate|No route|reset by peer", complaint))
-
-
-def order(scene: Scene, service: str, facts: Bouncer, command: str) -> None:
-    """Give the console an order, through its unix socket or as an administrator. Raises StackError."""
-    folder = facts.in_file("unix_socket_dir")
-    environment = {"PGCONNECT_TIMEOUT": "3", "PGDATABASE": CONSOLE, "PGPORT": facts.in_file("listen_port")}
-    admins = [name for name in _listed(facts.in_file("admin_users")) if facts.users.get(name)]
-    if folder:
-        environment |= {"PGHOST": folder, "PGUSER": CONSOLE}
-    elif admins:
-        environment |= {"PGHOST": "127.0.0.1", "PGUSER": admins[0], "PGPASSWORD": facts.users[admins[0]]}
-    scene.act(service, ["psql", "-XAtqw", "-c", command], environment=environment, timeout=10)
 
 
 def userlist_line(user: str, verifier: str) -> str:

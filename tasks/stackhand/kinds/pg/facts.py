@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from stackhand.kinds.kind import Unasked
 from stackhand.kinds.pg.sql import Admin
+from stackhand.model import Finding, Phase
+
+_DOCUMENT = re.compile(r'^(?=\{"section")', re.MULTILINE)
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -30,7 +34,8 @@ class Role(msgspec.Struct, frozen=True):
 class Cluster(msgspec.Struct, frozen=True, tag_field="section", tag="cluster"):
     """The server as a whole.
 
-    `identifier` is that of its data, made with it; `orphans` are idle sessions of roles that were dropped.
+    `identifier` is that of its data, made with it; `databases` are those that let somebody in; `orphans` are idle
+    sessions of roles that were dropped.
     """
 
     version: int
@@ -38,6 +43,7 @@ class Cluster(msgspec.Struct, frozen=True, tag_field="section", tag="cluster"):
     recovery: bool = False
     settings: dict[str, str] = {}
     roles: tuple[Role, ...] = ()
+    databases: tuple[str, ...] = ()
     orphans: int = 0
 
 
@@ -140,7 +146,10 @@ Section = Cluster | Rights | Upkeep | Migrations
 
 
 class Server(msgspec.Struct, frozen=True):
-    """One Postgres server. `admin` is None where nobody may administer it, `denied` says why."""
+    """One Postgres server. `admin` is None where nobody may administer it, `denied` says why.
+
+    `asked` are the databases that were asked about, `complaint` is what the server refused to say.
+    """
 
     admin: Admin | None = None
     denied: str = ""
@@ -148,6 +157,8 @@ class Server(msgspec.Struct, frozen=True):
     rights: Mapping[str, Rights] = {}
     upkeep: Mapping[str, Upkeep] = {}
     migrations: tuple[Migrations, ...] = ()
+    asked: tuple[str, ...] = ()
+    complaint: str = ""
 
     def role(self, name: str) -> Role | None:
         """Return the role of this name, or None."""
@@ -161,14 +172,41 @@ class Server(msgspec.Struct, frozen=True):
         return int(settings.get("max_connections", 0)) - kept
 
 
-def parse(text: str, admin: Admin) -> Server:
-    """Return the server of a script's answer: JSON documents, each beginning a line of its own."""
-    documents = re.split(r'^(?=\{"section")', text, flags=re.MULTILINE)[1:]
-    found: list[Section] = [msgspec.json.decode(each, type=Section) for each in documents]
+def unread(
+    id: str, service: str, phase: Phase, server: Server, sections: Mapping[str, Rights] | Mapping[str, Upkeep]
+) -> Iterable[Finding]:
+    """Return the findings about databases that are there and were asked about, and of which these did not come."""
+    for database in server.asked:
+        if database in server.cluster.databases and database not in sections:
+            said = server.complaint or "the answer ended before it"
+            yield Finding(id, service, phase, "skip", f"{database} could not be read", said, subject=database)
+
+
+def parse(text: str, admin: Admin, asked: Sequence[str] = (), complaint: str = "") -> Server:
+    """Return the server of a script's answer: JSON documents, each beginning a line of its own.
+
+    Raises Unasked where nothing came of the server as a whole: no role is missing because nobody could see it.
+    """
+    found = [section for each in _DOCUMENT.split(text)[1:] if (section := _section(each))]
+    cluster = next((each for each in found if isinstance(each, Cluster)), None)
+    if cluster is None:
+        raise Unasked(complaint or "it answers, and does not say what was asked")
     return Server(
         admin,
-        cluster=next((each for each in found if isinstance(each, Cluster)), Cluster(0)),
+        cluster=cluster,
         rights={each.database: each for each in found if isinstance(each, Rights)},
         upkeep={each.database: each for each in found if isinstance(each, Upkeep)},
         migrations=tuple(each for each in found if isinstance(each, Migrations)),
+        asked=tuple(asked),
+        complaint=complaint,
     )
+
+
+def _section(document: str) -> Section | None:
+    try:
+        found: Section = msgspec.json.decode(document, type=Section)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return None  # cut off: the limit of time has passed while it was told
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stackhand.errors import StackError
-from stackhand.kinds.pg.facts import Index, Server, Upkeep
+from stackhand.kinds.pg.facts import Index, Server, Upkeep, unread
 from stackhand.kinds.pg.sql import Admin
 from stackhand.kinds.scene import Scene
 from stackhand.model import Finding, Status
@@ -21,6 +21,7 @@ _LOCK = 20.0
 
 def judge_analyse(service: str, server: Server) -> Iterable[Finding]:
     """Return the findings about tables that were never analysed."""
+    yield from unread(ANALYSE, service, "tuning", server, server.upkeep)
     for upkeep in server.upkeep.values():
         about = _About(ANALYSE, service, upkeep.database, fixable=not server.cluster.recovery)
         for table, size in upkeep.unanalysed.items():
@@ -36,6 +37,7 @@ def judge_analyse(service: str, server: Server) -> Iterable[Finding]:
 
 def judge_indexes(service: str, server: Server) -> Iterable[Finding]:
     """Return the findings about invalid indexes."""
+    yield from unread(INVALID, service, "tuning", server, server.upkeep)
     for upkeep in server.upkeep.values():
         about = _About(INVALID, service, upkeep.database, fixable=not server.cluster.recovery)
         for index in upkeep.invalid:
@@ -54,6 +56,7 @@ def judge_indexes(service: str, server: Server) -> Iterable[Finding]:
 
 def judge_bloat(service: str, server: Server) -> Iterable[Finding]:
     """Return the findings about indexes that are far larger than what is in them."""
+    yield from unread(BLOATED, service, "tuning", server, server.upkeep)
     for upkeep in server.upkeep.values():
         about = _About(BLOATED, service, upkeep.database, fixable=False)
         for index in upkeep.bloated:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -12,12 +14,15 @@ from stackhand.engine.execution import Answer
 from stackhand.graph import schedule
 from stackhand.kinds import clients
 from stackhand.kinds.kind import Kind, Unanswered
-from stackhand.kinds.pg.bouncer import Bouncer, Mapped, is_verifier
+from stackhand.kinds.pg.bouncer import SCHEMES, Bouncer, Mapped, is_verifier, passes
+from stackhand.kinds.pg.facts import Server
 from stackhand.kinds.scene import Scene
 
 POSTGRES, PGBOUNCER = "postgres", "pgbouncer"
-_SCHEMES = ("", "postgres", "postgresql")
+RECOVERY = "pgbouncer.recovery"
 _PATIENCE = 6.0
+_PAUSE = 0.5
+_LONGEST = 20.0  # seconds: a check has 30
 _AT_ONCE = 4
 
 Trouble = Literal[
@@ -31,6 +36,7 @@ Trouble = Literal[
     "full",
     "silent",
     "starting",
+    "later",
     "other",
 ]
 _TROUBLES: tuple[tuple[Trouble, str], ...] = (
@@ -38,19 +44,24 @@ _TROUBLES: tuple[tuple[Trouble, str], ...] = (
     ("no_role", r'role ".*" does not exist'),
     ("no_database", r'database ".*" does not exist|no such database'),
     ("no_connect", r"permission denied for database"),
-    ("not_admitted", r"no pg_hba\.conf entry"),
+    ("not_admitted", r"no pg_hba\.conf entry|pg_hba\.conf rejects"),
     ("full", r"too many (clients|connections)|remaining connection slots"),
+    ("later", r"try again later"),
     ("starting", r"is starting up|is shutting down|recovery mode"),
     ("password", r"password authentication failed|SASL authentication failed|wrong password(?! type)"),
     ("silent", r"refused|timeout expired|could not translate|No route|server closed the connection|no answer"),
 )
+
+# What is wrong with a role itself, or its database, wherever one logs in from.
+_ROLES = ("no_role", "nologin", "no_database", "no_connect")
 
 
 @dataclass(frozen=True)
 class Login:
     """One way to log in that somebody in the project uses. `via` is the PgBouncer service that it goes through, or "".
 
-    `clients` are the services that do. A password of "" is not known.
+    `clients` are the services that do. A password of "" is not known. `behind` are the PgBouncers that log in like this
+    for their clients, where nobody does by himself: the server may admit it from their addresses alone.
     """
 
     role: str
@@ -60,6 +71,7 @@ class Login:
     via: str = ""
     password: str = field(default="", repr=False)
     clients: tuple[str, ...] = field(default=(), compare=False)
+    behind: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -68,9 +80,6 @@ class Attempt:
 
     trouble: Trouble = ""
     said: str = ""
-
-
-UNTRIED = Attempt("other", "not tried: it cannot work before logging in directly does")
 
 
 @dataclass(frozen=True)
@@ -115,10 +124,9 @@ def bouncers(scene: Scene) -> dict[str, Bouncer]:
     """Return the PgBouncers of the project that answer."""
     found: dict[str, Bouncer] = {}
     for name in scene.kinds.services(PGBOUNCER):
-        kind = next(kind for kind in scene.kinds.of(name) if kind.name == PGBOUNCER)
         try:
             if scene.running(name):
-                found[name] = scene.facts(kind, name)
+                found[name] = scene.facts_of(PGBOUNCER, name)
         except Unanswered:
             continue  # told by its own check
     return found
@@ -142,13 +150,13 @@ def connect(
     pooled: list[Login] = []
     clients_known = list(known)
     for each in clients_known:
-        if not each.user or each.scheme not in _SCHEMES:
+        if not each.user or each.scheme not in SCHEMES:
             continue
         database = each.database or each.user
         if each.server == service:
             port = each.port or 5432
             direct.append(Login(each.user, database, service, port, "", each.password, (each.service,)))
-        elif each.server in found:
+        elif each.server in found and passes(each):
             bouncer = found[each.server]
             mapped = bouncer.leads(database)
             if mapped is None or not leads_here(mapped):
@@ -156,7 +164,10 @@ def connect(
             port = each.port or int(bouncer.in_file("listen_port"))
             pooled.append(Login(each.user, database, each.server, port, each.server, each.password, (each.service,)))
             role, password = (mapped.user, mapped.password) if mapped.user else (each.user, each.password)
-            direct.append(Login(role, mapped.database, service, mapped.port, "", password, (each.service,)))
+            behind = (each.server,)
+            direct.append(
+                Login(role, mapped.database, service, mapped.port, "", password, (each.service,), behind),
+            )
     lookups: list[Lookup] = []
     for name, bouncer in found.items():
         for mapped in _entries(name, bouncer, clients_known):
@@ -168,26 +179,32 @@ def connect(
             entry = bouncer.users.get(role, "")
             lookups.append(Lookup(name, role, target.database, bouncer.setting("auth_query"), entry))
             password = "" if is_verifier(entry) else entry
-            direct.append(Login(role, target.database, service, target.port, "", password, (name,)))
+            direct.append(Login(role, target.database, service, target.port, "", password, (name,), (name,)))
     here = {name: each for name, each in found.items() if any(leads_here(m) for m in each.databases.values())}
     return Links(_merged(direct), _merged(pooled), here, tuple(dict.fromkeys(lookups)))
 
 
 def _entries(name: str, bouncer: Bouncer, known: Iterable[clients.Client]) -> list[Mapped]:
     """Return a PgBouncer's entries; for `*`, which stands for any database, those that its clients ask for."""
-    asked = [each.database or each.user for each in known if each.server == name and each.user]
+    asked = [each.database or each.user for each in known if each.server == name and passes(each)]
     found = [each for each in bouncer.databases.values() if each.name != "*" or each.database]
     return found + [each for database in asked if (each := bouncer.leads(database)) and each.name == "*"]
 
 
 def _merged(logins: Iterable[Login]) -> tuple[Login, ...]:
     """Return each login once, with all the services that use it."""
-    found: dict[Login, tuple[str, ...]] = {}
+    found: dict[Login, list[Login]] = {}
     for each in logins:
-        found[each] = (*found.get(each, ()), *each.clients)
+        found.setdefault(each, []).append(each)
     return tuple(
-        Login(each.role, each.database, each.host, each.port, each.via, each.password, tuple(dict.fromkeys(users)))
-        for each, users in found.items()
+        replace(
+            login,
+            clients=tuple(dict.fromkeys(client for each in alike for client in each.clients)),
+            behind=tuple(dict.fromkeys(name for each in alike for name in each.behind))
+            if all(each.behind for each in alike)
+            else (),
+        )
+        for login, alike in found.items()
     )
 
 
@@ -199,31 +216,61 @@ class Attempts(Kind[Mapping[Login, Attempt]]):
     def look(self, scene: Scene, service: str) -> Mapping[Login, Attempt]:
         """Try all logins whose password is known. Raises Unanswered where nobody can try."""
         known = links(scene, service)
-        return attempt(scene, service, [each for each in (*known.direct, *known.pooled) if each.password])
+        tried = attempt(scene, service, [each for each in (*known.pooled, *known.direct) if each.password])
+        while time.monotonic() < scene.kept.get((RECOVERY, service), 0.0):
+            waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
+            if not waiting:
+                break
+            time.sleep(_PAUSE)
+            tried |= attempt(scene, service, waiting)
+        server = Server()
+        with contextlib.suppress(Unanswered):
+            server = scene.facts_of(POSTGRES, service)
+        return evidence(tried, [each.name for each in server.cluster.roles if each.fingerprint])
 
 
 ATTEMPTS = Attempts()
 
 
+def recovers(scene: Scene, service: str) -> None:
+    """Have the PgBouncers of a server given time: after a login of theirs has failed, they try none for a while."""
+    pauses = [each.setting("server_login_retry") for each in links(scene, service).bouncers.values()]
+    longest = max((float(each) for each in pauses if each.replace(".", "", 1).isdigit()), default=0.0)
+    scene.kept[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1
+
+
 def attempt(scene: Scene, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
-    """Try logins from a container with psql: all direct ones side by side, then those through a PgBouncer.
-
-    Of the latter only those for which the direct login of the role, and PgBouncer's own, have worked: it keeps a client
-    waiting whose server login fails. Raises Unanswered where there is no psql.
-    """
-    direct = [each for each in logins if not each.via]
-    results = _side_by_side(scene, asker, direct)
-    failed = [each for each in direct if results[each].trouble]
-    doomed = [each for each in logins if each.via and any(_leads_to(other, each) for other in failed)]
-    results |= dict.fromkeys(doomed, UNTRIED)
-    return results | _side_by_side(scene, asker, [each for each in logins if each not in results])
-
-
-def _side_by_side(scene: Scene, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
+    """Try logins from a container with psql, a few side by side. Raises Unanswered where there is no psql."""
     tries = {str(number): partial(_try, scene, asker, each) for number, each in enumerate(logins)}
-    # A few at a time: each takes a connection, and the application needs them as well.
+    # Each takes a connection, and the application needs them as well.
     results = schedule.gather(tries, workers=_AT_ONCE)
     return {each: results[str(number)] for number, each in enumerate(logins)}
+
+
+def evidence(tried: Mapping[Login, Attempt], protected: Collection[str]) -> dict[Login, Attempt]:
+    """Return what attempts prove; `protected` are the roles that have a password in the server.
+
+    A login that only a PgBouncer makes is tried from another address than its. That the server does not admit it from
+    there is no trouble of anybody's; nor is any other, as long as clients get through. Only a role that is not as it
+    has to be is one still, which connections from before may hide.
+    """
+    return {
+        login: result for login, result in tried.items() if not login.behind or _tells(login, result, tried, protected)
+    }
+
+
+def _tells(login: Login, result: Attempt, tried: Mapping[Login, Attempt], protected: Collection[str]) -> bool:
+    if result.trouble == "not_admitted":
+        return False
+    through = any(not other.trouble for pooled, other in tried.items() if _stands_behind(login, pooled))
+    wrong = result.trouble in _ROLES or (result.trouble == "password" and login.role in protected)
+    return not through or not result.trouble or wrong
+
+
+def _stands_behind(login: Login, pooled: Login) -> bool:
+    """Return whether a direct login has to work for one through a PgBouncer: that of its client, or PgBouncer's own."""
+    own = pooled.via in login.clients
+    return pooled.via in login.behind and (own or bool(set(login.clients) & set(pooled.clients)))
 
 
 def _try(scene: Scene, asker: str, login: Login) -> Attempt:
@@ -241,11 +288,6 @@ def _try(scene: Scene, asker: str, login: Login) -> Attempt:
     if answer.missing:
         raise Unanswered(answer.complaint)
     return read(answer)
-
-
-def _leads_to(direct: Login, pooled: Login) -> bool:
-    """Return whether a direct login has to work for one through a PgBouncer: of the same role, or PgBouncer's own."""
-    return direct.role == pooled.role or pooled.via in direct.clients
 
 
 def read(answer: Answer) -> Attempt:

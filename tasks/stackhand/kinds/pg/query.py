@@ -98,6 +98,7 @@ SELECT json_build_object('section', 'cluster',
       'member_of', coalesce((SELECT array_agg(g.rolname ORDER BY g.rolname) FROM pg_auth_members m
           JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid), '{{}}'))), '[]')
     FROM pg_authid r WHERE r.rolcanlogin OR r.rolname = ANY ({names(roles)})),
+  'databases', (SELECT json_agg(datname) FROM pg_database WHERE datallowconn),
   'orphans', (SELECT count(*) FROM pg_stat_activity a WHERE {ORPHAN}));
 """
 

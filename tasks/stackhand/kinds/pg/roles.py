@@ -23,7 +23,8 @@ ROLE, ORPHANS = "postgres.role", "postgres.orphans"
 class Wanted:
     """A role that has to be there: who wants it, and the passwords (or one verifier) that it is said to have.
 
-    `unknown` are those who log in as it with a password that is kept elsewhere.
+    `unknown` are those who log in as it with a password that is kept elsewhere. `made_with` is the password that the
+    server's own service gives it, where it is the superuser that the database is made with.
     """
 
     name: str
@@ -31,6 +32,12 @@ class Wanted:
     passwords: tuple[str, ...] = field(default=(), repr=False)
     verifier: str = field(default="", repr=False)
     unknown: tuple[str, ...] = ()
+    made_with: str = field(default="", repr=False)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether its clients and the server's own service name one and the same password."""
+        return bool(self.made_with) and self.passwords == (self.made_with,) and not self.unknown
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,12 @@ class _About:
         )
 
 
-def wanted(links: Links, configured: Mapping[str, str]) -> list[Wanted]:
-    """Return the roles that have to be there: those of the clients, and the configured ones with their passwords."""
+def wanted(links: Links, configured: Mapping[str, str], made: Iterable[tuple[str, str]] = ()) -> list[Wanted]:
+    """Return the roles that have to be there: those of the clients, and the configured ones with their passwords.
+
+    `made` are the superusers that the database may have been made with, and their passwords.
+    """
+    given = set(made)
     found: list[Wanted] = []
     for name in dict.fromkeys([*links.roles, *configured]):
         logins = [each for each in links.direct if each.role == name]
@@ -63,6 +74,7 @@ def wanted(links: Links, configured: Mapping[str, str]) -> list[Wanted]:
         entries = [each.entry for each in links.lookups if each.role == name and is_verifier(each.entry)]
         by = [client for each in logins for client in each.clients]
         askers = {each.service for each in links.lookups}
+        own = [password for role, password in given if role == name and password]
         found.append(
             Wanted(
                 name,
@@ -72,6 +84,7 @@ def wanted(links: Links, configured: Mapping[str, str]) -> list[Wanted]:
                 tuple(
                     client for each in logins if not each.password for client in each.clients if client not in askers
                 ),
+                own[0] if len(own) == 1 else "",
             )
         )
     return found
@@ -88,7 +101,8 @@ def judge(service: str, server: Server, want: Wanted, tried: Mapping[Login, Atte
             f"the role {want.name} is missing",
             f"{users} logs in as {want.name}",
             f"CREATE ROLE {name} LOGIN; and give it the password of {users}",
-            fixable=secret,
+            # The superuser that the database is made with would be another role than this one.
+            fixable=secret and not want.made_with,
         )
     if not role.login:
         return about.fail(
@@ -124,8 +138,8 @@ def _judge_password(role: Role, want: Wanted, tried: Mapping[Login, Attempt], ab
             f"the role {want.name} has another password than {', '.join(want.by)}",
             results[wrong[0]].said if wrong else "its verifier is not the one in PgBouncer's auth_file",
             f"\\password {want.name} in psql, with the password that {', '.join(want.by)} is given"
-            + (f"; not done: which one {', '.join(want.unknown)} has is not known" if want.unknown else ""),
-            fixable=not role.superuser and not want.unknown,
+            + (f"; not done: {hindrance}" if (hindrance := _hindrance(role, want)) else ""),
+            fixable=not hindrance,
         )
     other = next(((key, value) for key, value in results.items() if value.trouble not in ("", "no_connect")), None)
     if other is not None:
@@ -143,8 +157,17 @@ def _judge_password(role: Role, want: Wanted, tried: Mapping[Login, Attempt], ab
             _REMEDIES.get(value.trouble, "the server's log says more"),
             fixable=False,
         )
-    said = "it is there and may log in" if results or not want.passwords else "it is there"
-    return about.ok(said)
+    works = not want.passwords or any(not value.trouble for value in tried.values())
+    return about.ok("it is there and may log in" if works else "it is there")
+
+
+def _hindrance(role: Role, want: Wanted) -> str:
+    """Return why a role is not given the password of its clients, "" where it may be."""
+    if want.unknown:
+        return f"which one {', '.join(want.unknown)} has is not known"
+    if role.superuser and not want.agreed:
+        return "it is a superuser, and the service of the database is not given the same one"
+    return ""
 
 
 _REMEDIES = {
@@ -186,21 +209,26 @@ def repair(scene: Scene, service: str, server: Server, want: Wanted, known: gran
     admin = server.admin
     if admin is None:
         raise StackError(server.denied)
-    name, role = identifier(want.name), server.role(want.name)
-    if role is not None and role.superuser:
-        raise StackError(f"{want.name} is a superuser, which is left alone")
+    role = server.role(want.name)
+    if role is not None and (hindrance := _hindrance(role, want)):
+        raise StackError(f"{want.name} is left alone: {hindrance}")
     # Before the role is there again: a run that ends here finds it missing still.
     end_orphans(scene, service, admin)
     if role is None:
-        again = f"SELECT FROM pg_roles WHERE rolname = {literal(want.name)}"
-        made = literal(f"CREATE ROLE {name} LOGIN")
-        settings = grants.role_settings(want.name, known) if known else []
-        admin.execute(
-            scene,
-            service,
-            "\n".join([f"SELECT {made} WHERE NOT EXISTS ({again}) \\gexec", *settings]),
-        )
+        admin.execute(scene, service, creation(want.name, grants.role_settings(want.name, known) if known else []))
     if want.passwords:
         admin.set_password(scene, service, want.name, want.passwords[0])
     elif want.verifier:
         admin.set_verifier(scene, service, want.name, want.verifier)
+
+
+def creation(role: str, settings: Iterable[str]) -> str:
+    """Return what makes a role with its settings: both or neither, for only one that is missing is given them.
+
+    It has no password yet, which the next look finds.
+    """
+    made, again = (
+        literal(f"CREATE ROLE {identifier(role)} LOGIN"),
+        f"SELECT FROM pg_roles WHERE rolname = {literal(role)}",
+    )
+    return "\n".join(["BEGIN;", f"SELECT {made} WHERE NOT EXISTS ({again}) \\gexec", *settings, "COMMIT;"])

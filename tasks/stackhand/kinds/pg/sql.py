@@ -10,6 +10,7 @@ from stackhand.engine.execution import Answer
 from stackhand.errors import StackError
 from stackhand.kinds.clients import value_of
 from stackhand.kinds.kind import Unanswered, Unasked
+from stackhand.kinds.pg import place
 from stackhand.kinds.scene import Scene
 
 # The text goes through the environment and stdin: `\gexec`, `\if` and `\connect` work from there only, and a command
@@ -18,18 +19,22 @@ from stackhand.kinds.scene import Scene
 # psql takes the place of the shell. In most containers of Postgres the postmaster is process 1, and so becomes the
 # parent of whatever is left behind by a shell that was cut off; when such a process then ends in any other way than
 # with 0 or 1, the postmaster takes it for a crashed backend and restarts all of them.
-_FEED = """exec psql -XAtqw -U "$1" -d "$2" <<STACKHAND_END
+_FEED = f"""{place.FOUND}exec psql -XAtqw -U "$1" -d "$2" <<STACKHAND_END
 $STACKHAND_SQL
 STACKHAND_END"""
 # Without a terminal psql reads the two answers to \password from stdin.
-_PASSWORD = """exec psql -XAtqw -v ON_ERROR_STOP=1 -U "$1" -d "$2" -c "$3" <<STACKHAND_END
+_PASSWORD = f"""{place.FOUND}exec psql -XAtqw -v ON_ERROR_STOP=1 -U "$1" -d "$2" -c "$3" <<STACKHAND_END
 $STACKHAND_NEW
 $STACKHAND_NEW
 STACKHAND_END"""
 # Nothing that has a verifier in it stands in the server's log, whatever that is configured to log.
 _UNLOGGED = "-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
 _STATEMENT_LIMIT = 4  # seconds: a look must not hang behind somebody's lock
-_DENIED = re.compile(r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry")
+_SHORT = 3.0
+# What the first look is to bring: without it nothing at all is known of the server.
+_WHOLE = re.compile(r'^\{"section" ?: ?"cluster"', re.MULTILINE)
+_FORBIDDEN = re.compile(r"ERROR:\s+(permission denied|must be superuser)")
+_DENIED = re.compile(r"authentication failed|no password supplied|FATAL:.* does not exist|no pg_hba\.conf entry")
 
 
 class NoAdministrator(StackError):
@@ -80,57 +85,85 @@ class Admin:
         return scene.shell(service, _FEED, *words, environment=environment, user=self.account, timeout=limit)
 
 
-def administrators(scene: Scene, service: str) -> list[Admin]:
-    """Return the ways to administer a Postgres service, the likeliest first."""
+def accounts(scene: Scene, service: str) -> list[tuple[str, str]]:
+    """Return the superusers that a Postgres service may have been made with, each with its password, "" for none."""
     made = scene.project.services[service]
 
     def value(name: str) -> str:
         return value_of(scene.project, made, name)
 
-    ways: dict[str, str] = {}
     # The names of the official image, then those of Bitnami's.
-    for role, password in (
+    known = (
         (value("POSTGRES_USER"), value("POSTGRES_PASSWORD")),
         ("postgres", value("POSTGRES_PASSWORD")),
         ("postgres", value("POSTGRESQL_POSTGRES_PASSWORD")),
         ("postgres", value("POSTGRESQL_PASSWORD")),
-    ):
-        if role and (role not in ways or not ways[role]):
-            ways[role] = password
+    )
+    return [(role, password) for role, password in known if role]
+
+
+def administrators(scene: Scene, service: str) -> list[Admin]:
+    """Return the ways to administer a Postgres service, the likeliest first."""
+    ways: dict[str, str] = {}
+    for role, password in accounts(scene, service):
+        ways[role] = ways.get(role) or password
+    here = place.where(scene.project.services[service])
     found = []
     for role, password in ways.items():
-        environment = {"PGPASSWORD": password} if password else {}
+        environment = {**here, "PGPASSWORD": password} if password else here
         found += [Admin(role, account, environment) for account in ("", "postgres")]
     return found
 
 
 def first_answer(scene: Scene, service: str, ways: Iterable[Admin], text: str) -> tuple[Admin, Answer]:
-    """Return the first way that lets us in, with the answer.
+    """Return the first way that lets us in and see the whole server, with the answer.
 
-    Raises NoAdministrator, Unasked where there is no psql, and Unanswered for no answer.
+    Raises NoAdministrator; Unasked where there is no psql, or the server answers and could not say what it was asked;
+    Unanswered for no answer.
     """
     denied: list[str] = []
     for way in ways:
         answer = way.query(scene, service, text)
-        if answer.stdout.startswith("{"):
+        if _WHOLE.search(answer.stdout):
             return way, answer
         if not _refused(answer):
-            if answer.missing:
-                raise Unasked(f"there is no psql in the container of {service}")
-            raise Unanswered(scene.mask(answer.complaint))
+            raise _unanswered(scene, service, way, answer)
         denied.append(answer.complaint)
     raise NoAdministrator(scene.mask(denied[0]) if denied else "no superuser is known")
 
 
+def _unanswered(scene: Scene, service: str, way: Admin, answer: Answer) -> Unanswered:
+    """Return why nothing is known of a server that was asked."""
+    if answer.missing:
+        return Unasked(f"there is no psql in the container of {service}")
+    said = scene.mask(complaints(answer.stderr) or answer.complaint)
+    if "ERROR:" in answer.stderr:
+        return Unasked(f"it answers, and does not say what was asked: {said}")
+    if answer.exit_code is None and way.query(scene, service, "SELECT 1;", limit=_SHORT).stdout.strip() == "1":
+        return Unasked(f"it answers, and does not say all that was asked: {said}")
+    if place.silent(said) and place.content(scene, service):
+        return Unasked(f"its healthcheck is content, and it was not to be found: {said}")
+    return Unanswered(said)
+
+
+def complaints(stderr: str) -> str:
+    """Return what the server refused to do, each once; "" for nothing.
+
+    >>> complaints("ERROR:  canceling statement\\nERROR:  canceling statement\\nHINT:  none")
+    'canceling statement'
+    """
+    return "; ".join(dict.fromkeys(re.findall(r"(?:ERROR|FATAL):\s+(.*)", stderr)))
+
+
 def _refused(answer: Answer) -> bool:
     # "unable to find user postgres": the container has no such account.
-    return bool(_DENIED.search(answer.stderr)) or "unable to find user" in answer.stdout + answer.stderr
+    said = answer.stdout + answer.stderr
+    return bool(_DENIED.search(answer.stderr) or _FORBIDDEN.search(answer.stderr)) or "unable to find user" in said
 
 
 def _done(scene: Scene, service: str, answer: Answer) -> Answer:
     if not answer.ok:
-        wrong = re.findall(r"(?:ERROR|FATAL):\s+(.*)", answer.stderr)
-        raise StackError(f"psql in {service}: {scene.mask(wrong[0] if wrong else answer.complaint)}")
+        raise StackError(f"psql in {service}: {scene.mask(complaints(answer.stderr) or answer.complaint)}")
     return answer
 
 
