@@ -33,7 +33,7 @@ DATABASES: list[Row] = [
     ("db", "shop-db", {**_probe("pg_isready")}, {}, ["postgres?"]),
     ("db", "shop-db", {"expose": ["5432"]}, {}, ["postgres?"]),
     ("cockroach", "cockroachdb/cockroach", {**_ports(26257, 8080), "command": ["start-single-node"]}, {}, ["http"]),
-    ("pgpool", "bitnami/pgpool:4", _ports(5432), {}, ["postgres?"]),
+    ("pgpool", "bitnami/pgpool:4", _ports(5432), {}, []),
     ("pgbouncer", "edoburu/pgbouncer:v1.23", {**_ports(5432), **_probe("pg_isready -h localhost")}, {}, ["pgbouncer"]),
     ("pgbouncer", "bitnami/pgbouncer:1", _ports(6432), {}, ["pgbouncer"]),
     ("exporter", "quay.io/prometheuscommunity/postgres-exporter", _ports(9187), {}, []),
