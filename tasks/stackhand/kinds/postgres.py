@@ -27,7 +27,7 @@ class Postgres(Kind[Server]):
     """A PostgreSQL server."""
 
     name = POSTGRES
-    images = frozenset({"postgres", "postgresql", "postgis", "timescaledb", "pgvector", "pg"})
+    images = frozenset("citus paradedb pgvecto pgvector postgis postgres postgresql timescaledb".split())  # noqa: SIM905
     programs = frozenset({"postgres", "postmaster"})
     probes = frozenset({"pg_isready"})
     ports = frozenset({5432})

@@ -342,6 +342,9 @@ def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return
     found = states(run(tmp_path, toy))
     assert (found["toy.answers"], found["toy.role"]) == ("fail", "warn")
+    place = scene(tmp_path, toy)
+    place.kinds = Recognised({"web": (toy,)}, frozenset({("web", "toy")}))
+    assert states(fixing.run(place, ["web"]))["toy.answers"] == "skip"
 
 
 def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> None:

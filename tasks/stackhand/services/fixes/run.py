@@ -277,8 +277,9 @@ def _late(scene: Scene, check: Check, service: str) -> Finding:
     """Return the finding about a check that took too long. Raises EngineUnreachable where the engine hangs."""
     if not scene.engine.answers(within=_ENGINE_LIMIT):
         raise EngineUnreachable(f"the engine does not answer within {_ENGINE_LIMIT:.0f} s", "see `inv engine.check`")
+    guessed = scene.kinds.is_guess(service, check.id.partition(".")[0])
     # Whether a service answers is the question itself.
-    status: Status = "fail" if check.phase == "services" else "warn"
+    status: Status = "skip" if guessed else "fail" if check.phase == "services" else "warn"
     return _unchecked(check, service, status, f"no answer within {_CHECK_LIMIT:.0f} s")
 
 
