@@ -56,9 +56,9 @@ def test_what_git_records_as_executable(repository: Path) -> None:
 def test_names_of_any_bytes(repository: Path) -> None:
     names = [b"t\xffl", b"c\rr", b"c\r\nr", b"a\tb", b"a\nb"]
     for name in names:
-        path = os.path.join(os.fsencode(repository), name)
-        Path(os.fsdecode(path)).touch()
-        os.chmod(path, 0o755)  # noqa: PTH101
+        path = repository / os.fsdecode(name)
+        path.touch()
+        path.chmod(0o755)
     commit(repository)
     found = git.executables(Commands(), repository)
     assert found is not None
@@ -137,9 +137,7 @@ def test_root_asks_as_the_owner_of_what_git_reads(
     assert found[0].startswith("0 0 ")
 
 
-def test_a_repository_that_never_answers_is_not_waited_for(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repository_that_never_answers_is_not_waited_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(repository / ".git/never")
     run(repository, "config", "include.path", str(repository / ".git/never"))
     monkeypatch.setattr(git, "_PATIENCE", 0.5)
