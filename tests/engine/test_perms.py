@@ -78,6 +78,43 @@ def test_services_still_read_their_secrets_after_the_fix(open_project: Project) 
     assert "other reads this secret as uid 10001" in shown
 
 
+def test_a_secret_is_known_however_its_path_is_spelt(open_project: Project) -> None:
+    """Compose's paths are those of the shell's working folder; and a secret may itself be a link."""
+    project = open_project
+    for name in ("app/tok", "app/real.txt"):
+        path = project.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("word")
+        path.chmod(0o600)
+    (project.directory / "secrets").mkdir()
+    (project.directory / "secrets/s.txt").symlink_to("../app/real.txt")
+    (project.directory / "docker/db").mkdir(parents=True)
+    os.chown(project.directory / "docker/db", 999, 999)
+    usual = {"image": IMAGE, "stop_grace_period": "0s", "user": "10001", "secrets": ["tok", "s"]}
+    project.write(
+        {
+            "services": {"app": {**usual, "volumes": ["./docker/db:/var/lib/x"]}},
+            "secrets": {"tok": {"file": "./app/tok"}, "s": {"file": "./secrets/s.txt"}},
+        }
+    )
+    real = project.directory
+    link = real.with_name(f"{real.name}-link")
+    link.symlink_to(real)
+    try:
+        project.directory = link
+        project.env["PWD"] = str(link)
+        result = project.inv("perms.fix", *OWNER, "--json")
+    finally:
+        link.unlink()
+        project.directory = real
+    assert mode(real / "app/tok") == mode(real / "app/real.txt") == (UID, 0o600), result
+    assert mode(real / "docker/db") == (999, 0o755)
+    # Neither can be read, and that is what it says.
+    found = {each["summary"].partition(":")[0]: each["status"] for each in result.json()["findings"]}
+    assert found == {"app/tok": "fail", "app/real.txt": "fail", "docker/db": "ok"}
+    assert result.code == 1
+
+
 def test_a_data_folder_that_a_container_owns_is_left_to_it(open_project: Project) -> None:
     project = open_project
     data = project.directory / "docker/data"
