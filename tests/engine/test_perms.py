@@ -78,6 +78,23 @@ def test_services_still_read_their_secrets_after_the_fix(open_project: Project) 
     assert "other reads this secret as uid 10001" in shown
 
 
+@pytest.mark.parametrize(("before", "status", "says"), [(0o644, "ok", ""), (0o600, "fail", "NOT ")])
+def test_a_private_key_that_a_service_reads_is_not_taken_away_nor_opened(
+    open_project: Project, before: int, status: str, says: str
+) -> None:
+    project = open_project
+    key = project.directory / "app/tls.pem"
+    key.parent.mkdir()
+    key.write_text("-----BEGIN PRIVATE KEY-----\n")
+    key.chmod(before)
+    project.services(web={"user": "10001", "volumes": ["./app/tls.pem:/tls.pem:ro"]})
+    for task in ("perms.check", "perms.fix", "perms.check"):
+        (finding,) = project.inv(task, *OWNER, "--json").json()["findings"]
+        assert (finding["status"], finding["service"]) == (status, "web")
+        assert finding["evidence"].endswith(f"after: owner {UID}:{UID}, mode {before:03o}, can {says}be read")
+    assert mode(key) == (UID, before)
+
+
 def test_a_secret_is_known_however_its_path_is_spelt(open_project: Project) -> None:
     """Compose's paths are those of the shell's working folder; and a secret may itself be a link."""
     project = open_project

@@ -15,7 +15,7 @@ from typing import Any
 
 from stackhand.engine.project import Project
 from stackhand.model import Finding, Status
-from stackhand.perms.rules import Rules, Special, Target
+from stackhand.perms.rules import PLAIN, Rules, Special, Target
 
 PHASE = "permissions"
 # Where images keep their data, by custom.
@@ -52,12 +52,16 @@ class User:
 
 @dataclass(frozen=True)
 class Facts:
-    """Owner and mode of a path, and for a folder the names that tell whose data it is."""
+    """Owner and mode of a path; for a folder, whose data it is by what is in it; for a file, which mode it should have.
+
+    That is by its content and name, where no rule says more: 644, 755 for a script, 600 for a private key.
+    """
 
     uid: int
     gid: int
     mode: int
     mark: str = ""
+    usual: int = 0o644
 
     @property
     def is_folder(self) -> bool:
@@ -200,7 +204,8 @@ def _exception(  # noqa: PLR0911  one for each line of the table in the document
     keeper = next((use.service for use in found if use.keeps_data), None)
     if keeper and now.uid not in (0, target.uid):
         return Special(leave=_data_of(keeper, now))
-    private = secret or rules.is_secret(path)
+    key = now.usual == 0o600 and rules.area(path, folder=False) is PLAIN
+    private = secret or key or rules.is_secret(path)
     if not private:
         return None
     others = _others(found, users, target)
@@ -269,10 +274,9 @@ def _after(now: Facts, exception: Special | None, relative: str | None, rules: R
         if area.all_owners or uid == 0:
             uid, gid = target.uid, target.gid
         wanted = area.directory if now.is_folder else area.file
-        usual = 0o755 if now.is_folder else 0o644
-        mode = wanted if wanted is not None else (mode or usual)
-        if area.file == 0o644 and not now.is_folder and stat.S_IMODE(now.mode) & 0o111:
-            mode = 0o755
+        if area is PLAIN and not now.is_folder:
+            wanted = now.usual
+        mode = wanted if wanted is not None else (mode or (0o755 if now.is_folder else 0o644))
     return Facts(uid, gid, stat.S_IFMT(now.mode) | mode)
 
 

@@ -50,6 +50,7 @@ class Result:
             "scanned": tally.scanned,
             "wrong": tally.wrong,
             "changed": tally.changed,
+            "partial": tally.partial,
             "unchanged": tally.scanned - tally.changed,
             "needs_root": tally.needs_root,
             "journal": self.journal,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
 from stackhand.perms import readers
 from stackhand.perms.crew import Notes
-from stackhand.perms.rules import DATA_MARKS, Rules, Special, Target
+from stackhand.perms.rules import BUNDLE, DATA_MARKS, Rules, Special, Target, mode_by_content
 from stackhand.perms.walk import MOUNTED
 from stackhand.settings import Perms
 from stackhand.state import FOLDER
@@ -131,26 +132,26 @@ class _Used:
 
     project: Project
     root: Path
-    target: Target
+    rules: Rules
     users: Mapping[str, readers.User]
     before: Mapping[Path, readers.Facts]
     known: readers.Knowledge
 
     @classmethod
     def read(cls, root: Path, rules: Rules, project: Project, engine: Callable[[], Engine]) -> _Used:
-        before = _facts_of(project)
+        before = _facts_of(project, rules)
         names = dict.fromkeys(use.service for use in readers.uses(project) if use.path in before)
         users = _users(project, names, engine)
         known = readers.known(project, root, rules, users, before)
-        return cls(project, root, rules.target, users, before, known)
+        return cls(project, root, rules, users, before, known)
 
     def again(self) -> tuple[Finding, ...]:
-        after = _facts_of(self.project)
-        return readers.findings(self.project, self.root, self.target, self.users, self.before, after)
+        after = _facts_of(self.project, self.rules)
+        return readers.findings(self.project, self.root, self.rules.target, self.users, self.before, after)
 
 
-def _facts_of(project: Project) -> dict[Path, readers.Facts]:
-    return {use.path: seen for use in readers.uses(project) if (seen := _facts(use.path))}
+def _facts_of(project: Project, rules: Rules) -> dict[Path, readers.Facts]:
+    return {use.path: seen for use in readers.uses(project) if (seen := _facts(use.path, rules))}
 
 
 def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine]) -> dict[str, readers.User]:
@@ -175,13 +176,33 @@ def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine])
     return found
 
 
-def _facts(path: Path) -> readers.Facts | None:
+def _facts(path: Path, rules: Rules) -> readers.Facts | None:
     try:
         seen = path.lstat()
     except OSError:
         return None
-    mark = next((what for name, what in DATA_MARKS.items() if os.path.lexists(path / name)), "")
-    return readers.Facts(seen.st_uid, seen.st_gid, seen.st_mode, mark)
+    owner = (seen.st_uid, seen.st_gid, seen.st_mode)
+    if stat.S_ISDIR(seen.st_mode):
+        mark = next((what for name, what in DATA_MARKS.items() if os.path.lexists(path / name)), "")
+        return readers.Facts(*owner, mark)
+    if not stat.S_ISREG(seen.st_mode):
+        return readers.Facts(*owner)
+    mode, script = stat.S_IMODE(seen.st_mode), rules.is_executable(path.name)
+    return readers.Facts(*owner, usual=mode_by_content(_head(path), mode, path.name, script=script))
+
+
+def _head(path: Path) -> bytes:
+    """Return what a file begins with; nothing where that can't be read, or is no longer a file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, BUNDLE, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _unread(error: StackError) -> Finding:

@@ -157,7 +157,8 @@ class Walker:
             try:
                 self._cursor.go(place.names[:-1])
             except OSError as error:
-                self._fail("/".join(place.names), error)
+                if error.errno not in _VANISHED:
+                    self._fail("/".join(place.names), error)
                 return []
             return self._enter(place)
 
@@ -284,7 +285,7 @@ class Walker:
             return False
         kept = False
         try:
-            if self._is_elsewhere(entry):
+            if entry.seen.st_dev != self._cursor.dev and self._is_mounted(entry):
                 self._leave(self._path(name), MOUNTED)
             elif place.data and self._is_a_containers(entry):
                 if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
@@ -302,16 +303,14 @@ class Walker:
 
     def _hold(self, name: str, before: int | None = None) -> Entry | None:
         """Hold an entry of the current folder; None where it has just vanished, or can't be held, which is told."""
-        for _ in range(2):
-            try:
-                return Entry(name, self._cursor.fd, self._descriptors, before)
-            except OSError as error:
-                if error.errno in _NO_DESCRIPTOR_LEFT and self._batch:
-                    self._flush()
-                    continue
-                if error.errno not in _VANISHED:
-                    self._fail(self._path(name), error)
-                break
+        try:
+            return Entry(name, self._cursor.fd, self._descriptors, before)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR_LEFT and self._batch:
+                self._flush()  # which lets go of some
+                return self._hold(name, before)
+            if error.errno not in _VANISHED:
+                self._fail(self._path(name), error)
         return None
 
     def _wanted(self, entry: Entry, name: str, area: Area, exception: Special | None, *, keeps_executable: bool) -> int:
@@ -371,12 +370,12 @@ class Walker:
         """Whether an entry of a service's data was made by its container: neither by root nor by the target user."""
         return entry.seen.st_uid not in (0, self._uid)
 
-    def _is_elsewhere(self, entry: Entry) -> bool:
-        """Whether a file is one of another file system, that was mounted on this name.
+    def _is_mounted(self, entry: Entry) -> bool:
+        """Whether a file is that of another mount.
 
-        A file's device alone does not tell: some file systems in layers give each layer's files one of their own.
+        Its device alone does not tell: some file systems in layers give each layer's files one of their own.
         """
-        return entry.seen.st_dev != self._cursor.dev and _mount_of(entry.held) != _mount_of(self._cursor.fd)
+        return _mount_of(entry.held) != _mount_of(self._cursor.fd)
 
     def _judge(  # noqa: PLR0911
         self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False

@@ -198,6 +198,15 @@ def test_after_a_fix_it_is_what_has_become_of_the_file_that_counts() -> None:
     assert findings(project, ROOT, target, users, before, {}) == ()
 
 
+@pytest.mark.parametrize(("mode", "exception"), [(0o644, 0o644), (0o600, 0o600), (0o666, 0o644)])
+def test_a_private_key_is_a_secret_however_it_is_mounted(mode: int, exception: int) -> None:
+    key = Facts(0, 0, stat.S_IFREG | mode, usual=0o600)
+    result = judge(mount("/p/app/tls.key", "/tls.key", read_only=True), {"db": user(999)}, **{"/p/app/tls.key": key})
+    assert result.special == {"app": {"tls.key": Special(mode=exception)}}
+    # Outside of the roots modes are as they are.
+    assert judge(mount("/p/data/key", "/key"), {"db": user(999)}, **{"/p/data/key": key}).special == {}
+
+
 def test_a_secret_folder_that_another_user_reads_is_left_to_it() -> None:
     result = judge(mount("/p/secrets", "/run/s", read_only=True), {"db": user(999)}, **{"/p/secrets": folder(0)})
     assert "db (uid 999)" in result.special[""]["secrets"].leave
