@@ -48,6 +48,16 @@ def reach(engine: Engine, project: str | None, name: str) -> Way:
     )
 
 
+def folder(engine: Engine, name: str) -> Path:
+    """Return this machine's folder of a volume by its exact name. Raises UnknownVolume, VolumeUnreachable."""
+    volume = find(engine, None, name)
+    if volume is None:
+        raise UnknownVolume(f"there is no volume {name} any more", "what was changed in it is gone with it")
+    if not (volume.mountpoint and _is_here(engine, volume)):
+        raise VolumeUnreachable(f"volume {name} can't be reached from here", "run it as root on the engine's machine")
+    return Path(volume.mountpoint)
+
+
 def fix(
     way: Way, engine: Engine, uid: int, gid: int, state: StateFolder | None, progress: Progress = lambda _: None
 ) -> Result:
@@ -59,12 +69,12 @@ def fix(
     rules = Rules(target, (), (), (), root_area=VENDORED, spares_data=False)
 
     def work(writer: Writer | None) -> Tally:
-        return walk(folder, rules, Known(), writer, result.notes, progress)
+        return walk(folder, rules, Known(), writer, result.notes, progress, result.tally)
 
     if state is None:
         result.tally = work(None)
     else:
-        journaled(state, result, work, root=folder)
+        journaled(state, result, work, volume=way.volume.name)
     return result
 
 

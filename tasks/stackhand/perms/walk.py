@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
+from stackhand.perms.batch import SIZE, Batch, refusal
 from stackhand.perms.cursor import Cursor, OtherFileSystem
-from stackhand.perms.entry import Descriptors, Entry, Unchanged, keep_special
+from stackhand.perms.entry import Descriptors, Entry, keep_special
 from stackhand.perms.journal import Change, Writer
 from stackhand.perms.rules import (
     HEAD,
@@ -35,13 +36,9 @@ from stackhand.perms.rules import (
     why,
 )
 
-# Entries that are open at once, and journaled in one go.
-_BATCH = 64
 _MODES = (0o755, 0o644, 0o600)
 _NO_LONGER_A_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 NEEDS_ROOT = "needs root"
-_HARD_LINK = "it has other names (hard links), which may lie anywhere"
-_SETUID = "it is setuid or setgid for another user, which would make it the new owner's"
 
 
 @dataclass
@@ -119,11 +116,13 @@ class Walker:
         self._before = 0
         self._me = os.geteuid()
         self._groups = {os.getegid(), *os.getgroups()}
-        self._batch: list[tuple[Entry, Change, list[str]]] = []
+        self._batch = Batch(journal, lambda name, error: self._fail(self._path(name), error))
         self._uid, self._gid = rules.target.uid, rules.target.gid
+        self._trusted = (0, self._uid)
 
     def close(self) -> None:
         """Let go of the tree."""
+        self._batch.close()
         self._cursor.close()
         self._descriptors.close()
 
@@ -249,6 +248,8 @@ class Walker:
                     if right:
                         continue
             likely_wrong = self._closer(name, area, path, relevant, exception)
+            if len(self._batch.held) >= SIZE:
+                self._flush()
 
     def _closer(self, name: str, area: Area, path: str, relevant: bool, exception: Special | None) -> bool:
         """Hold a file or symbolic link and judge it; return whether it is wrong."""
@@ -311,9 +312,7 @@ class Walker:
             entry.close()
         return True
 
-    def _judge(  # noqa: PLR0911
-        self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False
-    ) -> bool:
+    def _judge(self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False) -> bool:
         """Take an entry into the batch when it is wrong; return whether it was taken, and stays open."""
         seen, tally = entry.seen, self.tally
         uid, gid, mode = seen.st_uid, seen.st_gid, entry.mode
@@ -329,11 +328,10 @@ class Walker:
             if same_owner and wanted == mode:
                 return False
         tally.wrong += 1
-        if not entry.is_alone:
-            return self._refuse(name, _HARD_LINK)
-        if mode & 0o6000 and entry.kind == stat.S_IFREG and not same_owner and uid not in (0, self._uid):
-            return self._refuse(name, _SETUID)
         whole = Change(name, seen.st_ino, uid, gid, mode, new_uid, new_gid, wanted)
+        reason = refusal(entry, whole, self._trusted)
+        if reason is not None:
+            return self._refuse(name, reason)
         change = whole if self._me == 0 else self._within_rights(whole)
         if change is not whole:
             tally.needs_root += 1
@@ -344,9 +342,7 @@ class Walker:
             self._note("failed", self._path(name), f"{NEEDS_ROOT}: {why(*whole[2:])}")
             if not steps(*change[2:]):
                 return False
-        self._batch.append((entry, change, attributes))
-        if len(self._batch) >= _BATCH:
-            self._flush()
+        self._batch.held.append((entry, change, attributes))
         return True
 
     def _within_rights(self, change: Change) -> Change:
@@ -358,20 +354,8 @@ class Walker:
 
     def _flush(self) -> None:
         """Journal what is in the batch, then do it."""
-        if not self._batch or self._journal is None:
-            return
-        batch, self._batch = self._batch, []
-        try:
-            self._journal.write(self._cursor.path, [change for _, change, _ in batch])
-            for entry, change, attributes in batch:
-                try:
-                    entry.become(change.new_uid, change.new_gid, change.new_mode, attributes)
-                    self.tally.changed += 1
-                except (OSError, Unchanged) as error:
-                    self._fail(self._path(change.name), error)
-        finally:
-            for entry, *_ in batch:
-                entry.close()
+        if self._batch.held:
+            self.tally.changed += self._batch.do(self._cursor.path)
 
     def _is_environment(self, name: str) -> bool:
         try:

@@ -20,6 +20,7 @@ import pytest
 
 from stackhand.perms import run
 from stackhand.perms.entry import TICK
+from stackhand.perms.journal import Journals
 from stackhand.perms.rules import Rules, Special, Target
 from stackhand.perms.run import Result
 from stackhand.settings import Perms
@@ -55,6 +56,10 @@ class Tree:
         usual = Perms()
         special = {"": {".stackhand": Special()}, **self.special}
         return Rules(Target(uid, gid, str(uid), str(gid)), usual.roots, usual.secrets, usual.executable, TOP, special)
+
+    @property
+    def journals(self) -> Journals:
+        return Journals(self.state.private)
 
     @property
     def state(self) -> StateFolder:
