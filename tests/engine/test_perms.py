@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import IMAGE, Project
+from support import IMAGE, PROJECT_LABEL, Project
 
 UID = 4321
 OWNER = ("--owner", f"{UID}:{UID}")
@@ -77,6 +78,60 @@ def test_services_still_read_their_secrets_after_the_fix(open_project: Project) 
     assert "other reads this secret as uid 10001" in shown
 
 
+@pytest.mark.parametrize(("before", "status", "says"), [(0o644, "ok", ""), (0o600, "fail", "NOT ")])
+def test_a_private_key_that_a_service_reads_is_not_taken_away_nor_opened(
+    open_project: Project, before: int, status: str, says: str
+) -> None:
+    project = open_project
+    key = project.directory / "app/tls.pem"
+    key.parent.mkdir()
+    key.write_text("-----BEGIN PRIVATE KEY-----\n")
+    key.chmod(before)
+    project.services(web={"user": "10001", "volumes": ["./app/tls.pem:/tls.pem:ro"]})
+    for task in ("perms.check", "perms.fix", "perms.check"):
+        (finding,) = project.inv(task, *OWNER, "--json").json()["findings"]
+        assert (finding["status"], finding["service"]) == (status, "web")
+        assert finding["evidence"].endswith(f"after: owner {UID}:{UID}, mode {before:03o}, can {says}be read")
+    assert mode(key) == (UID, before)
+
+
+def test_a_secret_is_known_however_its_path_is_spelt(open_project: Project) -> None:
+    """Compose's paths are those of the shell's working folder; and a secret may itself be a link."""
+    project = open_project
+    for name in ("app/tok", "app/real.txt"):
+        path = project.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("word")
+        path.chmod(0o600)
+    (project.directory / "secrets").mkdir()
+    (project.directory / "secrets/s.txt").symlink_to("../app/real.txt")
+    (project.directory / "docker/db").mkdir(parents=True)
+    os.chown(project.directory / "docker/db", 999, 999)
+    usual = {"image": IMAGE, "stop_grace_period": "0s", "user": "10001", "secrets": ["tok", "s"]}
+    project.write(
+        {
+            "services": {"app": {**usual, "volumes": ["./docker/db:/var/lib/x"]}},
+            "secrets": {"tok": {"file": "./app/tok"}, "s": {"file": "./secrets/s.txt"}},
+        }
+    )
+    real = project.directory
+    link = real.with_name(f"{real.name}-link")
+    link.symlink_to(real)
+    try:
+        project.directory = link
+        project.env["PWD"] = str(link)
+        result = project.inv("perms.fix", *OWNER, "--json")
+    finally:
+        link.unlink()
+        project.directory = real
+    assert mode(real / "app/tok") == mode(real / "app/real.txt") == (UID, 0o600), result
+    assert mode(real / "docker/db") == (999, 0o755)
+    # Neither can be read, and that is what it says.
+    found = {each["summary"].partition(":")[0]: each["status"] for each in result.json()["findings"]}
+    assert found == {"app/tok": "fail", "app/real.txt": "fail", "docker/db": "ok"}
+    assert result.code == 1
+
+
 def test_a_data_folder_that_a_container_owns_is_left_to_it(open_project: Project) -> None:
     project = open_project
     data = project.directory / "docker/data"
@@ -93,6 +148,23 @@ def test_a_data_folder_that_a_container_owns_is_left_to_it(open_project: Project
     assert left == {"path": "docker/data", "reason": "db keeps its data there as uid 10001"}
     assert (mode(data), mode(data / "file")) == before
     assert mode(data.parent) == (UID, 0o755)
+
+
+def test_what_a_container_makes_in_a_mounted_data_folder_stays_its_own(open_project: Project) -> None:
+    """Docker makes the folder itself, as root; only what is in it tells whose data it is."""
+    project = open_project
+    command = "sh -c 'mkdir -m 700 /var/lib/mq/mnesia; touch /var/lib/mq/mnesia/a; sleep infinity'"
+    project.services(mq={"user": "10001", "command": command, "volumes": ["./docker/mq:/var/lib/mq"]})
+    data = project.directory / "docker/mq"
+    data.mkdir(parents=True)
+    data.chmod(0o777)
+    assert project.inv("up").code == 0
+    result = project.inv("perms.fix", *OWNER, "--json")
+    assert result.code == 0, result
+    assert [each["path"] for each in result.json()["left_alone"]] == ["docker/mq/mnesia"]
+    assert mode(data) == (UID, 0o755)
+    assert (mode(data / "mnesia"), mode(data / "mnesia/a")) == ((10001, 0o700), (10001, 0o644))
+    assert project.inv("perms.check", *OWNER).code == 0
 
 
 @pytest.fixture
@@ -137,21 +209,113 @@ def test_a_volume_gets_its_owner_and_the_undo_takes_it_back(open_project: Projec
     assert inside(open_project) == before
 
 
-def test_where_this_machine_can_not_reach_it_a_helper_container_does_it(open_project: Project, volume: str) -> None:
-    # An engine at a TCP address is taken for another machine's; an ordinary user has no way in either.
+def test_hard_links_closed_files_and_fifos_of_a_volume(open_project: Project, volume: str) -> None:
+    """What is linked within a volume changes with all its names; modes stay, 000 too."""
+    prepare = "ln /v/a /v/in/again; touch /v/closed; chmod 0 /v/closed; mkfifo /v/fifo; mkdir -m 0 /v/shut"
+    open_project.compose("exec", "-T", "app", "sh", "-c", prepare)
+    result = open_project.inv("perms.fix", "--volume", "data", "--owner", "10:20", "--yes", "--json")
+    assert result.code == 0, result
+    names = ["/v/a", "/v/in/again", "/v/closed", "/v/shut", "/v/fifo"]
+    found = open_project.compose("exec", "-T", "app", "stat", "-c", "%u:%g %a", *names).split()
+    assert " ".join(found) == "10:20 640 10:20 640 10:20 0 10:20 0 0:0 644"
+
+
+def helpers(project: Project, volume: str) -> list[dict]:
+    return project.client.containers(all=True, filters={"label": "stackhand.helper=perms", "volume": volume})
+
+
+@pytest.fixture
+def ordinary(open_project: Project) -> dict:
+    """How `inv` is run as a user who reaches the engine, and not the engine's own folders."""
     user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", f"--groups={Path('/var/run/docker.sock').stat().st_gid}"]
     os.chown(open_project.directory, UID, UID)
-    home = {"HOME": str(open_project.directory)}
-    if open_project.inv("engine.check", prefix=user, env=home).code:
+    options = {"prefix": user, "env": {"HOME": str(open_project.directory)}}
+    if open_project.inv("engine.check", **options).code:
         pytest.skip("an ordinary user can't run this Python, or not reach the engine")
     shutil.rmtree(open_project.directory / ".stackhand", ignore_errors=True)
+    return options
+
+
+def test_where_this_machine_can_not_reach_it_a_helper_container_does_it(
+    open_project: Project, volume: str, ordinary: dict
+) -> None:
+    # An engine at a TCP address is taken for another machine's; an ordinary user has no way in either.
+    prepare = (
+        "touch /v/set /v/theirs; chown 5 /v/theirs; chmod 6755 /v/set; chmod 4755 /v/theirs; mkfifo /v/fifo;"
+        "touch \"$(printf '/v/a\\nb')\" /v/-rf"
+    )
+    open_project.compose("exec", "-T", "app", "sh", "-c", prepare)
+    shutil.rmtree(open_project.directory / ".stackhand", ignore_errors=True)
     words = ("perms.fix", "--volume", "data", "--owner", "10:20", "--yes")
-    first = open_project.inv(*words, prefix=user, env=home)
-    assert first.code == 0, first
+    dry = open_project.inv("--dry", *words, **ordinary)
+    assert (dry.code, inside(open_project)) == (0, ["0:0 755", "0:0 640", "0:0 644"])
+    assert "would fix 7 of 9 entries" in dry.stdout, dry
+    first = open_project.inv(*words, **ordinary)
+    assert first.code == 1, first
     assert "through a helper container" in first.stdout
+    assert "1 setuid or setgid files of other users" in first.stdout
+    assert "7 of 9 entries changed" in first.stdout
     assert inside(open_project) == ["10:20 755", "10:20 640", "10:20 644"]
-    assert "0 of 4 entries changed" in open_project.inv(*words, prefix=user, env=home).stdout
-    assert not open_project.client.containers(all=True, filters={"label": "stackhand.helper=perms", "volume": volume})
+    found = open_project.compose("exec", "-T", "app", "stat", "-c", "%u:%g %a", "/v/set", "/v/theirs", "/v/fifo")
+    assert found.split() == ["10:20", "6755", "5:0", "4755", "0:0", "644"]
+    open_project.compose("exec", "-T", "app", "rm", "/v/theirs")
+    assert "0 of 8 entries changed" in open_project.inv(*words, **ordinary).stdout
+    assert not helpers(open_project, volume)
+
+
+@pytest.fixture
+def hungry(open_project: Project) -> str:
+    """An image that asks for a volume of its own; it goes with the project."""
+    name = f"{open_project.name}-volume"
+    dockerfile = io.BytesIO(f"FROM {IMAGE}\nVOLUME /own\n".encode())
+    for line in open_project.client.build(fileobj=dockerfile, tag=name, rm=True, decode=True):
+        assert "error" not in line, line
+    return name
+
+
+def test_a_helper_container_takes_the_volumes_of_its_image_with_it(
+    open_project: Project, hungry: str, ordinary: dict
+) -> None:
+    usual = {"image": hungry, "command": "sleep infinity", "stop_grace_period": "0s"}
+    open_project.write({"services": {"app": {**usual, "volumes": ["data:/v"]}}, "volumes": {"data": {}}})
+    assert open_project.inv("up").code == 0
+    shutil.rmtree(open_project.directory / ".stackhand", ignore_errors=True)
+    before = open_project.client.df()["Volumes"] or []
+    result = open_project.inv("perms.fix", "--volume", "data", "--owner", "10:20", "--yes", **ordinary)
+    assert result.code == 0, result
+    known = {each["Name"] for each in before}
+    # Others may make some meanwhile, but use them.
+    left = [each for each in open_project.client.df()["Volumes"] or [] if not each["UsageData"]["RefCount"]]
+    assert [each["Name"] for each in left if each["Name"] not in known] == []
+    assert not helpers(open_project, f"{open_project.name}_data")
+
+
+def test_a_volume_that_lies_elsewhere_is_not_looked_for_in_the_engines_folder(open_project: Project) -> None:
+    project = open_project
+    elsewhere = project.directory / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    options = {"type": "none", "o": "bind", "device": str(elsewhere)}
+    usual = {"image": IMAGE, "command": "sleep infinity", "stop_grace_period": "0s"}
+    project.write({"services": {"app": {**usual, "volumes": ["far:/v"]}}, "volumes": {"far": {"driver_opts": options}}})
+    labels = {PROJECT_LABEL: project.name, "com.docker.compose.volume": "far"}
+    project.client.create_volume(f"{project.name}_far", driver="local", driver_opts=options, labels=labels)
+    words = ("perms.fix", "--volume", "far", "--owner", "10:20", "--yes", "--json")
+    unused = project.inv(*words)
+    assert unused.code == 3, unused
+    assert "mounted only while a container uses it" in unused.stderr
+    # A container that does not run: for the helper, the engine mounts it.
+    project.compose("create")
+    stopped = project.inv(*words)
+    assert stopped.code == 0, stopped
+    assert (stopped.json()["changed"], stopped.json()["journal"]) == (2, None)
+    assert mode(elsewhere / "file")[0] == 10
+    os.chown(elsewhere / "file", 0, 0)
+    project.compose("up", "-d")
+    running = project.inv(*words)
+    assert (running.code, running.json()["changed"]) == (0, 1), running
+    assert running.json()["journal"]
+    assert mode(elsewhere / "file")[0] == 10
 
 
 def test_a_volume_of_another_project_has_to_be_named_exactly(open_project: Project, volume: str) -> None:

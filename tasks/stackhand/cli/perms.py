@@ -21,9 +21,9 @@ from stackhand.errors import ApprovalNeeded, JournalRefused, PermissionsWrong, U
 
 if TYPE_CHECKING:
     from stackhand.engine.project import Project
-    from stackhand.model import Finding
-    from stackhand.perms.rules import Rules, Target
+    from stackhand.perms.rules import Target
     from stackhand.perms.run import Result
+    from stackhand.perms.survey import Survey
     from stackhand.perms.undo import Undone
 
 _SHOWN = 50
@@ -37,15 +37,11 @@ _HELP = {"owner": "user[:group] that the files shall belong to"}
 def check(c: Context, owner: str | None = None, json: bool = False) -> None:
     """Say what is wrong with owners and modes in the project; exit 1 when something is."""
     stack = Stack.of(c)
-    root, rules, findings = _survey(stack, owner)
-    from stackhand.perms import run
-
-    result = run.check(root, rules, findings, stack.state, _progress(stack))
+    root, survey = _survey(stack, owner)
+    result = _check(stack, root, survey)
     _tell(stack, result, json=json, intro="Checking file permissions", show=_show_check)
     if not result.ok:
-        raise PermissionsWrong(
-            f"{_wrong(result)} in {root}", f"`{_again(owner, root=_needs_root(result))}` puts it right"
-        )
+        raise PermissionsWrong(f"{_wrong(result)} in {root}", _what_helps(result, owner))
 
 
 @task(
@@ -60,18 +56,17 @@ def fix(c: Context, owner: str | None = None, volume: str | None = None, yes: bo
     if volume is not None:
         _fix_volume(stack, volume, owner, yes=yes, json=json)
         return
-    from stackhand.perms import run
-
-    root, rules, findings = _survey(stack, owner)
+    root, survey = _survey(stack, owner)
     if stack.dry:
-        result = run.check(root, rules, findings, stack.state, _progress(stack))
+        result = _check(stack, root, survey)
         _tell(stack, result, json=json, intro="Fixing file permissions (dry run)", show=_show_dry)
         return
     with stack.state.lock("perms.fix", of_ones_own=True):
-        result = run.fix(root, rules, findings, stack.state, _progress(stack))
+        result = _fix(stack, root, survey)
     _tell(stack, result, json=json, intro="Fixing file permissions", show=_show_fix)
     if not result.ok:
-        rest = f"`{_again(owner or _spelt(rules.target), root=True)}` does the rest" if _needs_root(result) else None
+        again = _again(owner or _spelt(result.target), root=True)
+        rest = f"`{again}` does the rest" if _needs_root(result) else None
         raise PermissionsWrong(f"left as it was: {_wrong(result)}", rest or "each is named above, with the reason")
 
 
@@ -119,13 +114,14 @@ def _undone(stack: Stack, id: str | None) -> Undone:
             raise roots
         return undoing.Undone(None, root, any_runs=bool(journals.ids()))
     volume = journal.head.volume if journal.head else None
+    links_stay_inside = False
     if volume is not None:
         from stackhand.perms.volume import folder
 
-        root = folder(stack.engine, volume)
+        root, links_stay_inside = folder(stack.engine, volume)
     if stack.dry:
-        return undoing.plan(root, journal, journals)
-    return undoing.undo(root, journal, journals, _progress(stack))
+        return undoing.plan(root, journal, journals, links_stay_inside=links_stay_inside)
+    return undoing.undo(root, journal, journals, _progress(stack), links_stay_inside=links_stay_inside)
 
 
 def _roots(stack: Stack, message: str, id: str | None) -> JournalRefused | None:
@@ -174,7 +170,25 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
         raise PermissionsWrong(f"left as it was: {_wrong(result)}", "each is named above, with the reason")
 
 
-def _survey(stack: Stack, owner: str | None) -> tuple[Path, Rules, tuple[Finding, ...]]:
+def _check(stack: Stack, root: Path, survey: Survey) -> Result:
+    from stackhand.perms import run
+    from stackhand.perms.survey import opened
+
+    result = run.check(root, survey.rules, survey.findings, stack.state, _progress(stack))
+    result.findings += opened(result.notes)
+    return result
+
+
+def _fix(stack: Stack, root: Path, survey: Survey) -> Result:
+    from stackhand.perms import run
+    from stackhand.perms.survey import opened
+
+    result = run.fix(root, survey.rules, survey.findings, stack.state, _progress(stack))
+    result.findings = (*survey.looked_again(), *opened(result.notes))
+    return result
+
+
+def _survey(stack: Stack, owner: str | None) -> tuple[Path, Survey]:
     from stackhand.engine.files import chosen_files
     from stackhand.perms.survey import survey
     from stackhand.perms.targets import target
@@ -182,7 +196,7 @@ def _survey(stack: Stack, owner: str | None) -> tuple[Path, Rules, tuple[Finding
     settings = stack.settings.perms
     root = stack.state.path.parent
     project = _ahead(lambda: stack.project)
-    rules, findings = survey(
+    return root, survey(
         root,
         settings,
         target(owner, stack.environ),
@@ -191,7 +205,6 @@ def _survey(stack: Stack, owner: str | None) -> tuple[Path, Rules, tuple[Finding
         lambda: stack.engine,
         chosen_files(stack.directory, stack.environ),
     )
-    return root, rules, findings
 
 
 def _ahead(work: Callable[[], Project]) -> Callable[[], Project]:
@@ -244,8 +257,9 @@ def _tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callabl
     show(stack, result)
     for finding in result.findings:
         sign = stack.console.symbol(finding.status, stack.console.stdout)
-        remedy = f"\n    remedy: {finding.remedy}" if finding.remedy else ""
-        stack.console.result(f"{sign} {finding.summary}\n    {finding.evidence}{remedy}")
+        # Names of files are in all of it.
+        remedy = f"\n    remedy: {shown(finding.remedy)}" if finding.remedy else ""
+        stack.console.result(f"{sign} {shown(finding.summary)}\n    {shown(finding.evidence)}{remedy}")
     _raise_early_end(result)
 
 
@@ -257,22 +271,31 @@ def _raise_early_end(result: Result) -> None:
 
 def _show_check(stack: Stack, result: Result) -> None:
     _list(stack, result, "wrong", most=_SHOWN)
+    _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
     tally = result.tally
-    what = (
-        f"{tally.wrong:,} of {tally.scanned:,} entries are wrong"
-        if tally.wrong
-        else f"{tally.scanned:,} entries, all right"
-    )
+    if tally.wrong:
+        what = f"{tally.wrong:,} of {_entries(tally.scanned)} {_are(tally.wrong)} wrong"
+    else:
+        what = f"{_entries(tally.scanned)}, {'no other is wrong' if tally.failed else 'all right'}"
     stack.console.result(what)
 
 
 def _show_dry(stack: Stack, result: Result) -> None:
+    from stackhand.perms.walk import NEEDS_ROOT
+
     for noted in result.notes.read("wrong"):
-        stack.console.result(f"would fix {shown(noted.path)}: {noted.reason}")
+        sign = "would not fix" if noted.reason.startswith(NEEDS_ROOT) else "would fix"
+        stack.console.result(f"{sign} {shown(noted.path)}: {noted.reason}")
+    _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
-    would = result.tally.wrong - result.tally.refused
-    stack.console.result(f"would fix {would:,} of {result.tally.scanned:,} entries" if would else "nothing to do")
+    tally = result.tally
+    would = _fixable(result)
+    if would or tally.wrong or tally.failed:
+        rest = f"; {tally.needs_root:,} {'needs' if tally.needs_root == 1 else 'need'} root" if tally.needs_root else ""
+        stack.console.result(f"would fix {would:,} of {_entries(tally.scanned)}{rest}")
+    else:
+        stack.console.result("nothing to do")
 
 
 def _show_fix(stack: Stack, result: Result) -> None:
@@ -281,13 +304,16 @@ def _show_fix(stack: Stack, result: Result) -> None:
         if wrong:
             sign = console.symbol("ok" if wrong == changed else "warn", console.stdout)
             console.result(f"{sign} {shown(top) or 'the rest of the project'}: {changed:,} of {wrong:,} fixed")
+    # What is wrong: where nothing could be changed, for want of a journal.
+    _list(stack, result, "wrong", most=_SHOWN)
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
     if result.journal:
-        console.result(f"{tally.changed:,} of {tally.scanned:,} entries changed")
+        in_part = f", {tally.partial:,} in part" if tally.partial else ""
+        console.result(f"{tally.changed:,} of {_entries(tally.scanned)} changed{in_part}")
         console.result(f"to put it back: inv perms.undo {result.journal}")
-    elif not tally.wrong and result.stopped is None:
-        console.result(f"nothing to do: {tally.scanned:,} entries, all right")
+    elif not (tally.wrong or tally.failed or result.stopped):
+        console.result(f"nothing to do: {_entries(tally.scanned)}, all right")
     if result.ok:
         _epilogue(stack, result)
 
@@ -296,7 +322,7 @@ def _show_volume(stack: Stack, result: Result) -> None:
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
     tally = result.tally
-    stack.console.result(f"{tally.changed:,} of {tally.scanned:,} entries changed")
+    stack.console.result(f"{tally.changed:,} of {_entries(tally.scanned)} changed")
     if result.journal:
         stack.console.result(f"to put it back: inv perms.undo {result.journal}")
 
@@ -308,7 +334,7 @@ def _epilogue(stack: Stack, result: Result) -> None:
     scripts += [f"./scripts/{each.name}" for each in sorted((result.root / "scripts").glob("*.sh"))[:3]]
     if scripts:
         stack.console.result(f"{result.target.user} can run the scripts without sudo now:")
-        stack.console.result("\n".join(f"  {each}" for each in scripts))
+        stack.console.result("\n".join(f"  {shown(each)}" for each in scripts))
     group = docker_group_missing(result.target.user)
     if group:
         stack.console.result(
@@ -371,12 +397,46 @@ def shown(path: str) -> str:
 
 
 def _wrong(result: Result) -> str:
-    tally = result.tally
-    parts = [f"{tally.wrong - tally.changed:,} entries are wrong"] if tally.wrong > tally.changed else []
-    parts += [f"{tally.failed:,} could not be looked at or changed"] if tally.failed else []
+    tally, parts = result.tally, []
+    wrong = tally.wrong - tally.changed
+    if wrong:
+        parts.append(f"{_entries(wrong)} {_are(wrong)} wrong")
+    if tally.failed:
+        parts.append(f"{tally.failed:,} could not be looked at or changed")
     unread = sum(1 for each in result.findings if each.status == "fail")
-    parts += [f"{unread} secrets or mounts can't be read by their services"] if unread else []
+    if unread:
+        what = "secret or mount" if unread == 1 else "secrets or mounts"
+        parts.append(f"{unread} {what} can't be read by {'its' if unread == 1 else 'their'} services")
     return ", ".join(parts)
+
+
+def _what_helps(result: Result, owner: str | None) -> str:
+    """Return the hint below what `perms.check` saw: a fix puts right what it may, and not what it can only tell."""
+    named = "each is named above, with the reason"
+    fixable = _fixable(result) + result.tally.needs_root
+    if not fixable:
+        return named
+    again = f"`{_again(owner, root=_needs_root(result))}`"
+    if fixable == result.tally.wrong and not result.tally.failed and _all_read(result):
+        return f"{again} puts it right"
+    return f"{again} puts {fixable:,} of them right; {named}"
+
+
+def _fixable(result: Result) -> int:
+    """Return how many entries this user's fix would put right."""
+    return result.tally.wrong - result.tally.refused - result.tally.needs_root
+
+
+def _all_read(result: Result) -> bool:
+    return not any(each.status == "fail" for each in result.findings)
+
+
+def _entries(number: int) -> str:
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _needs_root(result: Result) -> bool:

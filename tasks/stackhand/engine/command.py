@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from stackhand.errors import CommandFailed, Interrupted
 
@@ -38,7 +38,7 @@ class Commands:
     """
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[Any]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -85,6 +85,50 @@ class Commands:
         if check and done.returncode != 0:
             raise CommandFailed(argv, done.returncode, done.stderr or done.stdout)
         return done
+
+    def read(
+        self, argv: Sequence[str], *, env: Mapping[str, str], within: float, owner: tuple[int, int] | None = None
+    ) -> tuple[bytes, str]:
+        """Run a program that answers within so many seconds; return its stdout, byte by byte, and its stderr.
+
+        With `owner`, user and group by number, it runs as that user, which takes root.
+        Raises CommandFailed when it fails, can't be started or takes too long, and Interrupted after `stop()`.
+        """
+        uid, gid = owner or (None, None)
+        with self._lock:
+            if self._stopped:
+                raise Interrupted("interrupted")
+            try:
+                process = subprocess.Popen(
+                    list(argv),
+                    env=dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    user=uid,
+                    group=gid,
+                    extra_groups=[] if owner else None,
+                )
+            except OSError as error:
+                raise CommandFailed(argv, 127, f"{argv[0]}: {error.strerror or error}") from error
+            self._running.add(process)
+        try:
+            stdout, stderr = process.communicate(timeout=within)
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(argv, 124, f"no answer within {within:g} s") from error
+        finally:
+            if process.poll() is None:
+                _end(process)
+                process.communicate()
+            with self._lock:
+                self._running.discard(process)
+        if self._stopped:
+            raise Interrupted("interrupted")
+        told = stderr.decode("utf-8", "replace")
+        if process.returncode:
+            raise CommandFailed(argv, process.returncode, told)
+        return stdout, told
 
     def detach(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
         """Start a program that outlives this one, its output appended to `log`. Returns its process id."""
@@ -146,7 +190,7 @@ def _read_lines(stream: IO[str], kept: deque[str], on_line: Callable[[str], None
         pass  # closed while reading: the program was ended
 
 
-def _end(*processes: subprocess.Popen[str]) -> None:
+def _end(*processes: subprocess.Popen[Any]) -> None:
     """End programs and their children: all are asked at once, and forced after a second."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from stackhand.engine import mounts
 from stackhand.engine.client import Engine
 from stackhand.engine.project import PROJECT_LABEL, SERVICE_LABEL
 from stackhand.engine.sdk import errors
@@ -16,13 +18,32 @@ INSIDE = "/stackhand-volume"
 
 @dataclass(frozen=True)
 class Volume:
-    """One volume. `users` are the services (or containers) that mount it, `running` those that run."""
+    """One volume. `users` are the services (or containers) that mount it, `running` those that run.
+
+    It `is_plain` where its data lies in the engine's own folder of it, and is not mounted there from elsewhere.
+    """
 
     name: str
     mountpoint: str
     users: tuple[str, ...]
     running: tuple[str, ...]
     images: tuple[str, ...]
+    is_plain: bool = True
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether something is mounted on its folder, on this machine."""
+        folder = Path(self.mountpoint)
+        return folder.name in mounts.below(folder.parent)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a script in a helper container left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
 def find(engine: Engine, project: str | None, name: str) -> Volume | None:
@@ -47,6 +68,7 @@ def find(engine: Engine, project: str | None, name: str) -> Volume | None:
         tuple(sorted(set(called.values()))),
         tuple(sorted(set(running))),
         tuple(dict.fromkeys(each["ImageID"] for each in containers)),
+        found[0].get("Driver", "local") == "local" and not found[0].get("Options"),
     )
 
 
@@ -58,8 +80,11 @@ def names(engine: Engine, project: str | None) -> list[str]:
     return sorted((each.get("Labels") or {}).get(_VOLUME_LABEL) or each["Name"] for each in found)
 
 
-def run_inside(engine: Engine, volume: str, image: str, script: str) -> tuple[int, str]:
-    """Run a shell script as root in a container that has nothing but the volume; return exit code and output."""
+def run_inside(engine: Engine, volume: str, image: str, script: str, *, writes: bool) -> Ran:
+    """Run a shell script as root in a container that has nothing but the volume, read-only unless it `writes`.
+
+    The container is removed, and with it the volumes that the image asks for.
+    """
     with errors():
         api = engine.api
         made = api.create_container(
@@ -69,14 +94,17 @@ def run_inside(engine: Engine, volume: str, image: str, script: str) -> tuple[in
             user="0:0",
             network_disabled=True,
             labels={"stackhand.helper": "perms"},
-            host_config=api.create_host_config(binds=[f"{volume}:{INSIDE}"], network_mode="none"),
+            host_config=api.create_host_config(
+                binds=[f"{volume}:{INSIDE}:{'rw' if writes else 'ro'}"], network_mode="none"
+            ),
         )["Id"]
     try:
         with errors():
             api.start(made)
             code = int(api.wait(made)["StatusCode"])
-            output: bytes = api.logs(made)
-        return code, output.decode("utf-8", "replace")
+            stdout: bytes = api.logs(made, stdout=True, stderr=False)
+            stderr: bytes = api.logs(made, stdout=False, stderr=True)
+        return Ran(code, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
     finally:
         with contextlib.suppress(Exception):
-            api.remove_container(made, force=True)
+            api.remove_container(made, force=True, v=True)

@@ -38,7 +38,7 @@ _LOOK_EVERY = 0.2
 # How long a process may take to end what it has begun, when it is told to.
 _PATIENCE = 10.0
 # What each process tells of its tally while it works, behind the flag that tells all of them to end.
-_COUNTED = ("scanned", "wrong", "changed", "refused", "failed", "needs_root", "left")
+_COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left")
 _COUNTER = struct.Struct(f"={len(_COUNTED)}Q")
 _FLAG = 1
 _TICKET = struct.Struct("=H")

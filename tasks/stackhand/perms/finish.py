@@ -61,6 +61,6 @@ def _decide(limit: int) -> Callable[[Entry | None, Change], Step | None]:
         if not half_way or seen.st_ctime_ns > limit or mode & 0o022:
             return None
         done = Change(change.name, change.ino, seen.st_uid, seen.st_gid, mode, seen.st_uid, seen.st_gid, mode | lost)
-        return None if refusal(entry, done, ()) else Step(done, entry.attributes())
+        return None if refusal(entry, done) else Step(done, entry.attributes())
 
     return decide

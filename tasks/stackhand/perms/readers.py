@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from stackhand.engine.project import Project
-from stackhand.model import Finding
-from stackhand.perms.rules import Rules, Special, Target
+from stackhand.model import Finding, Status
+from stackhand.perms.rules import PLAIN, Rules, Special, Target
 
 PHASE = "permissions"
 # Where images keep their data, by custom.
-_DATA_PLACES = ("/var/lib/", "/data", "/bitnami/", "/qdrant/", "/var/opt/", "/opt/data")
+_DATA_PLACES = ("/var/lib/", "/data/", "/bitnami/", "/qdrant/", "/var/opt/", "/opt/data/")
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,35 @@ class User:
 
 @dataclass(frozen=True)
 class Facts:
-    """Owner and mode of a path, and for a folder the names that tell whose data it is."""
+    """Owner and mode of a path; for a folder, whose data it is by what is in it; for a file, which mode it should have.
+
+    That is by its content and name, where no rule says more: 644, 755 for a script, 600 for a private key.
+    """
 
     uid: int
     gid: int
     mode: int
     mark: str = ""
+    usual: int = 0o644
 
     @property
     def is_folder(self) -> bool:
         """Whether it is one."""
         return stat.S_ISDIR(self.mode)
 
-    def readable_by(self, user: User) -> bool:
-        """Return whether this user may read it, as modes have it."""
+    def readable_by(self, user: User) -> bool | None:
+        """Return whether this user may read it, as modes have it; None where that depends on the number of its name."""
         if user.is_root:
             return True
         need = 0o5 if self.is_folder else 0o4
         if user.uid is not None and user.uid == self.uid:
             return self.mode >> 6 & need == need
         shift = 3 if self.gid in user.gids else 0
-        return self.mode >> shift & need == need
+        if self.mode >> shift & need == need:
+            return True
+        # Root is the one owner that it is not for sure.
+        maybe = user.uid is None and self.uid != 0 and self.mode >> 6 & need == need
+        return None if maybe else False
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,11 @@ class Use:
     target: str = ""
     writes: bool = False
 
+    @property
+    def keeps_data(self) -> bool:
+        """Whether the service can write to it, where images keep their data."""
+        return self.writes and f"{self.target.rstrip('/')}/".startswith(_DATA_PLACES)
+
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -95,13 +108,13 @@ class Knowledge:
 
 
 def uses(project: Project) -> Iterator[Use]:
-    """Yield what each service uses of the host's files."""
+    """Yield what each service uses of the host's files, without symbolic links: what they lead to is what is used."""
     for name, service in project.services.items():
         for what, _, path in project.files_of(name):
-            yield Use(name, what, Path(os.path.abspath(path)))  # noqa: PTH100  links are for the walk to find
+            yield Use(name, what, Path(os.path.realpath(path)))
         for mount in service.raw.get("volumes") or ():
             if mount.get("type") == "bind" and mount.get("source"):
-                source = Path(os.path.abspath(project.directory / mount["source"]))  # noqa: PTH100
+                source = Path(os.path.realpath(project.directory / mount["source"]))
                 yield Use(name, "bind mount", source, mount.get("target") or "", not mount.get("read_only"))
 
 
@@ -131,26 +144,46 @@ def declared(raw: Mapping[str, Any], image_user: str | None) -> User:
 def known(
     project: Project, root: Path, rules: Rules, users: Mapping[str, User], facts: Mapping[Path, Facts]
 ) -> Knowledge:
-    """Return the exceptions and findings for the paths that lie below `root`; of the others, findings only.
+    """Return the exceptions for the paths that lie below `root`, and findings with what a fix will make of them.
 
-    `facts` has the paths that exist. `rules` are those without exceptions.
+    `root` and the paths are without symbolic links. `facts` has the paths that exist. `rules` are those without
+    exceptions.
     """
-    by_path: dict[Path, list[Use]] = {}
-    for use in uses(project):
-        if use.path in facts:
-            by_path.setdefault(use.path, []).append(use)
     special: dict[str, dict[str, Special]] = {}
-    findings: list[Finding] = []
-    for path, found in by_path.items():
-        now = facts[path]
-        relative = _below(path, root)
+    after: dict[Path, Facts] = {}
+    for path, found in _by_path(project, facts).items():
+        now, relative = facts[path], _below(path, root)
         exception = _exception(relative, now, found, rules, users) if relative else None
         if exception and relative:
             folder, _, name = relative.rpartition("/")
             special.setdefault(folder, {})[name] = exception
-        after = _after(now, exception, relative, rules)
-        findings += _findings(path if not relative else Path(relative), now, after, found, users)
-    return Knowledge(special, tuple(findings))
+        after[path] = _after(now, exception, relative, rules)
+    return Knowledge(special, findings(project, root, rules.target, users, facts, after))
+
+
+def findings(
+    project: Project,
+    root: Path,
+    target: Target,
+    users: Mapping[str, User],
+    before: Mapping[Path, Facts],
+    after: Mapping[Path, Facts],
+) -> tuple[Finding, ...]:
+    """Return what is to be said of who reads the paths that exist, before and after a fix."""
+    return tuple(
+        finding
+        for path, found in _by_path(project, before).items()
+        if path in after
+        for finding in _findings(_below(path, root) or str(path), before[path], after[path], found, users, target)
+    )
+
+
+def _by_path(project: Project, facts: Mapping[Path, Facts]) -> dict[Path, list[Use]]:
+    by_path: dict[Path, list[Use]] = {}
+    for use in uses(project):
+        if use.path in facts:
+            by_path.setdefault(use.path, []).append(use)
+    return by_path
 
 
 def _below(path: Path, root: Path) -> str | None:
@@ -161,12 +194,18 @@ def _below(path: Path, root: Path) -> str | None:
     return str(relative) if relative.parts else None
 
 
-def _exception(path: str, now: Facts, found: list[Use], rules: Rules, users: Mapping[str, User]) -> Special | None:
+def _exception(  # noqa: PLR0911  one for each line of the table in the documentation
+    path: str, now: Facts, found: list[Use], rules: Rules, users: Mapping[str, User]
+) -> Special | None:
     target = rules.target
     secret = any(use.what == "secret" for use in found)
     if now.is_folder:
         return _folder_exception(path, now, found, rules, users)
-    private = secret or rules.is_secret(path)
+    keeper = next((use.service for use in found if use.keeps_data), None)
+    if keeper and now.uid not in (0, target.uid):
+        return Special(leave=_data_of(keeper, now))
+    key = now.usual == 0o600 and rules.area(path, folder=False) is PLAIN
+    private = secret or key or rules.is_secret(path)
     if not private:
         return None
     others = _others(found, users, target)
@@ -193,8 +232,8 @@ def _folder_exception(
             user = users.get(use.service, User())
             if use.writes and now.uid in user.running | {user.uid}:
                 return Special(leave=f"{use.service} keeps its data there as uid {now.uid}")
-            if use.writes and use.target.startswith(_DATA_PLACES):
-                return Special(leave=f"it is data of {use.service}, whose container made it uid {now.uid}'s")
+            if use.keeps_data:
+                return Special(leave=_data_of(use.service, now))
     if rules.is_secret(path):
         readers = {use.service: users.get(use.service, User()) for use in mounts}
         names = [
@@ -203,7 +242,13 @@ def _folder_exception(
         if names:
             told = ", ".join(f"{name} ({readers[name]})" for name in names)
             return Special(leave=f"{told} reads the whole folder as another user; give it single files as secrets")
-    return None
+    # Docker makes the folder itself, as root; what the container makes in it is the container's.
+    keeper = next((use.service for use in mounts if use.keeps_data), "")
+    return Special(data=keeper) if keeper else None
+
+
+def _data_of(service: str, now: Facts) -> str:
+    return f"it is data of {service}, whose container made it uid {now.uid}'s"
 
 
 def _others(found: list[Use], users: Mapping[str, User], target: Target) -> dict[str, User]:
@@ -229,14 +274,15 @@ def _after(now: Facts, exception: Special | None, relative: str | None, rules: R
         if area.all_owners or uid == 0:
             uid, gid = target.uid, target.gid
         wanted = area.directory if now.is_folder else area.file
-        usual = 0o755 if now.is_folder else 0o644
-        mode = wanted if wanted is not None else (mode or usual)
-        if area.file == 0o644 and not now.is_folder and stat.S_IMODE(now.mode) & 0o111:
-            mode = 0o755
+        if area is PLAIN and not now.is_folder:
+            wanted = now.usual
+        mode = wanted if wanted is not None else (mode or (0o755 if now.is_folder else 0o644))
     return Facts(uid, gid, stat.S_IFMT(now.mode) | mode)
 
 
-def _findings(path: Path, now: Facts, after: Facts, found: list[Use], users: Mapping[str, User]) -> Iterator[Finding]:
+def _findings(
+    path: str, now: Facts, after: Facts, found: list[Use], users: Mapping[str, User], target: Target
+) -> Iterator[Finding]:
     by_user: dict[tuple[str, str], list[str]] = {}
     unknown = []
     for use in found:
@@ -248,17 +294,17 @@ def _findings(path: Path, now: Facts, after: Facts, found: list[Use], users: Map
     for (whom, what), services in by_user.items():
         user = users[services[0]]
         before_ok, after_ok = now.readable_by(user), after.readable_by(user)
-        if user.uid is None and now.uid == after.uid:
+        if user.uid is None and now.uid == after.uid and now.uid not in (0, target.uid):
             before_ok = after_ok = True  # it stays the owner's, who most probably is that user
         yield Finding(
             "perms.reader",
             services[0] if len(services) == 1 else None,
             PHASE,
-            "ok" if after_ok and before_ok else "warn" if after_ok else "fail",
+            _status(before_ok, after_ok),
             f"{path}: {', '.join(services)} {'reads' if len(services) == 1 else 'read'} this {what} as {whom}",
             f"before: owner {now.uid}:{now.gid}, mode {stat.S_IMODE(now.mode):03o}, {_can(before_ok)}; "
             f"after: owner {after.uid}:{after.gid}, mode {stat.S_IMODE(after.mode):03o}, {_can(after_ok)}",
-            "" if after_ok else f"let it run as uid {after.uid} (`user:`), or make {path} readable to it by hand",
+            _remedy(path, after, after_ok),
         )
     if unknown and any(use.what == "secret" for use in found):
         yield Finding(
@@ -271,5 +317,21 @@ def _findings(path: Path, now: Facts, after: Facts, found: list[Use], users: Map
         )
 
 
-def _can(yes: bool) -> str:
+def _status(before: bool | None, after: bool | None) -> Status:
+    if after is None:
+        return "skip"
+    if not after:
+        return "fail"
+    return "warn" if before is False else "ok"
+
+
+def _can(yes: bool | None) -> str:
+    if yes is None:
+        return "can be read if that is its owner"
     return "can be read" if yes else "can NOT be read"
+
+
+def _remedy(path: str, after: Facts, readable: bool | None) -> str:
+    if readable is None:
+        return "name the user by its number (`user:`), or start the service: its processes tell"
+    return "" if readable else f"let it run as uid {after.uid} (`user:`), or make {path} readable to it by hand"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from stackhand.perms.batch import SIZE, Batch
-from stackhand.perms.cursor import Cursor, OtherFileSystem
+from stackhand.perms.batch import Batch
+from stackhand.perms.cursor import MOUNTED, Cursor, OtherFileSystem
 from stackhand.perms.entry import Descriptors, Entry
 from stackhand.perms.journal import Change, Journal, Writer
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
-_OTHER = "another file system is mounted there"
 
 
 class Step(NamedTuple):
@@ -73,7 +73,7 @@ class Replay:
         except OSError as error:
             for change in changes:
                 if isinstance(error, OtherFileSystem):
-                    self._leave(change.name, _OTHER)
+                    self._leave(change.name, MOUNTED)
                 elif error.errno in _GONE:
                     self._take(change, None)
                 else:
@@ -90,29 +90,33 @@ class Replay:
                 continue
             if not self._take(change, entry):
                 entry.close()
-            elif len(self._batch.held) >= SIZE:
+            elif self._batch.is_full:
                 self._flush()
         self._flush()
 
     def _take(self, change: Change, entry: Entry | None) -> bool:
         """Decide on an entry; return whether the batch has it now."""
-        other = entry is not None and entry.seen.st_dev != self._cursor.dev
-        step = _OTHER if other else self._decide(entry, change)
+        step = MOUNTED if entry is not None and self._is_mounted(entry) else self._decide(entry, change)
         if isinstance(step, str):
             self._leave(change.name, step)
         if entry is None or not isinstance(step, Step):
             return False
         if step.remark:
             self._note("left", self._path(change.name), step.remark)
-        self._batch.held.append((entry, step.change, step.attributes))
+        self._batch.held.append((entry, step.change, step.attributes, True))
         return True
+
+    def _is_mounted(self, entry: Entry) -> bool:
+        if entry.seen.st_dev == self._cursor.dev:
+            return False
+        return entry.kind == stat.S_IFDIR or self._cursor.is_mounted(entry.held)
 
     def _flush(self) -> None:
         if self._dry:
             self.changed += len(self._batch.held)
             self._batch.close()
         elif self._batch.held:
-            self.changed += self._batch.do(self._folder)
+            self.changed += self._batch.do(self._folder)[0]
 
     def _leave(self, name: str, reason: str) -> None:
         self.left += 1

@@ -13,13 +13,26 @@ from stat import S_ISUID
 
 SPECIAL_BITS = 0o7000
 SETID_BITS = 0o6000
-# How much of a file is looked at to tell a script or a private key.
+# How much of a file is looked at to tell a script or a private key, and of one that begins as a bundle of keys does.
 HEAD = 4096
-_KEY = re.compile(rb"^(-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|PuTTY-User-Key-File-)", re.MULTILINE)
-# What the files begin with that hold a private key further on: bundles with certificates.
-_KEY_STARTS = (b"-----BEGIN ", b"Bag Attributes", b"PuTTY-User-Key-File-")
+BUNDLE = 65536
+_KEY = re.compile(
+    rb"^(-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-|AGE-SECRET-KEY-)", re.MULTILINE
+)
+# What the files begin with, behind blank lines and comments, that hold a private key there or further on.
+_KEY_START = re.compile(
+    rb"(\xef\xbb\xbf)?([ \t\r]*(#[^\n]*)?\n)*[ \t]*"
+    rb"(-----BEGIN |Bag Attributes|PuTTY-User-Key-File-|AGE-SECRET-KEY-)"
+)
+# A private key or a PKCS #12 bundle in DER: a sequence that begins with its version, as a certificate does not.
+_DER = re.compile(rb"\x30(\x82..|\x81.|[\x08-\x7f])\x02\x01[\x00\x01\x03]", re.DOTALL)
+# Names of what mostly is a private key, in formats that content does not tell for sure.
+_PRIVATE_SUFFIXES = (".p12", ".pfx", ".key", ".jks", ".keystore", ".kdbx", ".ppk")
+_PRIVATE_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_xmss")
 # The first bytes of all that content tells something of.
-_TELLING = frozenset(b"#\x7f-BP\xef \t\r\n")
+_TELLING = frozenset(b"#\x7f-ABP\xef \t\r\n")
+# Goes up when the rules of this module change: what was right by the old ones is looked at again.
+_EDITION = 2
 # No file shorter than this has content that matters: "#!" and a letter.
 SHORTEST = 3
 # Folders that other programs made; they know best which mode each file has.
@@ -40,8 +53,8 @@ DATA_MARKS = {
 class Area:
     """A part of the project that one rule holds for.
 
-    A mode of None means: as it is, unless it is 000. With `all_owners`, whoever owns an entry, it becomes the target
-    user's; without, only root's entries do.
+    A mode of None means: as it is, unless it is 000; with `keeps_none`, that too. With `all_owners`, whoever owns an
+    entry, it becomes the target user's; without, only root's entries do.
     """
 
     name: str
@@ -49,12 +62,14 @@ class Area:
     file: int | None
     executable: int | None
     all_owners: bool
+    keeps_none: bool = False
 
 
 PLAIN = Area("plain", 0o755, 0o644, 0o755, all_owners=True)
 SECRET = Area("secret", 0o700, 0o600, 0o600, all_owners=True)
 VENDORED = Area("vendored", None, None, None, all_owners=True)
 REST = Area("rest", None, None, None, all_owners=False)
+VOLUME = Area("volume", None, None, None, all_owners=True, keeps_none=True)
 
 
 @dataclass(frozen=True)
@@ -71,14 +86,17 @@ class Target:
 class Special:
     """An exception for one path.
 
-    With a `mode`, a file has that one; it is a secret unless it is `plain`. With `keep_owner` it stays whose it is.
-    With neither, the path and all below it are left alone; `leave` is why, "" where nobody needs to know.
+    With a `mode`, a file has that one; it is a secret unless it is `plain`, that is a script. With `keep_owner` it
+    stays whose it is. With `data`, the name of a service that keeps its data in this folder, what belongs neither to
+    root nor to the target user there is left alone. With none of these, the path and all below it are left alone;
+    `leave` is why, "" where nobody needs to know.
     """
 
     mode: int | None = None
     keep_owner: bool = False
     leave: str = ""
     plain: bool = False
+    data: str = ""
 
 
 class Rules:
@@ -86,7 +104,9 @@ class Rules:
 
     `top_files` are patterns of names in the root itself. `special` maps a folder's path below the root (`""` is the
     root) to its exceptions by name. `deepest` says how many folders down a path can still matter. With `spares_data`,
-    folders that a database keeps its data in are left alone, wherever they are.
+    folders that a database keeps its data in are left alone, wherever they are. With `keeps_executable`, what is
+    executable stays so, as nobody could say what git records. With `links_stay_inside`, no other name of a file can
+    lie outside the tree.
     """
 
     def __init__(
@@ -100,8 +120,12 @@ class Rules:
         root_area: Area = REST,
         *,
         spares_data: bool = True,
+        keeps_executable: bool = False,
+        links_stay_inside: bool = False,
     ) -> None:
         self.root_area = root_area
+        self.keeps_executable = keeps_executable
+        self.links_stay_inside = links_stay_inside
         self._spares_data = spares_data
         self.target = target
         self.special = special or {}
@@ -139,7 +163,8 @@ class Rules:
     def fingerprint(self) -> str:
         """Return what is equal only for rules that are."""
         special = {path: {name: vars(each) for name, each in found.items()} for path, found in self.special.items()}
-        text = json.dumps([vars(self.target), self._given, special], sort_keys=True)
+        given = [_EDITION, vars(self.target), self._given, self.keeps_executable, special]
+        text = json.dumps(given, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def area(self, path: str, *, folder: bool) -> Area:
@@ -191,21 +216,36 @@ def _any_of(patterns: Iterable[str]) -> Callable[[str], object]:
     return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
 
 
-def mode_by_content(head: bytes, mode: int) -> int:
-    """Return the mode of a file in a plain area from its first bytes.
+def may_hold_a_key(head: bytes) -> bool:
+    """Return whether a file begins as those do that hold a private key there or further on."""
+    return bool(head) and head[0] in _TELLING and _KEY_START.match(head) is not None
 
-    A script is executable, a private key is its owner's; a program that was executable stays so.
+
+def mode_by_content(head: bytes, mode: int, name: str = "", *, script: bool = False) -> int:
+    """Return the mode of a file in a plain area from its first bytes, and where these do not tell, from its name.
+
+    A private key is its owner's, whatever its name; a script is executable, by its content or because something else
+    says that it is a `script`; a program that was executable stays so. What may be a private key stays its owner's
+    where it is now.
 
     >>> [oct(mode_by_content(h, 0o664)) for h in (b"#!/bin/sh", b"text", b"-----BEGIN PRIVATE KEY-----")]
     ['0o755', '0o644', '0o600']
+    >>> [oct(mode_by_content(b"\\0", mode, "tls.p12")) for mode in (0o400, 0o640)]
+    ['0o600', '0o644']
     """
-    if not head or head[0] not in _TELLING:
-        return 0o644
-    if head.startswith(b"#!") or (head.startswith(b"\x7fELF") and mode & 0o111):
+    if head and head[0] in _TELLING:
+        if head.startswith(b"#!") or (head.startswith(b"\x7fELF") and mode & 0o111):
+            return 0o755
+        if may_hold_a_key(head) and _KEY.search(head):
+            return 0o600
+    if script:
         return 0o755
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_KEY_STARTS) and _KEY.search(head):
-        return 0o600
-    return 0o644
+    return 0o600 if not mode & 0o077 and (_is_called_private(name) or _DER.match(head)) else 0o644
+
+
+def _is_called_private(name: str) -> bool:
+    name = name.lower()
+    return name.endswith(_PRIVATE_SUFFIXES) or (name.startswith(_PRIVATE_NAMES) and not name.endswith(".pub"))
 
 
 @lru_cache(maxsize=4096)

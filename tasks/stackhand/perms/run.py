@@ -17,7 +17,7 @@ from stackhand.perms.entry import TICK, Descriptors, Entry
 from stackhand.perms.finish import finish
 from stackhand.perms.journal import Journals, Writer
 from stackhand.perms.rules import Rules, Target, why
-from stackhand.perms.walk import Known, Tally
+from stackhand.perms.walk import NEEDS_ROOT, Known, Tally
 from stackhand.state import FOLDER, StateFolder
 
 _MEMORY = "perms"
@@ -37,10 +37,10 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong any more."""
+        """Whether nothing is wrong any more: nothing refused, failed, or left for root to do."""
         tally = self.tally
-        done = tally.wrong == tally.changed and not tally.failed and self.stopped is None
-        return done and not any(f.status == "fail" for f in self.findings)
+        left = tally.wrong > tally.changed or tally.failed or tally.needs_root or self.stopped is not None
+        return not left and not any(f.status == "fail" for f in self.findings)
 
     def head(self) -> dict[str, Any]:
         """Return the contract's JSON, but for the lists."""
@@ -53,6 +53,7 @@ class Result:
             "scanned": tally.scanned,
             "wrong": tally.wrong,
             "changed": tally.changed,
+            "partial": tally.partial,
             "unchanged": tally.scanned - tally.changed,
             "needs_root": tally.needs_root,
             "journal": self.journal,
@@ -200,7 +201,8 @@ def _hand_over(
         result.tally.wrong += 1
         result.tally.needs_root += os.geteuid() != 0
         kind = "failed" if change else "wrong"
-        reason = why(seen.st_uid, seen.st_gid, mode, target.uid, target.gid, mode)
+        needs = f"{NEEDS_ROOT}: " if os.geteuid() != 0 else ""
+        reason = needs + why(seen.st_uid, seen.st_gid, mode, target.uid, target.gid, mode)
         result.notes.add(kind, path, reason)
     finally:
         entry.close()

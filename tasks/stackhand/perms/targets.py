@@ -5,10 +5,13 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from stackhand.errors import BadArgument, UnknownUser
+from stackhand.errors import BadArgument, UnknownUser, nearest
 from stackhand.perms.rules import Target
+
+# The kernel takes the number after the last for "as it is".
+_LAST = 2**32 - 2
 
 
 def target(owner: str | None, environ: Mapping[str, str]) -> Target:
@@ -29,12 +32,12 @@ def target(owner: str | None, environ: Mapping[str, str]) -> Target:
 def ids(owner: str | None) -> tuple[int, int]:
     """Return user and group of a volume's `--owner UID:GID`: a container's names are not this machine's."""
     uid, _, gid = (owner or "").partition(":")
-    if not (uid.isdecimal() and gid.isdecimal()):
+    if not (_is_number(uid) and _is_number(gid)):
         raise BadArgument(
             f"with --volume, --owner takes numbers, UID:GID, not {owner!r}",
             "the names of users differ from image to image; `docker compose exec SERVICE id` shows the numbers",
         )
-    return int(uid), int(gid)
+    return _number(uid), _number(gid)
 
 
 def docker_group_missing(user: str, socket: str = "/var/run/docker.sock") -> str | None:
@@ -51,20 +54,40 @@ def docker_group_missing(user: str, socket: str = "/var/run/docker.sock") -> str
 
 
 def _target(user: str, group: str) -> Target:
+    number = _number(user) if _is_number(user) else None
     try:
-        account = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        account = pwd.getpwnam(user) if number is None else pwd.getpwuid(number)
         uid, name, own = account.pw_uid, account.pw_name, account.pw_gid
     except KeyError:
-        if not user.isdecimal():
-            raise UnknownUser(f"there is no user {user!r} on this machine", "name one, or a number") from None
-        uid, name, own = int(user), user, int(user) if int(user) != os.geteuid() else os.getegid()
+        if number is None:
+            raise _unknown("user", user, (each.pw_name for each in pwd.getpwall())) from None
+        uid, name, own = number, user, number if number != os.geteuid() else os.getegid()
     if not group:
         return Target(uid, own, name, _group_name(own))
     try:
-        gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        gid = _number(group) if _is_number(group) else grp.getgrnam(group).gr_gid
     except KeyError:
-        raise UnknownUser(f"there is no group {group!r} on this machine", "name one, or a number") from None
+        raise _unknown("group", group, (each.gr_name for each in grp.getgrall())) from None
     return Target(uid, gid, name, _group_name(gid))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _number(text: str) -> int:
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(_LAST)) or int(digits) > _LAST:
+        raise BadArgument(f"{text} is no user or group: their numbers go up to {_LAST}")
+    return int(digits)
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> UnknownUser:
+    match = nearest(name, known)
+    return UnknownUser(
+        f"there is no {what} {name!r} on this machine",
+        f"did you mean {match!r}?" if match else "name one, or a number",
+    )
 
 
 def _group_name(gid: int) -> str:

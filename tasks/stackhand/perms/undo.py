@@ -100,18 +100,26 @@ def _open(journals: Journals, id: str) -> Journal:
         ) from error
 
 
-def plan(root: Path, journal: Journal, journals: Journals) -> Undone:
+def plan(root: Path, journal: Journal, journals: Journals, *, links_stay_inside: bool = False) -> Undone:
     """Look what undoing a run would do; change nothing."""
-    return _Undoing(root, journal, _later(journals, journal.id)).run(None, lambda _: None)
+    undoing = _Undoing(root, journal, _later(journals, journal.id), links_stay_inside=links_stay_inside)
+    return undoing.run(None, lambda _: None)
 
 
-def undo(root: Path, journal: Journal, journals: Journals, progress: Progress = lambda _: None) -> Undone:
+def undo(
+    root: Path,
+    journal: Journal,
+    journals: Journals,
+    progress: Progress = lambda _: None,
+    *,
+    links_stay_inside: bool = False,
+) -> Undone:
     """Undo a run below `root`; what that changes is journaled, so it can be undone too. The caller holds the lock.
 
-    Raises StateFolderUnwritable.
+    Files with several names stay, unless all of these are below the root. Raises StateFolderUnwritable.
     """
     volume = journal.head.volume if journal.head else None
-    undoing = _Undoing(root, journal, _later(journals, journal.id))
+    undoing = _Undoing(root, journal, _later(journals, journal.id), links_stay_inside=links_stay_inside)
     id, writer = journals.create("perms.undo", "", undoes=journal.id, volume=volume)
     try:
         result = undoing.run(writer, progress)
@@ -125,7 +133,8 @@ def undo(root: Path, journal: Journal, journals: Journals, progress: Progress = 
 
 
 class _Undoing:
-    def __init__(self, root: Path, journal: Journal, later: list[tuple[int, int]]) -> None:
+    def __init__(self, root: Path, journal: Journal, later: list[tuple[int, int]], *, links_stay_inside: bool) -> None:
+        self._links_stay_inside = links_stay_inside
         self._result = Undone(journal.id, root)
         self._journal = journal
         self._limit = journal.ended
@@ -171,7 +180,7 @@ class _Undoing:
         if not folder and not self._is_ours(seen.st_ctime_ns):
             return "it was changed since: its content, owner, mode or name"
         back, attributes, remark = _back(entry, change)
-        return refusal(entry, back, ()) or Step(back, attributes, remark)
+        return refusal(entry, back, links_stay_inside=self._links_stay_inside) or Step(back, attributes, remark)
 
     def _is_ours(self, changed: int) -> bool:
         return changed <= self._limit or any(began <= changed <= ended for began, ended in self._later)

@@ -11,15 +11,27 @@ from stackhand.engine.volumes import INSIDE, Volume, find, names, run_inside
 from stackhand.errors import UnknownVolume, VolumeUnreachable, did_you_mean
 from stackhand.perms.crew import Progress, walk
 from stackhand.perms.journal import Writer
-from stackhand.perms.rules import VENDORED, Rules, Target
+from stackhand.perms.rules import VOLUME, Rules, Target
 from stackhand.perms.run import Result, journaled
 from stackhand.perms.walk import Known, Tally
 from stackhand.state import StateFolder
 
-_WRONG = f"find {INSIDE} -xdev '(' ! -user {{uid}} -o ! -group {{gid}} ')'"
-# The first number is how many entries there are, the second how many belong to somebody else.
-_COUNT = f"find {INSIDE} -xdev -exec echo x ';' | wc -l; {_WRONG} -exec echo x ';' | wc -l"
-_CHANGE = f"{_WRONG} -exec chown -h {{uid}}:{{gid}} '{{{{}}}}' +"
+_PROTECTED = Path("/proc/sys/fs/protected_hardlinks")
+# Sockets, devices and fifos are left alone, as elsewhere.
+_WRONG = f"find {INSIDE} -xdev '(' -type f -o -type d -o -type l ')' '(' ! -user {{uid}} -o ! -group {{gid}} ')'"
+_SPECIAL = "-type f '(' -perm -4000 -o -perm -2000 ')'"
+# Setuid for another user than root: it would become the new owner's.
+_REFUSED = f"{_SPECIAL} ! -user 0 ! -user {{uid}}"
+# A name may hold line feeds, and one process for each entry takes its time.
+_EACH = "-exec sh -c 'for each; do echo x; done' _ {{}} + | wc -l"
+# How many entries there are, how many belong to somebody else, and how many of these are refused.
+_COUNT = f"find {INSIDE} -xdev {_EACH}; {_WRONG} {_EACH}; {_WRONG} {_REFUSED} {_EACH}"
+# The kernel takes setuid and setgid away from a file whose owner changes.
+_KEEP = 'for each; do mode=$(stat -c %a "$each") && chown -h {uid}:{gid} "$each" && chmod "$mode" "$each"; done'
+_CHANGE = (
+    f"{_WRONG} {_SPECIAL} ! '(' {_REFUSED} ')' -exec sh -c '{_KEEP}' _ {{{{}}}} +; "
+    f"{_WRONG} ! '(' {_SPECIAL} ')' -exec chown -h {{uid}}:{{gid}} {{{{}}}} +"
+)
 
 
 @dataclass(frozen=True)
@@ -39,23 +51,31 @@ def reach(engine: Engine, project: str | None, name: str) -> Way:
     if os.geteuid() == 0 and volume.mountpoint and _is_here(engine, volume):
         return Way(volume, folder=Path(volume.mountpoint))
     for image in volume.images:
-        code, _ = run_inside(engine, volume.name, image, "command -v find && command -v chown")
-        if code == 0:
+        asked = "command -v find && command -v chown"
+        if run_inside(engine, volume.name, image, asked, writes=False).code == 0:
             return Way(volume, image=image)
+    if not volume.is_plain:
+        raise VolumeUnreachable(
+            f"volume {volume.name} lies elsewhere and is mounted only while a container uses it, and none does",
+            "start a service that uses it, or give the folder that it is made of to its owner by hand",
+        )
     raise VolumeUnreachable(
         f"volume {volume.name} can't be reached from here, and no container with a shell, find and chown uses it",
         "run it as root on the engine's machine, or start a service that uses the volume and has a shell",
     )
 
 
-def folder(engine: Engine, name: str) -> Path:
-    """Return this machine's folder of a volume by its exact name. Raises UnknownVolume, VolumeUnreachable."""
+def folder(engine: Engine, name: str) -> tuple[Path, bool]:
+    """Return this machine's folder of a volume by its exact name, and whether hard links stay inside it.
+
+    Raises UnknownVolume, VolumeUnreachable.
+    """
     volume = find(engine, None, name)
     if volume is None:
         raise UnknownVolume(f"there is no volume {name} any more", "what was changed in it is gone with it")
     if not (volume.mountpoint and _is_here(engine, volume)):
         raise VolumeUnreachable(f"volume {name} can't be reached from here", "run it as root on the engine's machine")
-    return Path(volume.mountpoint)
+    return Path(volume.mountpoint), _links_stay_inside(volume)
 
 
 def fix(
@@ -66,7 +86,9 @@ def fix(
     if way.folder is None:
         return _inside(way, engine, target, change=state is not None)
     result, folder = Result(way.folder, target), str(way.folder)
-    rules = Rules(target, (), (), (), root_area=VENDORED, spares_data=False)
+    rules = Rules(
+        target, (), (), (), root_area=VOLUME, spares_data=False, links_stay_inside=_links_stay_inside(way.volume)
+    )
 
     def work(writer: Writer | None) -> Tally:
         return walk(folder, rules, Known(), writer, result.notes, progress, result.tally)
@@ -79,31 +101,43 @@ def fix(
 
 
 def _inside(way: Way, engine: Engine, target: Target, *, change: bool) -> Result:
-    result = Result(Path(way.volume.mountpoint or way.volume.name), target)
-
-    def run(script: str) -> str:
-        return _run(engine, way, script.format(uid=target.uid, gid=target.gid))
-
-    entries, wrong = map(int, run(_COUNT).split())
-    result.tally.scanned, result.tally.wrong = entries, wrong
-    if change and wrong:
-        run(_CHANGE)
-        left = int(run(_COUNT).split()[1])
-        result.tally.changed = wrong - left
-        result.tally.failed = left
-        if left:
-            result.notes.add("failed", str(result.root), f"{left} entries still belong to somebody else")
+    result, tally = Result(Path(way.volume.mountpoint or way.volume.name), target), Tally()
+    result.tally = tally
+    count, give = _COUNT.format(uid=target.uid, gid=target.gid), _CHANGE.format(uid=target.uid, gid=target.gid)
+    script = f"{count}; {give}; {count}" if change else count
+    ran = run_inside(engine, way.volume.name, way.image, script, writes=change)
+    # Whatever find complains of (a file that has just vanished), it is the numbers that count.
+    numbers = [int(line) for line in ran.stdout.split() if line.isdecimal()]
+    if len(numbers) != (6 if change else 3):
+        last = (ran.stderr.strip().splitlines() or [f"exit code {ran.code}"])[-1]
+        raise VolumeUnreachable(f"the helper container failed: {last}", f"its image was {way.image[:19]}")
+    tally.scanned, tally.wrong, tally.refused = numbers[:3]
+    if change:
+        left, tally.refused = numbers[4:]
+        tally.changed = max(0, tally.wrong - left)
+        tally.failed = left - tally.refused
+    if tally.refused:
+        result.notes.add("refused", str(result.root), f"{tally.refused} setuid or setgid files of other users")
+    if tally.failed:
+        reason = (ran.stderr.strip().splitlines() or ["somebody else changes them"])[-1]
+        result.notes.add("failed", str(result.root), f"{tally.failed} entries still belong to somebody else: {reason}")
     return result
 
 
-def _run(engine: Engine, way: Way, script: str) -> str:
-    code, output = run_inside(engine, way.volume.name, way.image, script)
-    if code:
-        last = (output.strip().splitlines() or [f"exit code {code}"])[-1]
-        raise VolumeUnreachable(f"the helper container failed: {last}", f"its image was {way.image[:19]}")
-    return output
-
-
 def _is_here(engine: Engine, volume: Volume) -> bool:
-    """Return whether the volume's folder on the engine's machine is this machine's."""
-    return str(engine.api.base_url).startswith(("http+docker", "http+unix")) and Path(volume.mountpoint).is_dir()
+    """Return whether the volume's folder on the engine's machine is this machine's, with the volume's data in it."""
+    local = str(engine.api.base_url).startswith(("http+docker", "http+unix")) and Path(volume.mountpoint).is_dir()
+    return local and (volume.is_plain or volume.is_mounted)
+
+
+def _links_stay_inside(volume: Volume) -> bool:
+    """Return whether all names of a file in the volume lie in the volume.
+
+    A container can't link to what is outside of what it has mounted; and nobody but root gets to the engine's own
+    folder from the machine's side, or could link to what he may not write.
+    """
+    try:
+        protected = _PROTECTED.read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        protected = False
+    return volume.is_plain and protected

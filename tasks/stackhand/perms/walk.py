@@ -15,39 +15,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from stackhand.perms.batch import SIZE, Batch, refusal
-from stackhand.perms.cursor import Cursor, OtherFileSystem
+from stackhand.perms.batch import Batch, refusal
+from stackhand.perms.cursor import MOUNTED, Cursor, OtherFileSystem
 from stackhand.perms.entry import Descriptors, Entry, keep_special
 from stackhand.perms.journal import Change, Writer
 from stackhand.perms.rules import (
+    BUNDLE,
     HEAD,
     PLAIN,
     REST,
     SECRET,
     SHORTEST,
-    SPECIAL_BITS,
     VENDORED,
     VENV_MARK,
     Area,
     Rules,
     Special,
+    may_hold_a_key,
     mode_by_content,
     steps,
     why,
 )
 
 _MODES = (0o755, 0o644, 0o600)
-_NO_LONGER_A_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# Something else took the place of an entry, or nothing.
+_VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_NO_DESCRIPTOR_LEFT = (errno.EMFILE, errno.ENFILE)
 NEEDS_ROOT = "needs root"
 
 
 @dataclass
 class Tally:
-    """What was counted; `tops` has for each part of the project how many entries were wrong, and how many changed."""
+    """What was counted; `tops` has for each part of the project how many entries were wrong, and how many changed.
+
+    `changed` are right now; `partial` were changed as far as this user may, and are wrong still.
+    """
 
     scanned: int = 0
     wrong: int = 0
     changed: int = 0
+    partial: int = 0
     refused: int = 0
     failed: int = 0
     needs_root: int = 0
@@ -56,7 +63,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add what another walker counted."""
-        for name in ("scanned", "wrong", "changed", "refused", "failed", "needs_root", "left"):
+        for name in ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for top, counts in other.tops.items():
             mine = self.tops.setdefault(top, [0, 0, 0])
@@ -77,15 +84,20 @@ class Known:
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that is still to be visited: its path below the root, its area, whether it may hold moved entries."""
+    """A folder that is still to be visited: its path below the root, its area, whether it may hold moved entries.
+
+    `data` names the service that keeps its data there. Where `keeps_executable`, what is executable stays so.
+    """
 
     names: tuple[str, ...]
     area: Area
     fresh: bool
+    data: str = ""
+    keeps_executable: bool = False
 
 
 Note = Callable[[str, str, str], None]
-"""Takes a kind (wrong, refused, failed, left), a path below the root, and why."""
+"""Takes a kind (wrong, refused, failed, left, opened), a path below the root, and why."""
 
 
 class Walker:
@@ -129,8 +141,9 @@ class Walker:
     def root(self) -> list[Place]:
         """Visit the root itself; return the folders in it."""
         with self._counted(""):
-            self._itself(".", self._rules.root_area)
-            return self._visit(Place((), self._rules.root_area, fresh=False))
+            place = Place((), self._rules.root_area, fresh=False, keeps_executable=self._rules.keeps_executable)
+            self._itself(".", place.area, place.data)
+            return self._visit(place)
 
     def visit(self, place: Place) -> list[Place]:
         """Visit one folder, not those in it, which are returned."""
@@ -138,7 +151,8 @@ class Walker:
             try:
                 self._cursor.go(place.names[:-1])
             except OSError as error:
-                self._fail("/".join(place.names), error)
+                if error.errno not in _VANISHED:
+                    self._fail("/".join(place.names), error)
                 return []
             return self._enter(place)
 
@@ -152,11 +166,14 @@ class Walker:
     def _enter(self, place: Place) -> list[Place]:
         """Go down into a folder of the current one, put the folder itself right, and visit it."""
         name = place.names[-1]
-        area = place.area
-        if area is PLAIN and self._is_environment(name):
-            area = VENDORED
+        area, keeps = place.area, place.keeps_executable
+        if area is PLAIN:
+            if self._is_there(f"{name}/{VENV_MARK}"):
+                area = VENDORED
+            # Another repository, which was not asked what it records.
+            keeps = keeps or self._is_there(f"{name}/.git")
         # Before going in: who is not root may have to open the folder to himself first.
-        if not self._itself(name, area):
+        if not self._itself(name, area, place.data):
             return []
         try:
             found = self._cursor.down(name)
@@ -164,11 +181,11 @@ class Walker:
             self._leave(self._path(name), str(error.strerror))
             return []
         except OSError as error:
-            if error.errno not in _NO_LONGER_A_FOLDER:
+            if error.errno not in _VANISHED:
                 self._fail(self._path(name), error)
             return []
         fresh = place.fresh or found.st_mtime_ns >= self._known.began or found.st_ctime_ns > self._known.ended
-        return self._visit(Place(place.names, area, fresh))
+        return self._visit(Place(place.names, area, fresh, place.data, keeps))
 
     def _visit(self, place: Place) -> list[Place]:
         cursor, rules = self._cursor, self._rules
@@ -209,14 +226,15 @@ class Walker:
         for entry in chunk:
             name = entry.name
             exception = special.get(name) if special else None
-            if exception is not None and exception.mode is None:
+            if exception is not None and exception.mode is None and not exception.data:
                 if exception.leave:
                     self._leave(self._path(name), exception.leave)
                 continue
             if entry.is_dir(follow_symlinks=False):
                 at = f"{path}/{name}" if path else name
                 inner = rules.folder(area, at if relevant else "", name)
-                folders.append(Place((*place.names, name), inner, fresh))
+                data = exception.data if exception else place.data
+                folders.append(Place((*place.names, name), inner, fresh, data, place.keeps_executable))
                 continue
             tally.scanned += 1
             if not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
@@ -224,20 +242,20 @@ class Walker:
             if not (likely_wrong or root or exception or (named and name in named)):
                 try:
                     seen = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue  # it has just vanished
+                except OSError as error:
+                    if error.errno not in _VANISHED:
+                        self._fail(self._path(name), error)
+                    continue
                 mode = seen.st_mode
-                right = seen.st_uid == uid and seen.st_gid == gid if everyone else seen.st_uid != 0 or uid == 0
+                right = (seen.st_uid == uid and seen.st_gid == gid) or not (everyone or seen.st_uid == 0)
                 if right and mode & 0o170000 == stat.S_IFLNK:
                     continue
                 permissions = mode & 0o777
                 if right:
                     if not plain:
-                        right = permissions == mode_of_area if mode_of_area else permissions != 0
-                    elif rules.is_executable(name):
-                        right = permissions == 0o755
-                    elif seen.st_size < SHORTEST:
-                        right = permissions == 0o644
+                        right = permissions == mode_of_area if mode_of_area else permissions != 0 or area.keeps_none
+                    elif seen.st_size < SHORTEST and not place.keeps_executable:
+                        right = permissions == (0o755 if rules.is_executable(name) else 0o644)
                     else:
                         right = (
                             permissions in _MODES
@@ -247,24 +265,29 @@ class Walker:
                         )
                     if right:
                         continue
-            likely_wrong = self._closer(name, area, path, relevant, exception)
-            if len(self._batch.held) >= SIZE:
+            likely_wrong = self._closer(name, place, path, relevant, exception)
+            if self._batch.is_full:
                 self._flush()
 
-    def _closer(self, name: str, area: Area, path: str, relevant: bool, exception: Special | None) -> bool:
+    def _closer(self, name: str, place: Place, path: str, relevant: bool, exception: Special | None) -> bool:
         """Hold a file or symbolic link and judge it; return whether it is wrong."""
+        area = place.area
         if exception is not None:
             area = PLAIN if exception.plain else SECRET
         elif relevant:
             area = self._rules.file(area, f"{path}/{name}" if path else name, name)
-        try:
-            entry = Entry(name, self._cursor.fd, self._descriptors, self._before)
-        except OSError:
-            return False  # it has just vanished
+        entry = self._hold(name, self._before)
+        if entry is None:
+            return False
         kept = False
         try:
-            if entry.kind == stat.S_IFREG:
-                wanted = self._wanted(entry, name, area, entry.mode, exception)
+            if entry.seen.st_dev != self._cursor.dev and self._cursor.is_mounted(entry.held):
+                self._leave(self._path(name), MOUNTED)
+            elif place.data and self._is_a_containers(entry):
+                if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
+                    self._leave(self._path(name), _data_of(place.data, entry))
+            elif entry.kind == stat.S_IFREG:
+                wanted = self._wanted(entry, name, area, exception, keeps_executable=place.keeps_executable)
                 keep_owner = exception is not None and exception.keep_owner
                 kept = self._judge(entry, name, area, wanted, keep_owner)
             elif entry.kind == stat.S_IFLNK:
@@ -274,43 +297,74 @@ class Walker:
                 entry.close()
         return kept
 
-    def _wanted(self, entry: Entry, name: str, area: Area, mode: int, exception: Special | None) -> int:
+    def _hold(self, name: str, before: int | None = None) -> Entry | None:
+        """Hold an entry of the current folder; None where it has just vanished, or can't be held, which is told."""
+        try:
+            return Entry(name, self._cursor.fd, self._descriptors, before)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR_LEFT and self._batch.held:
+                self._flush()  # which lets go of some
+                return self._hold(name, before)
+            if error.errno not in _VANISHED:
+                self._fail(self._path(name), error)
+        return None
+
+    def _wanted(self, entry: Entry, name: str, area: Area, exception: Special | None, *, keeps_executable: bool) -> int:
+        """Return the mode that a regular file should have."""
+        mode = entry.mode
+        script = self._rules.is_executable(name)
         if exception is not None and exception.mode is not None:
-            return keep_special(exception.mode, mode)
+            if not exception.plain:
+                return keep_special(exception.mode, mode)
+            script = True
         if area.file is None:
-            usual = self._rules.is_executable(name)
-            return keep_special(0o755 if usual else 0o644, mode) if not mode & 0o777 else mode
+            return mode if mode & 0o777 or area.keeps_none else keep_special(0o755 if script else 0o644, mode)
         if area is SECRET:
             return keep_special(area.file, mode)
-        if self._rules.is_executable(name):
-            return keep_special(0o755, mode)
-        head = entry.read(HEAD) if entry.seen.st_size >= SHORTEST else b""
+        size = entry.seen.st_size
+        head = entry.read(HEAD) if size >= SHORTEST else b""
         if head is None and mode & 0o777 in _MODES:
             return mode  # it can't be told, and may be right
-        return mode_by_content(head or b"", mode) | (mode & SPECIAL_BITS)
+        head = head or b""
+        if size > HEAD and may_hold_a_key(head):
+            head = entry.read(BUNDLE) or head
+        script = script or (keeps_executable and bool(mode & 0o100))
+        return keep_special(mode_by_content(head, mode, name, script=script), mode)
 
-    def _itself(self, name: str, area: Area) -> bool:
+    def _itself(self, name: str, area: Area, data: str) -> bool:
         """Judge a folder by its name in the current one; return whether it is there, and to be entered."""
         self.tally.scanned += 1
-        try:
-            entry = Entry(name, self._cursor.fd, self._descriptors)
-        except OSError:
+        entry = self._hold(name)
+        if entry is None:
             return False
         if entry.kind != stat.S_IFDIR:
             entry.close()
             return False
         mode = entry.mode
-        data = self._rules.left_to_its_database(entry.seen.st_uid, mode, entry.holds)
-        if data is not None and name != ".":
+        reason = self._reason_to_leave(entry, data) if name != "." else None
+        if reason is not None:
             entry.close()
-            self._leave(self._path(name), data)
+            self._leave(self._path(name), reason)
             return False
-        wanted = area.directory if area.directory is not None else (mode & 0o777 or 0o755)
+        usual = 0o755 if not area.keeps_none else 0
+        wanted = area.directory if area.directory is not None else (mode & 0o777 or usual)
         if self._judge(entry, name, area, keep_special(wanted, mode)):
             self._flush()
         else:
             entry.close()
         return True
+
+    def _reason_to_leave(self, folder: Entry, data: str) -> str | None:
+        """Return why a folder is left alone with all in it, None where it is not."""
+        if folder.seen.st_dev != self._cursor.dev:
+            return MOUNTED
+        if data and self._is_a_containers(folder):
+            return _data_of(data, folder)
+        return self._rules.left_to_its_database(folder.seen.st_uid, folder.mode, folder.holds)
+
+    def _is_a_containers(self, entry: Entry) -> bool:
+        """Whether an entry of a service's data was made by its container: neither by root nor by the target user."""
+        return entry.seen.st_uid not in (0, self._uid)
 
     def _judge(self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False) -> bool:
         """Take an entry into the batch when it is wrong; return whether it was taken, and stays open."""
@@ -329,20 +383,23 @@ class Walker:
                 return False
         tally.wrong += 1
         whole = Change(name, seen.st_ino, uid, gid, mode, new_uid, new_gid, wanted)
-        reason = refusal(entry, whole, self._trusted)
+        reason = refusal(entry, whole, self._trusted, links_stay_inside=self._rules.links_stay_inside)
         if reason is not None:
             return self._refuse(name, reason)
         change = whole if self._me == 0 else self._within_rights(whole)
         if change is not whole:
             tally.needs_root += 1
+        if name.endswith(".env") and area is not SECRET and not mode & 0o007 and change.new_mode & 0o004:
+            self._note("opened", self._path(name), f"mode {mode:03o} before")
         if self._journal is None:
-            self._note("wrong", self._path(name), why(*whole[2:]))
+            needs = "" if change is whole else f"{NEEDS_ROOT}: "
+            self._note("wrong", self._path(name), needs + why(*whole[2:]))
             return False
         if change is not whole:
             self._note("failed", self._path(name), f"{NEEDS_ROOT}: {why(*whole[2:])}")
             if not steps(*change[2:]):
                 return False
-        self._batch.held.append((entry, change, attributes))
+        self._batch.held.append((entry, change, attributes, change is whole))
         return True
 
     def _within_rights(self, change: Change) -> Change:
@@ -355,11 +412,13 @@ class Walker:
     def _flush(self) -> None:
         """Journal what is in the batch, then do it."""
         if self._batch.held:
-            self.tally.changed += self._batch.do(self._cursor.path)
+            changed, partial = self._batch.do(self._cursor.path)
+            self.tally.changed += changed
+            self.tally.partial += partial
 
-    def _is_environment(self, name: str) -> bool:
+    def _is_there(self, path: str) -> bool:
         try:
-            os.stat(f"{name}/{VENV_MARK}", dir_fd=self._cursor.fd, follow_symlinks=False)
+            os.stat(path, dir_fd=self._cursor.fd, follow_symlinks=False)
         except OSError:
             return False
         return True
@@ -393,3 +452,7 @@ class Walker:
         finally:
             counts, now = tally.tops.setdefault(top, [0, 0, 0]), (tally.scanned, tally.wrong, tally.changed)
             counts[:] = [count + n - b for count, n, b in zip(counts, now, before, strict=True)]
+
+
+def _data_of(service: str, entry: Entry) -> str:
+    return f"it is data of {service}, whose container made it uid {entry.seen.st_uid}'s"

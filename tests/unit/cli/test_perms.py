@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -97,6 +98,87 @@ def test_names_are_printed_on_one_line(project: Runner) -> None:
     assert r"app/\udcff: owner" in lines
 
 
+def test_names_are_printed_without_control_characters_everywhere(project: Runner) -> None:
+    name = "\x1b[31m"
+    (project.directory / f"scripts/{name}.sh").write_text("x")
+    (project.directory / f"{name}.env").touch(0o600)
+    for words in (["perms.check"], ["--dry", "perms.fix"], ["perms.fix"]):
+        result = project.inv(*words, "--owner", str(UID))
+        assert name not in result.stdout + result.stderr, result
+        assert r"\x1b[31m.env: closed to others before" in result.stdout
+    assert r"./scripts/\x1b[31m.sh" in result.stdout
+
+
+def test_the_hint_promises_only_what_a_fix_does(project: Runner) -> None:
+    owner = ("--owner", f"{UID}:{UID}")
+    twice = project.directory / "app/a.py"
+    os.link(twice, project.directory / "data")
+    some = project.inv("perms.check", *owner)
+    assert some.stderr.splitlines()[-2:] == [
+        f"error: 9 entries are wrong in {project.directory}",
+        f"hint: `inv perms.fix --owner {UID}:{UID}` puts 7 of them right; each is named above, with the reason",
+    ]
+    fixed = project.inv("perms.fix", *owner)
+    assert fixed.code == 1
+    (project.directory / "data").unlink()
+    os.link(twice, project.directory / "app/b.py")
+    none = project.inv("perms.check", *owner)
+    assert none.stderr.splitlines()[-1] == "hint: each is named above, with the reason"
+    (project.directory / "app/b.py").unlink()
+    one = project.inv("perms.check", *owner)
+    assert f"error: 1 entry is wrong in {project.directory}" in one.stderr
+    assert one.stderr.splitlines()[-1] == f"hint: `inv perms.fix --owner {UID}:{UID}` puts it right"
+
+
+def test_what_git_could_not_be_asked_is_told(project: Runner) -> None:
+    (project.directory / ".git").mkdir()
+    tool = project.directory / "app/tool"
+    tool.write_text("text")
+    tool.chmod(0o755)
+    result = project.inv("perms.fix", "--owner", str(UID), "--json")
+    assert result.code == 0, result
+    assert [(each["id"], each["status"]) for each in result.json()["findings"]] == [("perms.git", "skip")]
+    assert mode(tool) == (UID, 0o755)
+
+
+def test_without_root_the_plan_says_what_needs_root(project: Runner) -> None:
+    os.chown(project.directory, UID, UID)
+    mine = project.directory / "app/mine.sh"
+    mine.touch(0o600)
+    for path in (mine, mine.parent):
+        os.chown(path, UID, UID)
+    user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+    if subprocess.run([*user, sys.executable, "-c", "import stackhand"], env=project.env, check=False).returncode:
+        pytest.skip("an ordinary user can't run this Python")
+    dry = project.inv("--dry", "perms.fix", prefix=user, env={"HOME": str(project.directory)})
+    assert "would not fix app/a.py: needs root: owner 0:0" in dry.stdout
+    assert "would fix app/mine.sh: mode 600, not 755" in dry.stdout
+    assert re.search(r"^would fix 1 of \d+ entries; 6 need root$", dry.stdout, re.MULTILINE), dry
+
+
+def test_what_can_not_be_looked_at_is_listed(project: Runner) -> None:
+    os.chown(project.directory, UID, UID)
+    shutil.rmtree(project.directory / "scripts")
+    shutil.rmtree(project.directory / "secrets")
+    (project.directory / "app/a.py").unlink()
+    for path in (project.directory / "app", project.directory / "compose.yaml"):
+        os.chown(path, UID, UID)
+    closed = project.directory / "data"
+    closed.mkdir(0o744)
+    (closed / "roots").touch()
+    os.chown(closed, 999, 999)
+    closed.chmod(0o744)
+    user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+    if subprocess.run([*user, sys.executable, "-c", "import stackhand"], env=project.env, check=False).returncode:
+        pytest.skip("an ordinary user can't run this Python")
+    home = {"HOME": str(project.directory)}
+    for words in (["perms.check"], ["--dry", "perms.fix"], ["perms.fix"]):
+        result = project.inv(*words, prefix=user, env=home)
+        assert "data/roots: Permission denied" in result.stdout, result
+        assert "all right" not in result.stdout
+        assert result.code == (0 if "--dry" in words else 1)
+
+
 def test_without_root_it_says_which_command_does_the_rest_and_that_does_it(project: Runner) -> None:
     (project.directory / "tasks.py").write_text("from stackhand import ns\n")
     os.chown(project.directory, UID, UID)
@@ -141,7 +223,13 @@ def test_sudo_user_is_the_target(project: Runner) -> None:
         (["perms.fix", "--owner", "no-such-user"], 2, "there is no user 'no-such-user'"),
         (["perms.fix", "--owner", "root:no-such-group"], 2, "there is no group 'no-such-group'"),
         (["perms.fix", "--owner", ":x"], 2, "--owner takes user or user:group"),
+        (["perms.fix", "--owner", "dameon"], 2, "did you mean 'daemon'?"),
+        (["perms.fix", "--owner", "root:dameon"], 2, "did you mean 'daemon'?"),
+        (["perms.check", "--owner", "4294967296"], 2, "4294967296 is no user or group"),
+        (["perms.check", "--owner", "4294967295:1"], 2, "4294967295 is no user or group"),
+        (["perms.check", "--owner", "1:" + "9" * 5000], 2, "is no user or group"),
         (["perms.fix", "--volume", "v", "--owner", "root"], 2, "--owner takes numbers"),
+        (["perms.fix", "--volume", "v", "--owner", "1:4294967295"], 2, "4294967295 is no user or group"),
         (["perms.undo", "--id", "20010101-000000"], 2, "there is no run '20010101-000000'"),
         (["perms.undo", "20010101-000000"], 2, "there is no run '20010101-000000'"),
         (["perms.undo", "2001"], 2, "there is no run '2001'"),

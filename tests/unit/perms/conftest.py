@@ -36,6 +36,7 @@ class Tree:
 
     path: Path
     special: dict[str, dict[str, Special]] = field(default_factory=dict)
+    keeps_executable: bool = False
 
     def file(self, name: str | bytes, mode: int = 0o666, content: bytes = b"", uid: int = 0, gid: int = 0) -> Path:
         path = Path(os.fsdecode(os.path.join(os.fsencode(self.path), os.fsencode(name))))
@@ -55,7 +56,15 @@ class Tree:
     def rules(self, uid: int = UID, gid: int = GID) -> Rules:
         usual = Perms()
         special = {"": {".stackhand": Special()}, **self.special}
-        return Rules(Target(uid, gid, str(uid), str(gid)), usual.roots, usual.secrets, usual.executable, TOP, special)
+        return Rules(
+            Target(uid, gid, str(uid), str(gid)),
+            usual.roots,
+            usual.secrets,
+            usual.executable,
+            TOP,
+            special,
+            keeps_executable=self.keeps_executable,
+        )
 
     @property
     def journals(self) -> Journals:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 import stat
 import struct
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms import crew
+from stackhand.perms import crew, walk
 from stackhand.perms.rules import Special
+from stackhand.perms.survey import opened
 
 from .conftest import GID, UID, Tree, as_user, facts
 
@@ -201,8 +204,6 @@ def test_attributes_capabilities_and_access_lists_stay(tree: Tree) -> None:
 
 
 def test_a_file_that_vanishes_is_no_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stackhand.perms import walk
-
     path = tree.file("app/gone")
     tree.file("app/stays")
     real = walk.Entry
@@ -285,6 +286,201 @@ def test_the_data_of_a_database_is_told_by_what_is_in_it(
     found = facts(tree.path / "docker/db/pgdata"), facts(tree.path / f"docker/db/pgdata/{mark}")
     assert found == (kept if left else fixed)
     assert not tree.check().tally.wrong
+
+
+def test_what_a_container_made_in_its_data_folder_is_left_alone(tree: Tree) -> None:
+    """The folder itself may be root's, as Docker makes it; and what is left alone is told once."""
+    tree.file("docker/mq/mnesia/deep/er", 0o600, uid=999, gid=999)
+    tree.folder("docker/mq/mnesia/deep", 0o700, uid=999, gid=999)
+    tree.folder("docker/mq/mnesia", 0o700, uid=999, gid=999)
+    tree.file("docker/mq/cookie", 0o400, uid=999, gid=999)
+    (tree.path / "docker/mq/link").symlink_to("cookie")
+    os.chown(tree.path / "docker/mq/link", 999, 999, follow_symlinks=False)
+    tree.file("docker/mq/in/theirs", 0o600, uid=998, gid=998)
+    tree.file("docker/mq/in/roots")
+    tree.file("data/store/theirs", 0o000, uid=999, gid=999)
+    tree.special = {"docker": {"mq": Special(data="mq")}, "data": {"store": Special(data="db")}}
+    left = ["docker/mq/mnesia", "docker/mq/cookie", "docker/mq/link", "docker/mq/in/theirs", "data/store/theirs"]
+    before = [facts(tree.path / name) for name in (*left, "docker/mq/mnesia/deep/er")]
+    result = tree.fix()
+    assert result.ok
+    told = {each.path: each.reason for each in result.notes.read("left")}
+    assert sorted(told) == sorted(left)
+    assert told["docker/mq/mnesia"] == "it is data of mq, whose container made it uid 999's"
+    assert [facts(tree.path / name) for name in (*left, "docker/mq/mnesia/deep/er")] == before
+    assert facts(tree.path / "docker/mq") == facts(tree.path / "docker/mq/in") == (*MINE, 0o755)
+    assert facts(tree.path / "docker/mq/in/roots") == (*MINE, 0o644)
+    assert not tree.check().tally.wrong
+
+
+def test_what_a_container_left_in_the_source_code_changes(tree: Tree) -> None:
+    path = tree.file("app/__pycache__/a.pyc", 0o600, uid=999, gid=999)
+    assert tree.fix().ok
+    assert facts(path) == (*MINE, 0o644)
+
+
+def test_private_keys_stay_their_owners(tree: Tree) -> None:
+    key = b"-----BEGIN PRIVATE KEY-----\n"
+    bundle = b"-----BEGIN CERTIFICATE-----\n" + b"MII\n" * 3000 + b"-----END CERTIFICATE-----\n" + key
+    contents = {
+        "app/deploy_key.sh": key,
+        "app/recorded": key,
+        "app/chain.pem": bundle,
+        "app/bags.pem": b"Bag Attributes\n" + bundle,
+        "app/store.p12": b"\0\0\0",
+        "app/id_ed25519": b"x",
+        "scripts/age.txt": b"# public\nAGE-SECRET-KEY-1\n",
+    }
+    for name, content in contents.items():
+        tree.file(name, 0o600, content)
+    tree.file("app/public.p12", 0o640, b"\0\0\0")
+    tree.file("app/certificates.pem", 0o600, bundle.removesuffix(key))
+    tree.special = {"app": {"recorded": Special(mode=0o755, plain=True)}}
+    assert tree.fix().ok
+    assert {name: oct(facts(tree.path / name)[2]) for name in contents} == dict.fromkeys(contents, oct(0o600))
+    assert facts(tree.path / "app/public.p12") == facts(tree.path / "app/certificates.pem") == (*MINE, 0o644)
+    tree.settle()
+    assert not tree.check().tally.wrong
+    (tree.path / "app/deploy_key.sh").chmod(0o755)
+    assert [each.path for each in tree.check().notes.read("wrong")] == ["app/deploy_key.sh"]
+
+
+def test_an_environment_file_that_the_rule_opens_is_told(tree: Tree) -> None:
+    for name, mode in ((".env", 0o600), ("prod.env", 0o660), ("app/x.env", 0o640), ("app/open.env", 0o666)):
+        tree.file(name, mode)
+    tree.file("secrets/y.env", 0o600)
+    for result in (tree.check(), tree.fix()):
+        assert sorted(each.path for each in result.notes.read("opened")) == [".env", "app/x.env", "prod.env"]
+        (finding,) = opened(result.notes)
+        assert finding.status == "warn"
+        assert "app/x.env" in finding.summary
+        assert "perms.secrets" in finding.remedy
+    assert opened(tree.fix().notes) == ()
+
+
+def test_where_git_can_not_be_asked_what_is_executable_stays_so(tree: Tree) -> None:
+    for folder in ("app", "app/nested", "app/nested/in"):
+        tree.file(f"{folder}/tool", 0o755, b"text")
+        tree.file(f"{folder}/short", 0o755)
+        tree.file(f"{folder}/plain", 0o640, b"text")
+    tree.folder("app/nested/.git")
+    assert tree.fix().ok
+    tools = [facts(tree.path / f"{folder}/tool")[2] for folder in ("app", "app/nested", "app/nested/in")]
+    # Another repository was not asked what it records.
+    assert tools == [0o644, 0o755, 0o755]
+    assert facts(tree.path / "app/nested/in/plain")[2] == 0o644
+    for name in ("tool", "short"):
+        (tree.path / f"app/{name}").chmod(0o755)
+    tree.keeps_executable = True
+    assert tree.check().ok
+    tree.keeps_executable = False
+    assert {each.path for each in tree.check().notes.read("wrong")} == {"app/tool", "app/short"}
+
+
+def test_few_descriptors_are_enough(tree: Tree) -> None:
+    for number in range(300):
+        tree.file(f"app/{number}")
+
+    def work() -> None:
+        free = len(os.listdir("/proc/self/fd")) + 25  # noqa: PTH208
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+        result = tree.fix()
+        assert result.ok, list(result.notes.read("failed"))
+        assert result.tally.changed == 302
+
+    as_user(work, uid=0, gid=0)
+    assert tree.look()["app/299"] == (*MINE, 0o644)
+
+
+def test_when_descriptors_run_out_what_is_held_is_done_first(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        tree.file(f"app/{number}")
+    real, held = walk.Entry, 0
+
+    def opening(*given: object) -> object:
+        nonlocal held
+        if held == 7:
+            held = 0
+            raise OSError(errno.EMFILE, "Too many open files")
+        held += 1
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(walk, "Entry", opening)
+    assert tree.fix().ok
+    monkeypatch.undo()
+    assert not tree.check().tally.wrong
+
+
+@pytest.mark.parametrize("likely_wrong", [False, True])
+def test_what_can_not_be_looked_at_is_no_success(tree: Tree, likely_wrong: bool) -> None:
+    """Names can be listed where nothing can be looked up."""
+    os.chown(tree.path, UID, GID)
+    tree.path.chmod(0o755)
+    tree.file("data/listed/roots")
+    tree.file("data/listed/folder/in")
+    tree.folder("data/listed", 0o744, uid=999, gid=999)
+    os.chown(tree.folder("data", 0o755), UID, GID)
+    if likely_wrong:
+        tree.special = {"data/listed": {"roots": Special(mode=0o600)}}
+
+    def work() -> None:
+        for result in (tree.check(), tree.fix()):
+            assert not result.ok
+            found = {each.path: each.reason for each in result.notes.read("failed")}
+            assert found == dict.fromkeys(("data/listed/roots", "data/listed/folder"), "Permission denied")
+
+    as_user(work)
+
+
+def test_a_change_in_part_is_no_success(tree: Tree) -> None:
+    os.chown(tree.path, UID, GID)
+    os.chown(tree.folder("app", 0o755), UID, 27)
+    for number in range(3):
+        tree.file(f"app/{number}", 0o600, uid=UID, gid=GID)
+
+    def work() -> None:
+        planned = tree.check(gid=27)
+        assert all(each.reason.startswith("needs root: ") for each in planned.notes.read("wrong"))
+        result = tree.fix(gid=27)
+        assert not result.ok
+        tally = result.tally
+        assert (tally.changed, tally.partial, tally.wrong, tally.needs_root) == (0, 3, 3, 3)
+        assert [facts(tree.path / f"app/{number}")[2] for number in range(3)] == [0o644] * 3
+        assert result.head()["ok"] is False
+
+    as_user(work)
+
+
+def test_roots_group_counts_where_root_is_the_target(tree: Tree) -> None:
+    for name in ("data/in/a", "data/in/b", "app/c"):
+        tree.file(name, 0o644)
+    os.chown(tree.path / "data/in", 0, 100)
+    rest = {"data/in/a", "data/in/b", "data", "app", "app/c", "."}
+    assert {each.path for each in tree.check(uid=0, gid=100).notes.read("wrong")} == rest
+    assert tree.fix(uid=0, gid=100).ok
+    assert facts(tree.path / "data/in/a") == (0, 100, 0o644)
+    assert not tree.check(uid=0, gid=100).tally.wrong
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_is_mounted_meanwhile_is_left_alone(tree: Tree, folder: bool) -> None:
+    """Not only what is below it: the root of the mount, and a file, are another file system's too."""
+    elsewhere = tree.folder("elsewhere")
+    subprocess.run(["mount", "-t", "tmpfs", "none", elsewhere], check=True)
+    try:
+        source = elsewhere / "it"
+        source.mkdir() if folder else source.touch()
+        source.chmod(0o666)
+        point = tree.folder("app/it") if folder else tree.file("app/it")
+        subprocess.run(["mount", "--bind", source, point], check=True)
+        try:
+            result = tree.fix()
+            assert ("app/it", walk.MOUNTED) in [(each.path, each.reason) for each in result.notes.read("left")]
+            assert facts(source) == (0, 0, 0o666)
+        finally:
+            subprocess.run(["umount", point], check=True)
+    finally:
+        subprocess.run(["umount", elsewhere], check=True)
 
 
 def test_an_ordinary_user_does_what_he_may(tree: Tree) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stackhand.engine.project import parse
-from stackhand.perms.readers import Facts, Knowledge, User, known
+from stackhand.perms.readers import Facts, Knowledge, User, findings, known, uses
 from stackhand.perms.rules import Rules, Special, Target
 from stackhand.settings import Perms
 
@@ -115,10 +115,96 @@ def mount(source: str, target: str, **more: object) -> dict:
 )
 def test_data_folders_of_containers(document: dict, reader: User, now: Facts, left: bool) -> None:
     result = judge(document, {"db": reader}, **{"/p/docker/db": now})
-    assert [each.leave != "" for each in result.special.get("docker", {}).values()] == [True] * left
+    assert [True for each in result.special.get("docker", {}).values() if each.leave] == [True] * left
     if left:
         assert "db" in result.special["docker"]["db"].leave
         assert str(now.uid) in result.special["docker"]["db"].leave
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "data"),
+    [
+        ("/var/lib/rabbitmq", {}, True),
+        ("/data", {}, True),
+        ("/data/", {}, True),
+        ("/data/db", {}, True),
+        ("/database", {}, False),
+        ("/app", {}, False),
+        ("/var/lib/rabbitmq", {"read_only": True}, False),
+    ],
+)
+def test_what_a_container_makes_at_a_data_place_is_its_own(target: str, more: dict, data: bool) -> None:
+    """Docker makes the folder itself, as root; so its owner tells nothing."""
+    for owner in (0, ME):
+        result = judge(mount("/p/docker/mq", target, **more), {"db": user(999)}, **{"/p/docker/mq": folder(owner)})
+        assert result.special == ({"docker": {"mq": Special(data="db")}} if data else {})
+    single = judge(mount("/p/docker/mq", target, **more), {"db": user(999)}, **{"/p/docker/mq": file(999, 0o600)})
+    assert ("db" in single.special["docker"]["mq"].leave) if data else (single.special == {})
+
+
+def test_links_are_followed_to_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real/s.txt").symlink_to("token")
+    (tmp_path / "real/token").touch()
+    document = {
+        "services": {
+            "db": {
+                "secrets": [{"source": "s"}],
+                "volumes": [{"type": "bind", "source": f"{tmp_path}/link", "target": "/x"}],
+            }
+        },
+        "secrets": {"s": {"file": f"{tmp_path}/link/s.txt"}},
+    }
+    found = [(use.what, use.path) for use in uses(parse({"name": "p", **document}, tmp_path))]
+    assert found == [("secret", tmp_path / "real/token"), ("bind mount", tmp_path / "real")]
+
+
+@pytest.mark.parametrize(
+    ("path", "now", "status"),
+    [
+        # Of root's files it is not the owner, whatever its number.
+        ("/p/token", file(0, 0o600), "skip"),
+        ("/p/secrets/s.txt", file(0, 0o600), "warn"),
+        # It may have the target user's number.
+        ("/p/token", file(ME, 0o600), "skip"),
+        # It was given to somebody, and who else would that be?
+        ("/p/token", file(999, 0o600), "ok"),
+        ("/p/token", file(0, 0o644), "ok"),
+    ],
+)
+def test_a_user_of_whom_only_the_name_is_known(path: str, now: Facts, status: str) -> None:
+    document = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": path}}}
+    (finding,) = judge(document, {"db": User(None, name="app")}, **{path: now}).findings
+    assert finding.status == status, finding
+    assert ("NOT be read;" in finding.evidence) is (now.uid == 0 and now.mode & 0o777 == 0o600)
+
+
+def test_nobody_but_root_reads_what_stays_roots() -> None:
+    document = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": "/etc/s"}}}
+    (finding,) = judge(document, {"db": User(None, name="app")}, **{"/etc/s": file(0, 0o600)}).findings
+    assert (finding.status, finding.evidence.count("can NOT be read")) == ("fail", 2)
+
+
+def test_after_a_fix_it_is_what_has_become_of_the_file_that_counts() -> None:
+    project = parse({"name": "p", **SECRET}, ROOT)
+    path, users = Path("/p/secrets/s.txt"), {"db": user(999)}
+    target = Target(ME, ME, "me", "me")
+    before = {path: file(0, 0o600)}
+    for after, status in ((file(ME, 0o644), "warn"), (file(0, 0o600), "fail")):
+        (finding,) = findings(project, ROOT, target, users, before, {path: after})
+        assert finding.status == status
+        assert f"after: owner {after.uid}:{after.gid}, mode {after.mode & 0o777:03o}" in finding.evidence
+    assert findings(project, ROOT, target, users, before, {}) == ()
+
+
+@pytest.mark.parametrize(("mode", "exception"), [(0o644, 0o644), (0o600, 0o600), (0o666, 0o644)])
+def test_a_private_key_is_a_secret_however_it_is_mounted(mode: int, exception: int) -> None:
+    key = Facts(0, 0, stat.S_IFREG | mode, usual=0o600)
+    result = judge(mount("/p/app/tls.key", "/tls.key", read_only=True), {"db": user(999)}, **{"/p/app/tls.key": key})
+    assert result.special == {"app": {"tls.key": Special(mode=exception)}}
+    # Outside of the roots modes are as they are.
+    assert judge(mount("/p/data/key", "/key"), {"db": user(999)}, **{"/p/data/key": key}).special == {}
 
 
 def test_a_secret_folder_that_another_user_reads_is_left_to_it() -> None:
