@@ -34,7 +34,7 @@ _MOST = 4
 _SHARES = 48
 # A tree with fewer folders is walked sooner than a process is made.
 _WORTH_IT = 64
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.05
 # How long a process may take to end what it has begun, when it is told to.
 _PATIENCE = 10.0
 # What each process tells of its tally while it works, behind the flag that tells all of them to end.

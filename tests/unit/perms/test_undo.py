@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
 import signal
 import struct
@@ -387,16 +388,32 @@ def test_a_mode_is_put_back_where_the_owner_can_not_be_changed(tree: Tree, monke
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_ctrl_c_ends_what_was_begun(tree: Tree, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+def test_ctrl_c_ends_what_was_begun(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processes)))
     for number in range(4000):
         tree.file(f"app/{number % 200}/{number}.sh", 0o6777)
     before = tree.look()
-    first = os.getpid()
-    at_call_of_chown = os.chown
+    first, make = os.getpid(), mmap.mmap
+    shared: list[mmap.mmap] = []
+
+    def once() -> None:
+        with contextlib.suppress(FileExistsError):
+            (tmp_path / "sent").touch(exist_ok=False)
+            os.kill(first, signal.SIGINT)
+        # Goes on with its batch once the first process has told all to end.
+        while shared and not shared[0][0]:
+            pass
+
+    def keeping(*args: int) -> mmap.mmap:
+        shared.append(make(*args))
+        return shared[0]
+
     with monkeypatch.context() as patched:
-        patched.setattr(os, "chown", at_call_of_chown)
-        at_call("chown", 300, lambda: os.kill(first, signal.SIGINT))
+        patched.setattr(mmap, "mmap", keeping)
+        patched.setattr(os, "chown", os.chown)
+        at_call("chown", 300, once)
         result = tree.fix()
     assert isinstance(result.stopped, KeyboardInterrupt)
     assert not result.ok
