@@ -97,7 +97,7 @@ def _by_hand(tree: Path, pipeline: str) -> float:
 
 def _fix(tree: Path, options: Options, *, changes: bool) -> float:
     argv = [*options.stackhand, "perms.fix", "--owner", f"{UID}:{GID}", "--json"]
-    done = measure(argv, tree, environment())
+    done = measure(argv, tree, _environment(tree))
     if done.code:
         raise InvalidRunError(f"`{shlex.join(argv)}` ended with {done.code}: {done.stderr.strip()[-500:]}")
     document = json.loads(done.stdout)
@@ -108,9 +108,14 @@ def _fix(tree: Path, options: Options, *, changes: bool) -> float:
     return done.seconds
 
 
+def _environment(tree: Path) -> dict[str, str]:
+    """Return the environment of a fix: its journals go with the tree."""
+    return environment(STACKHAND_STATE=str(tree.parent / "state"))
+
+
 def _memory(tree: Path, options: Options) -> float:
     argv = [*options.stackhand, "perms.fix", "--owner", f"{UID}:{GID}", "--json"]
-    done = measure(argv, tree, environment(), memory=True, quiet=False)
+    done = measure(argv, tree, _environment(tree), memory=True, quiet=False)
     if done.code or json.loads(done.stdout)["changed"] < MANY:
         raise InvalidRunError(f"`{shlex.join(argv)}` ended with {done.code}: {done.stderr.strip()[-500:]}")
     say(f"  {MANY:,} files: {done.seconds:.1f} s, {done.memory.family:.0f} MB")

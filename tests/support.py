@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 from docker import APIClient
 from docker.errors import APIError, NotFound
+
+from stackhand.private import VARIABLE
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGE = "stackhand-test/busybox:1"
@@ -35,7 +37,7 @@ def clean_environment(**extra: str | None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("COMPOSE_", "INVOKE_", "STACKHAND_", "GITHUB_"))
+        if name == VARIABLE or not name.startswith(("COMPOSE_", "INVOKE_", "STACKHAND_", "GITHUB_"))
     }
     kept |= {"PYTHONPATH": str(CHECKOUT / "tasks"), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default"}
     for name, value in extra.items():
@@ -44,6 +46,21 @@ def clean_environment(**extra: str | None) -> dict[str, str]:
         else:
             kept[name] = value
     return kept
+
+
+@contextlib.contextmanager
+def state_elsewhere() -> Iterator[None]:
+    """Keep what stackhand keeps outside of projects in a folder of the test's own, where every user may have his."""
+    with tempfile.TemporaryDirectory(prefix="stackhand-state-") as folder:
+        Path(folder).chmod(0o1777)
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(VARIABLE)
+            if before is not None:
+                os.environ[VARIABLE] = before
 
 
 @dataclass(frozen=True)

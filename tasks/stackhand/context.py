@@ -158,7 +158,7 @@ class Stack:
         from stackhand.state import StateFolder
 
         # With COMPOSE_FILE the folder we stand in is Compose's, but it is no place to keep a project's lock in.
-        return StateFolder(state_directory(self.directory, self.environ))
+        return StateFolder(state_directory(self.directory, self.environ), self.environ)
 
     @_shared
     def starter(self) -> Starter:
@@ -355,6 +355,8 @@ class Stack:
 def _contents(files: Iterable[Path]) -> Iterable[str]:
     for file in files:
         try:
-            yield file.read_text(encoding="utf-8", errors="replace")
+            # To read a fifo would be to wait for whoever writes to it.
+            if file.is_file():
+                yield file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue  # a missing file is reported where it is needed

@@ -71,6 +71,10 @@ class PermissionsWrong(StackError):
     """`perms.check` found something wrong, or a fix or an undo could not do all of it."""
 
 
+class JournalFailed(StackError):
+    """What a run was about to change could not be written down, so it was not changed."""
+
+
 class LockHeld(StackError):
     """Another run is changing this stack."""
 
@@ -199,7 +203,7 @@ class ComposeMissing(PrerequisiteMissing):
 
 
 class JournalRefused(PrerequisiteMissing):
-    """A journal was written by another user, so this one must not do what it says."""
+    """A journal is another user's, or could be, so this one must not do what it says."""
 
 
 class VolumeUnreachable(PrerequisiteMissing):
@@ -207,7 +211,7 @@ class VolumeUnreachable(PrerequisiteMissing):
 
 
 class StateFolderUnwritable(PrerequisiteMissing):
-    """`.stackhand/` cannot be written."""
+    """`.stackhand/`, or the user's own folder for a project, cannot be written."""
 
 
 # 4: approval

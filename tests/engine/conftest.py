@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 from reference import Reference
-from support import IMAGE, Project, clean_environment, fetched_package
+from support import IMAGE, Project, clean_environment, fetched_package, state_elsewhere
 
 from stackhand.engine import endpoint
 from stackhand.errors import StackError
@@ -109,6 +109,12 @@ def reference(
         yield stack
     finally:
         stack.remove()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_is_elsewhere() -> Iterator[None]:
+    with state_elsewhere():
+        yield
 
 
 @pytest.fixture(autouse=True)

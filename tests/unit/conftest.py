@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Runner, clean_environment
+from support import Runner, clean_environment, state_elsewhere
 
 _BLOCKED_PROGRAMS = {"docker", "dockerd", "docker-compose", "apt-get", "dpkg", "systemctl", "sudo"}
 _ENGINE_PORTS = {2375, 2376}
@@ -47,6 +47,12 @@ def _docker_is_blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DOCKER_HOST", "unix:///docker-is-blocked-in-unit-tests.sock")
     yield
     assert not attempts, f"a unit test {attempts[0]}"
+
+
+@pytest.fixture(autouse=True)
+def _state_is_elsewhere() -> Iterator[None]:
+    with state_elsewhere():
+        yield
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ CODES = {
     "ResetFailed": 1,
     "FixFailed": 1,
     "PermissionsWrong": 1,
+    "JournalFailed": 1,
     "LockHeld": 1,
     "CommandFailed": 1,
     "InstallFailed": 1,

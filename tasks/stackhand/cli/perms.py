@@ -17,7 +17,7 @@ from invoke.parser.argument import Argument
 
 from stackhand.cli.task import StackTask, agreed, task
 from stackhand.context import Stack
-from stackhand.errors import ApprovalNeeded, PermissionsWrong, StateFolderUnwritable
+from stackhand.errors import ApprovalNeeded, JournalRefused, PermissionsWrong, UnknownRun
 
 if TYPE_CHECKING:
     from stackhand.engine.project import Project
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 _TELL_EVERY = 2.0
-_ID = re.compile(r"\d{8}-\d{6}(-\d+)?")
+# What is meant as the id of a run, be there such a run or not: no task begins with a digit.
+_ID = re.compile(r"\d[\w.-]*")
 _HELP = {"owner": "user[:group] that the files shall belong to"}
 
 
@@ -60,14 +61,8 @@ def fix(c: Context, owner: str | None = None, volume: str | None = None, yes: bo
         result = _check(stack, root, survey)
         _tell(stack, result, json=json, intro="Fixing file permissions (dry run)", show=_show_dry)
         return
-    try:
-        with stack.state.lock("perms.fix"):
-            result = _fix(stack, root, survey)
-    except StateFolderUnwritable:
-        if not _may_go_on_without_root():
-            raise
-        # Nothing may be changed that can't be journaled; so all there is to do is to say what is wrong.
-        result = _check(stack, root, survey)
+    with stack.state.lock("perms.fix", of_ones_own=True):
+        result = _fix(stack, root, survey)
     _tell(stack, result, json=json, intro="Fixing file permissions", show=_show_fix)
     if not result.ok:
         again = _again(owner or _spelt(result.target), root=True)
@@ -91,27 +86,53 @@ class _UndoTask(StackTask):
 
 def _undo(c: Context, id: str | None = None, json: bool = False) -> None:
     """Put back owners and modes that a run of perms.fix changed: the last one, or the one named."""
+    stack = Stack.of(c)
+    if stack.dry:
+        result = _undone(stack, id)
+    else:
+        with stack.state.lock("perms.undo", of_ones_own=True):
+            result = _undone(stack, id)
+    _show_undo(stack, result, json=json)
+    if result.stopped is not None:
+        raise result.stopped
+    if not result.ok:
+        raise PermissionsWrong(f"{result.failed:,} of the entries could not be put back", "each is named above")
+
+
+def _undone(stack: Stack, id: str | None) -> Undone:
     from stackhand.perms import undo as undoing
     from stackhand.perms.journal import Journals
 
-    stack = Stack.of(c)
-    root = stack.state.path.parent
-    with stack.state.lock("perms.undo"):
-        folder = stack.state.open()
-        try:
-            journals = Journals(folder)
-            journal = undoing.choose(journals, id)
-            if journal is None:
-                result = undoing.Undone(None, root)
-            elif stack.dry:
-                result = undoing.plan(root, journal)
-            else:
-                result = undoing.undo(root, journal, journals, _progress(stack))
-        finally:
-            os.close(folder)
-    _show_undo(stack, result, json=json)
-    if not result.ok:
-        raise PermissionsWrong(f"{result.failed} of the entries could not be put back", "each is named above")
+    journals, root = Journals(stack.state.private), stack.state.path.parent
+    try:
+        journal = undoing.choose(journals, id)
+    except UnknownRun as unknown:
+        raise _roots(stack, unknown.message, id) or unknown from None
+    if journal is None:
+        roots = _roots(stack, "there is no run of yours to undo", id)
+        if roots is not None:
+            raise roots
+        return undoing.Undone(None, root, any_runs=bool(journals.ids()))
+    volume = journal.head.volume if journal.head else None
+    links_stay_inside = False
+    if volume is not None:
+        from stackhand.perms.volume import folder
+
+        root, links_stay_inside = folder(stack.engine, volume)
+    if stack.dry:
+        return undoing.plan(root, journal, journals, links_stay_inside=links_stay_inside)
+    return undoing.undo(root, journal, journals, _progress(stack), links_stay_inside=links_stay_inside)
+
+
+def _roots(stack: Stack, message: str, id: str | None) -> JournalRefused | None:
+    """Return what to tell an ordinary user of a project that root has runs of."""
+    from stackhand.engine.root import typed
+    from stackhand.private import PrivateFolder
+
+    if os.geteuid() == 0 or not PrivateFolder(stack.state.path.parent, stack.environ, uid=0).exists():
+        return None
+    again = shlex.join(["sudo", *typed("perms.undo"), *([id] if id else [])])
+    return JournalRefused(f"{message}; root has changed files here", f"what root did root undoes: `{again}`")
 
 
 undo = _UndoTask(
@@ -140,7 +161,7 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
     if stack.dry:
         result = volume.fix(way, engine, uid, gid, None, _progress(stack))
     else:
-        with stack.state.lock("perms.fix"):
+        with stack.state.lock("perms.fix", of_ones_own=True):
             result = volume.fix(way, engine, uid, gid, stack.state, _progress(stack))
     how = "" if way.folder else " (through a helper container)"
     show = _show_dry if stack.dry else _show_volume
@@ -226,6 +247,7 @@ def _progress(stack: Stack) -> Callable[[int], None]:
 def _tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callable[[Stack, Result], None]) -> None:
     if json:
         stack.console.document_of_many({**result.head(), **({"dry": True} if stack.dry else {})}, result.lists())
+        _raise_early_end(result)
         return
     target = result.target
     root = f"{'project root' if result.root == stack.state.path.parent else 'its folder'}:"
@@ -238,6 +260,13 @@ def _tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callabl
         # Names of files are in all of it.
         remedy = f"\n    remedy: {shown(finding.remedy)}" if finding.remedy else ""
         stack.console.result(f"{sign} {shown(finding.summary)}\n    {shown(finding.evidence)}{remedy}")
+    _raise_early_end(result)
+
+
+def _raise_early_end(result: Result) -> None:
+    """Raise what ended a run early, now that it was told what was done until then."""
+    if result.stopped is not None:
+        raise result.stopped
 
 
 def _show_check(stack: Stack, result: Result) -> None:
@@ -283,7 +312,7 @@ def _show_fix(stack: Stack, result: Result) -> None:
         in_part = f", {tally.partial:,} in part" if tally.partial else ""
         console.result(f"{tally.changed:,} of {_entries(tally.scanned)} changed{in_part}")
         console.result(f"to put it back: inv perms.undo {result.journal}")
-    elif not (tally.wrong or tally.failed):
+    elif not (tally.wrong or tally.failed or result.stopped):
         console.result(f"nothing to do: {_entries(tally.scanned)}, all right")
     if result.ok:
         _epilogue(stack, result)
@@ -326,7 +355,8 @@ def _show_undo(stack: Stack, result: Undone, *, json: bool) -> None:
         )
         return
     if result.id is None:
-        stack.console.result("nothing to undo: no run of perms.fix has changed anything")
+        why = "all runs were undone" if result.any_runs else "no run of perms.fix has changed anything"
+        stack.console.result(f"nothing to undo: {why}")
         return
     for number, noted in enumerate(result.notes.read("left", "failed")):
         if number == _SHOWN:
@@ -336,6 +366,8 @@ def _show_undo(stack: Stack, result: Undone, *, json: bool) -> None:
         stack.console.result(f"{sign} {shown(noted.path)}: {noted.reason}")
     would = "would put back" if stack.dry else "put back:"
     stack.console.result(f"{would} {result.restored:,} entries of run {result.id}; left as they are: {result.left:,}")
+    if result.stopped is not None:
+        stack.console.result("the next perms.undo goes on with it")
 
 
 def _rest(stack: Stack, result: Result) -> None:
@@ -409,10 +441,6 @@ def _are(number: int) -> str:
 
 def _needs_root(result: Result) -> bool:
     return result.tally.needs_root > 0
-
-
-def _may_go_on_without_root() -> bool:
-    return os.geteuid() != 0
 
 
 def _spelt(target: Target) -> str:

@@ -52,8 +52,10 @@ def files_from_env_file(folder: Path) -> tuple[str, ...]:
 
 def env_file_pairs(folder: Path) -> dict[str, str]:
     """Return the variables of the folder's `.env`, as far as they stand on one line."""
+    path = folder / ".env"
     try:
-        text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
+        # Of a fifo nothing is read: that would wait for whoever writes to it.
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return {}
     return {found["name"]: found["value"].strip() for found in re.finditer(_ENV_FILE_LINE, text, re.MULTILINE)}

@@ -109,24 +109,31 @@ class Console:
         self.document_written = True
         with self._lock:
             stream = self.stdout
-            stream.write(json.dumps(self.redactor.document(document))[:-1])
-            for name, items in lists.items():
-                stream.write(f", {json.dumps(name)}: [")
-                for number, item in enumerate(items):
-                    stream.write((", " if number else "") + json.dumps(self.redactor.document(item)))
-                stream.write("]")
+            try:
+                stream.write(json.dumps(self.redactor.document(document))[:-1])
+                for name, items in lists.items():
+                    stream.write(f", {json.dumps(name)}: [")
+                    for number, item in enumerate(items):
+                        stream.write((", " if number else "") + json.dumps(self.redactor.document(item)))
+                    stream.write("]")
+            except BrokenPipeError:
+                self._abandon(stream)
             self._print(stream, "}")
 
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:
             self._print(stream, self.redactor.own(text))
 
+    @staticmethod
+    def _abandon(stream: TextIO) -> None:
+        """Write to nowhere from here on: the reader has seen enough (`| head -3`), which is no failure of the task."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
     def _print(self, stream: TextIO, text: str) -> None:
         try:
             print(text, file=stream, flush=True)
         except BrokenPipeError:
-            # The reader has seen enough (`inv services.status | head -3`); that is no failure of the task.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            self._abandon(stream)
         except UnicodeEncodeError:
             encoding = getattr(stream, "encoding", None) or "ascii"
             print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

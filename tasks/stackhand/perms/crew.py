@@ -15,14 +15,16 @@ import os
 import select
 import signal
 import struct
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import NamedTuple
 
-from stackhand.errors import FixFailed
+from stackhand.errors import FixFailed, JournalFailed, StackError
 from stackhand.perms.devices import close_devices
+from stackhand.perms.interrupts import held_back
 from stackhand.perms.journal import Writer
 from stackhand.perms.rules import Rules
 from stackhand.perms.walk import Known, Place, Tally, Walker
@@ -32,8 +34,13 @@ _MOST = 4
 _SHARES = 48
 # A tree with fewer folders is walked sooner than a process is made.
 _WORTH_IT = 64
-_LOOK_EVERY = 0.2
-_COUNTER = struct.Struct("=Q")
+_LOOK_EVERY = 0.05
+# How long a process may take to end what it has begun, when it is told to.
+_PATIENCE = 10.0
+# What each process tells of its tally while it works, behind the flag that tells all of them to end.
+_COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left")
+_COUNTER = struct.Struct(f"={len(_COUNTED)}Q")
+_FLAG = 1
 _TICKET = struct.Struct("=H")
 # All of them fit into a pipe.
 _MOST_TICKETS = 4096
@@ -66,7 +73,12 @@ class Notes:
         """Write what this process has noted; lines of several processes do not mix."""
         if self._kept:
             data, self._kept = b"".join(self._kept), []
-            os.write(self._file.fileno(), data)
+            try:
+                written = os.write(self._file.fileno(), data)
+            except OSError as error:
+                raise JournalFailed(f"notes can't be written: {error.strerror}", "make room in TMPDIR") from error
+            if written != len(data):
+                raise JournalFailed("notes can't be written: no space left", "make room in TMPDIR")
 
     def read(self, *kinds: str) -> Iterator[Noted]:
         """Yield the notes of these kinds."""
@@ -78,9 +90,10 @@ class Notes:
             if not line:
                 return
             place += len(line)
-            noted = Noted(*json.loads(line))
-            if noted.kind in kinds:
-                yield noted
+            with contextlib.suppress(ValueError):  # cut short by a full disk
+                noted = Noted(*json.loads(line))
+                if noted.kind in kinds:
+                    yield noted
 
     def __del__(self) -> None:
         self._file.close()
@@ -98,32 +111,50 @@ def _nameless_file() -> int:
 
 
 def walk(
-    root: str, rules: Rules, known: Known, journal: Writer | None, notes: Notes, progress: Progress = lambda _: None
+    root: str,
+    rules: Rules,
+    known: Known,
+    journal: Writer | None,
+    notes: Notes,
+    progress: Progress = lambda _: None,
+    tally: Tally | None = None,
 ) -> Tally:
     """Walk the whole tree; return what was counted. `progress` is told how many entries have been seen.
 
-    Raises OSError where the root can't be opened, FixFailed when a process of the crew died.
+    Raises OSError where the root can't be opened, FixFailed when a process of the crew died, JournalFailed, and
+    KeyboardInterrupt once every entry that was begun is done; `tally` has what was counted until then.
     """
-    walker = Walker(root, rules, known, journal, notes.add, lambda tally: progress(tally.scanned))
-    try:
-        pending = deque(walker.root())
-        crew = min(_MOST, len(os.sched_getaffinity(0)))
-        # Breadth first, until there is enough to share.
-        while pending and (crew < 2 or len(pending) < max(_WORTH_IT, _SHARES * crew)):
-            pending.extend(walker.visit(pending.popleft()) if crew > 1 else _deep(walker, pending.popleft()))
-        notes.flush()
-        tally = walker.tally
-    finally:
-        walker.close()
-    if pending:
-        places = list(pending)
-        tally.add(_Crew(root, rules, known, journal, notes, places).run(crew, lambda n: progress(tally.scanned + n)))
+    tally = Tally() if tally is None else tally
+    with held_back() as interrupted:
+
+        def tell(entries: int) -> None:
+            interrupted()
+            progress(entries)
+
+        walker = Walker(root, rules, known, journal, notes.add, lambda tally: tell(tally.scanned))
+        try:
+            pending = deque(walker.root())
+            crew = min(_MOST, len(os.sched_getaffinity(0)))
+            # Breadth first, until there is enough to share.
+            while pending and (crew < 2 or len(pending) < max(_WORTH_IT, _SHARES * crew)):
+                pending.extend(walker.visit(pending.popleft()) if crew > 1 else _deep(walker, pending.popleft()))
+            notes.flush()
+        finally:
+            walker.close()
+            tally.add(walker.tally)
+        if pending:
+            before = tally.scanned
+            _Crew(root, rules, known, journal, notes, list(pending)).run(crew, lambda n: tell(before + n), tally)
     return tally
 
 
 def _deep(walker: Walker, place: Place) -> list[Place]:
     walker.walk(place)
     return []
+
+
+class _Ended(BaseException):
+    """This process was told to end."""
 
 
 class _Crew:
@@ -135,19 +166,25 @@ class _Crew:
         self._places = places
         self._parent = os.getpid()
 
-    def run(self, size: int, progress: Progress) -> Tally:
-        """Have the places walked by so many processes; return what they counted."""
+    def run(self, size: int, progress: Progress, tally: Tally) -> None:
+        """Have the places walked by so many processes; add to the tally what they counted, however this ends."""
         # Whoever is free takes the next number out of this pipe.
         tickets, fill = os.pipe()
         os.write(fill, b"".join(map(_TICKET.pack, range(min(len(self._places), _MOST_TICKETS)))))
         os.close(fill)
-        counters = mmap.mmap(-1, _COUNTER.size * size)
+        shared = mmap.mmap(-1, _FLAG + _COUNTER.size * size)
         members: dict[int, int] = {}
+        heard: dict[int, bytes] = {}
         try:
             for number in range(size):
-                pid, answers = self._fork(number, tickets, counters)
-                members[answers] = pid
-            return self._gather(members, counters, progress)
+                pid, answers = self._fork(number, tickets, shared)
+                members[answers], heard[answers] = pid, b""
+            try:
+                self._listen(heard, shared, progress)
+            except BaseException:
+                shared[0] = 1
+                self._listen(heard, shared, lambda _: None, time.monotonic() + _PATIENCE)
+                raise
         finally:
             os.close(tickets)
             for answers, pid in members.items():
@@ -155,30 +192,47 @@ class _Crew:
                     os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 os.close(answers)
-            counters.close()
+            ends = [self._end(data, shared, number) for number, data in enumerate(heard.values())]
+            for counted, _ in ends:
+                tally.add(counted)
+            shared.close()
+        for _, error in ends:
+            if error is not None:
+                raise error
 
-    def _gather(self, members: dict[int, int], counters: mmap.mmap, progress: Progress) -> Tally:
-        total, heard = Tally(), dict.fromkeys(members, b"")
-        waiting = set(members)
-        while waiting:
+    def _listen(
+        self, heard: dict[int, bytes], shared: mmap.mmap, progress: Progress, until: float = float("inf")
+    ) -> None:
+        """Hear what the members have to say until each has ended, or for so long."""
+        waiting = set(heard)
+        while waiting and time.monotonic() < until:
             ready, _, _ = select.select(waiting, [], [], _LOOK_EVERY)
             for answers in ready:
                 data = os.read(answers, 65536)
                 heard[answers] += data
                 if not data:
                     waiting.discard(answers)
-            progress(sum(number for (number,) in _COUNTER.iter_unpack(counters[:])))
-        for answer in heard.values():
-            document = json.loads(answer or b'{"error": "it was killed"}')
-            if "error" in document:
-                raise FixFailed(
-                    f"a process that walked the project ended early: {document['error']}",
-                    "what was changed is in the journal; run it again to go on",
-                )
-            total.add(Tally(**document))
-        return total
+            progress(sum(numbers[0] for numbers in _COUNTER.iter_unpack(shared[_FLAG:])))
 
-    def _fork(self, number: int, tickets: int, counters: mmap.mmap) -> tuple[int, int]:
+    @staticmethod
+    def _end(data: bytes, shared: mmap.mmap, number: int) -> tuple[Tally, StackError | None]:
+        """Return what a member counted, and what was wrong with its end."""
+        try:
+            document = json.loads(data)
+        except ValueError:
+            counted = _COUNTER.unpack_from(shared, _FLAG + number * _COUNTER.size)
+            document = {"tally": dict(zip(_COUNTED, counted, strict=True)), "error": "it was killed"}
+        tally, error = Tally(**document["tally"]), document.get("error")
+        if error is None:
+            return tally, None
+        if isinstance(error, list):
+            return tally, JournalFailed(*error)
+        return tally, FixFailed(
+            f"a process that walked the project ended early: {error}",
+            "what was changed is in the journal; run it again to go on",
+        )
+
+    def _fork(self, number: int, tickets: int, shared: mmap.mmap) -> tuple[int, int]:
         answers, answer = os.pipe()
         with warnings.catch_warnings():
             # Python 3.12 warns about threads; ours only run what is below, which takes no lock of theirs.
@@ -187,31 +241,43 @@ class _Crew:
         if pid:
             os.close(answer)
             return pid, answers
+        document: dict[str, object] = {}
         try:
-            # Ctrl-C reaches the whole group; the first process decides, and ends this one.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # These reach the whole group; the first process decides, and tells this one.
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
             # Nothing here makes cycles; looking for them would take time, and touch all the memory that is shared.
             gc.disable()
-            document = self._work(number, tickets, counters)
+            document = self._work(number, tickets, shared)
         except BaseException as error:
-            document = {"error": f"{type(error).__name__}: {error}"}
+            document = {"tally": {}, "error": f"{type(error).__name__}: {error}"}
         with contextlib.suppress(OSError):
             data = json.dumps(document).encode()
             while data:
                 data = data[os.write(answer, data) :]
         os._exit(0)
 
-    def _work(self, number: int, tickets: int, counters: mmap.mmap) -> dict[str, object]:
+    def _work(self, number: int, tickets: int, shared: mmap.mmap) -> dict[str, object]:
         def step(tally: Tally) -> None:
-            _COUNTER.pack_into(counters, number * _COUNTER.size, tally.scanned)
+            counted = [getattr(tally, name) for name in _COUNTED]
+            _COUNTER.pack_into(shared, _FLAG + number * _COUNTER.size, *counted)
             if os.getppid() != self._parent:
                 os._exit(1)  # the first process was killed: whoever comes next goes on
+            if shared[0]:
+                raise _Ended
 
         walker = Walker(*self._walk, self._notes.add, step, devices_closed=close_devices())
-        while ticket := os.read(tickets, _TICKET.size):
-            (first,) = _TICKET.unpack(ticket)
-            for place in self._places[first::_MOST_TICKETS]:
-                walker.walk(place)
-        self._notes.flush()
-        return asdict(walker.tally)
+        error: object = None
+        try:
+            while ticket := os.read(tickets, _TICKET.size):
+                (first,) = _TICKET.unpack(ticket)
+                for place in self._places[first::_MOST_TICKETS]:
+                    walker.walk(place)
+            self._notes.flush()
+        except _Ended:
+            self._notes.flush()
+        except JournalFailed as failed:
+            error = [failed.message, failed.hint]
+        except Exception as bug:
+            error = f"{type(bug).__name__}: {bug}"
+        return {"tally": asdict(walker.tally), "error": error}

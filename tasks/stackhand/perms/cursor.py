@@ -11,6 +11,9 @@ from dataclasses import dataclass
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+MOUNTED = "another file system is mounted there"
+
+
 class Moved(OSError):
     """A folder is not where it was: somebody moved or replaced it meanwhile."""
 
@@ -68,10 +71,17 @@ class Cursor:
             raise
         if found.st_dev != self.dev:
             os.close(fd)
-            raise OtherFileSystem(errno.EXDEV, "another file system is mounted there")
+            raise OtherFileSystem(errno.EXDEV, MOUNTED)
         self._stand(fd)
         self.trail.append(Crumb(name, found.st_dev, found.st_ino))
         return found
+
+    def is_mounted(self, held: int) -> bool:
+        """Return whether a file of this folder that has another device is that of another mount.
+
+        Its device alone does not tell: some file systems in layers give each layer's files one of their own.
+        """
+        return _mount_of(held) != _mount_of(self.fd)
 
     def up(self) -> None:
         """Go back to the folder above. Raises Moved where that can't be found; then it stands in the root."""
@@ -110,3 +120,12 @@ class Cursor:
     def _is(fd: int, crumb: Crumb) -> bool:
         found = os.fstat(fd)
         return (found.st_dev, found.st_ino) == (crumb.dev, crumb.ino)
+
+
+def _mount_of(fd: int) -> str:
+    """Return which mount a descriptor's file was reached through, "" where the kernel does not say."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123  a hot loop may be near
+            return next((line for line in file if line.startswith("mnt_id:")), "")
+    except OSError:
+        return ""

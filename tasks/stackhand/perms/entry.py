@@ -18,7 +18,7 @@ from stackhand.perms.rules import SPECIAL_BITS, steps
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECT = _READ | os.O_NOFOLLOW | os.O_NOATIME
-_CAPABILITY = "security.capability"
+CAPABILITY = "security.capability"
 _ACL = "system.posix_acl_access"
 # The clock that file times are taken from ticks this seldom, at most (CONFIG_HZ=100, and some room).
 TICK = 20_000_000
@@ -125,7 +125,7 @@ class Entry:
             names = os.listxattr(self._handle())
         except OSError:
             return []
-        return [name for name in names if name in (_ACL, _CAPABILITY)] if names else names
+        return [name for name in names if name in (_ACL, CAPABILITY)] if names else names
 
     def mode_with_acl(self, mode: int, attributes: list[str]) -> int:
         """Return the mode that leaves an ACL as it is: its mask shows as the group's rights."""
@@ -136,20 +136,31 @@ class Entry:
         before = self.seen
         handle = self._handle()
         capability = None
-        if _CAPABILITY in attributes:
+        if CAPABILITY in attributes:
             # The kernel takes a file's capabilities away when its owner changes.
-            capability = os.getxattr(handle, _CAPABILITY)
-        for what, one, two in steps(before.st_uid, before.st_gid, self.mode, uid, gid, mode):
-            if what == "owner":
-                os.chown(handle, one, two)
-            elif self.kind != stat.S_IFLNK:
-                os.chmod(handle, one)  # noqa: PTH101  a descriptor
+            capability = os.getxattr(handle, CAPABILITY)
+        try:
+            for what, one, two in steps(before.st_uid, before.st_gid, self.mode, uid, gid, mode):
+                if what == "owner":
+                    os.chown(handle, one, two)
+                elif self.kind != stat.S_IFLNK:
+                    os.chmod(handle, one)  # noqa: PTH101  a descriptor
+        except OSError:
+            self._mode_back(handle)
+            raise
         if capability is not None:
-            os.setxattr(handle, _CAPABILITY, capability)
+            os.setxattr(handle, CAPABILITY, capability)
         after = os.fstat(self.held)
         same_mode = after.st_mode & 0o7777 == mode or self.kind == stat.S_IFLNK
         if after.st_uid != uid or after.st_gid != gid or not same_mode:
             raise Unchanged(errno.EOPNOTSUPP, "the file system does not take owners or modes")
+
+    def _mode_back(self, handle: int | str) -> None:
+        """Give an entry whose owner could not be changed the mode again that it had."""
+        with contextlib.suppress(OSError):
+            now = os.fstat(self.held)
+            if (now.st_uid, now.st_gid) == (self.seen.st_uid, self.seen.st_gid) and now.st_mode != self.seen.st_mode:
+                os.chmod(handle, self.mode)  # noqa: PTH101  a descriptor
 
     def _readable(self) -> int | None:
         if self.fd is None:

@@ -1,4 +1,7 @@
-"""What a run changed, written before it is changed: one file of JSON lines for each run, in `.stackhand/perms/`.
+"""What a run changed, written before it is changed: one file of JSON lines for each run, in the user's own folder.
+
+Not in the project, to which its containers can write: whoever undoes as root does what a journal says, and one that is
+made up could give a program to root.
 
 Why not the SQLite file of the state folder: several processes write side by side, and every line has to be with the
 kernel before the files that it names are touched, at a rate of hundreds of thousands of files a second. A line is one
@@ -12,22 +15,30 @@ Undoing looks at each file, and so finds out.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackhand.errors import StateFolderUnwritable
+from stackhand.errors import JournalFailed, StateFolderUnwritable
+from stackhand.private import PrivateFolder
 
-FOLDER = "perms"
 # Journals that are kept; the oldest goes when there are more.
 KEPT = 50
 _NAME = re.compile(r"(?P<id>\d{8}-\d{6}(-\d+)?)\.jsonl")
 _escaped = json.encoder.encode_basestring_ascii
+# Enough to hold a journal's first or last line.
+_TAIL = 65536
+# A run that was killed has no last line; what it journaled last it did at once, or not at all.
+_MOMENT = 1_000_000_000
+_IDS, _MODES = 2**32 - 1, 0o10000
 
 
 class Change(NamedTuple):
@@ -46,10 +57,6 @@ class Change(NamedTuple):
         """Return the same change without that of owner and group."""
         return self._replace(new_uid=self.uid, new_gid=self.gid)
 
-    def reversed(self) -> Change:
-        """Return the change that takes this one back."""
-        return Change(self.name, self.ino, self.new_uid, self.new_gid, self.new_mode, self.uid, self.gid, self.mode)
-
     def keeping_all(self) -> Change:
         """Return the change that is none."""
         return self._replace(new_uid=self.uid, new_gid=self.gid, new_mode=self.mode)
@@ -59,15 +66,26 @@ class Change(NamedTuple):
 class Head:
     """What the first line of a journal says.
 
-    `undoes` is the run that this one undid, for a run of `perms.undo`; `root` the tree, where it is not the project's.
+    `at` is when the run began, in nanoseconds since the epoch. `undoes` is the run that this one undid, for a run of
+    `perms.undo`; `volume` the exact name of the volume whose files it changed, where they are not the project's.
     """
 
     id: str
     task: str
     began: str
+    at: int
     target: str
     undoes: str | None = None
-    root: str | None = None
+    volume: str | None = None
+
+
+@dataclass(frozen=True)
+class End:
+    """What the last line of a journal says: when that was, how many changes failed, whether it was all to be done."""
+
+    at: int
+    failed: int
+    complete: bool
 
 
 class Writer:
@@ -78,12 +96,12 @@ class Writer:
         self._begins = 0
 
     def write(self, folder: str, changes: list[Change]) -> None:
-        """Write down changes that are about to be made in one folder. Raises OSError; then none may be made."""
+        """Write down changes that are about to be made in one folder. Raises JournalFailed; then none may be made."""
         entries = ",".join([f"[{_escaped(c[0])},{c[1]},{c[2]},{c[3]},{c[4]},{c[5]},{c[6]},{c[7]}]" for c in changes])
         self._append(f'{{"folder":{_escaped(folder)},"changes":[{entries}]}}')
 
     def head(self, head: Head) -> None:
-        """Write the first line."""
+        """Write the first line. Raises JournalFailed."""
         self._append(json.dumps({"head": vars(head)}))
         self._begins = os.fstat(self.fd).st_size
 
@@ -92,61 +110,100 @@ class Writer:
         """Whether nothing was written after the first line."""
         return os.fstat(self.fd).st_size == self._begins
 
-    def end(self, document: dict[str, Any]) -> None:
-        """Write the last line, and have everything on the disk."""
-        self._append(json.dumps({"end": document}))
-        os.fdatasync(self.fd)
+    def end(self, *, failed: int, complete: bool, at: int | None = None) -> None:
+        """Write the last line, and have everything on the disk. Raises JournalFailed."""
+        self._append(json.dumps({"end": vars(End(at or time.time_ns(), failed, complete))}))
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise _failed(error.strerror) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
 
     def _append(self, line: str) -> None:
         # Each line begins with a line feed: one that was cut short by a full disk spoils no other.
         data = b"\n" + line.encode("ascii")
-        written = os.write(self.fd, data)
+        try:
+            written = os.write(self.fd, data)
+        except OSError as error:
+            raise _failed(error.strerror) from error
         if written != len(data):
-            raise OSError(28, "No space left on device")
+            raise _failed(os.strerror(errno.ENOSPC))
+
+
+def _failed(reason: str | None) -> JournalFailed:
+    return JournalFailed(
+        f"the journal can't be written: {reason}",
+        "what could not be journaled was not changed; once there is room, run it again to go on",
+    )
 
 
 class Journals:
-    """The journals of one project. They are opened without following a symbolic link.
+    """The journals of one project that this user's runs wrote."""
 
-    Whoever undoes as root does what a journal says, so root believes only journals that root wrote: anybody else's
-    could give a program to root and make it setuid.
-    """
+    def __init__(self, place: PrivateFolder) -> None:
+        self._place = place
 
-    def __init__(self, state_folder: int) -> None:
-        self._state = state_folder
+    @property
+    def path(self) -> Path:
+        """Where they are."""
+        return self._place.path
 
-    def create(self, task: str, target: str, undoes: str | None = None, root: str | None = None) -> tuple[str, Writer]:
+    def create(
+        self, task: str, target: str, undoes: str | None = None, volume: str | None = None
+    ) -> tuple[str, Writer]:
         """Begin a journal; return its id and what writes it. Raises StateFolderUnwritable."""
         now = datetime.now(timezone.utc)
+        folder = self._place.make()
         try:
-            folder = self._folder(make=True)
+            stamp = f"{now:%Y%m%d-%H%M%S}"
+            # Not the first free number: of that second, the oldest may have gone already.
+            last = max((_order(each)[1] for each in _ids(folder) if each.startswith(stamp)), default=0)
+            id = f"{stamp}-{last + 1}" if last else stamp
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            writer = Writer(os.open(f"{id}.jsonl", flags, 0o600, dir_fd=folder))
             try:
-                stamp = f"{now:%Y%m%d-%H%M%S}"
-                # Not the first free number: of that second, the oldest may have gone already.
-                last = max((_order(each)[1] for each in _ids(folder) if each.startswith(stamp)), default=0)
-                id = f"{stamp}-{last + 1}" if last else stamp
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-                fd = os.open(f"{id}.jsonl", flags, 0o600, dir_fd=folder)
-                self._prune(folder)
-            finally:
-                os.close(folder)
+                writer.head(Head(id, task, now.isoformat(timespec="seconds"), time.time_ns(), target, undoes, volume))
+                _prune(folder, id)
+            except BaseException:
+                writer.close()
+                os.unlink(f"{id}.jsonl", dir_fd=folder)
+                raise
+        except JournalFailed as error:
+            raise StateFolderUnwritable(error.message, f"nothing was changed; it is in {self._place.path}") from error
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write the journal: {error.strerror}") from error
-        writer = Writer(fd)
-        writer.head(Head(id, task, now.isoformat(timespec="seconds"), target, undoes, root))
+        finally:
+            os.close(folder)
         return id, writer
 
     def remove(self, id: str) -> None:
         """Remove a journal that has nothing in it."""
-        folder = self._folder(make=False)
-        os.unlink(f"{id}.jsonl", dir_fd=folder)
-        os.close(folder)
+        with contextlib.suppress(OSError):
+            folder = self._place.open()
+            try:
+                os.unlink(f"{id}.jsonl", dir_fd=folder)
+            finally:
+                os.close(folder)
+
+    def finish(self, journal: Journal) -> None:
+        """Write the last line of a run that was killed, so that nobody looks again for what it left half way."""
+        folder = self._place.open()
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(f"{journal.id}.jsonl", flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with contextlib.closing(Writer(fd)) as writer:
+            writer.end(failed=0, complete=False, at=journal.ended)
 
     def ids(self) -> list[str]:
-        """Return the ids of all journals, the newest first."""
+        """Return the ids of all journals, the newest first. Raises PermissionError where others could write them."""
         try:
-            folder = self._folder(make=False)
-        except OSError:
+            folder = self._place.open()
+        except FileNotFoundError:
             return []
         try:
             return sorted(_ids(folder), key=_order, reverse=True)
@@ -155,7 +212,7 @@ class Journals:
 
     def open(self, id: str) -> Journal:
         """Open a journal. Raises FileNotFoundError, PermissionError where it is not to be believed."""
-        folder = self._folder(make=False)
+        folder = self._place.open()
         try:
             fd = os.open(f"{id}.jsonl", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         finally:
@@ -164,32 +221,26 @@ class Journals:
         mine = seen.st_uid == os.geteuid() and stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1
         if not mine or seen.st_mode & 0o022:
             os.close(fd)
-            raise PermissionError(1, "another user wrote this journal, or could have")
+            raise PermissionError(1, "another user wrote it, or could have")
         return Journal(id, fd)
-
-    def _folder(self, *, make: bool) -> int:
-        if make:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(FOLDER, 0o755, dir_fd=self._state)
-        return os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._state)
-
-    def _prune(self, folder: int) -> None:
-        for id in sorted(_ids(folder), key=_order)[:-KEPT]:
-            os.unlink(f"{id}.jsonl", dir_fd=folder)
 
 
 class Journal:
-    """One journal, to be read."""
+    """One journal, to be read. `head` and `end` are its first and last line, None where it was not written."""
 
     def __init__(self, id: str, fd: int) -> None:
         self.id = id
         self._file = os.fdopen(fd, "rb")
+        # It begins with a line feed.
+        first = _parsed(self._file.read(_TAIL).lstrip(b"\n").partition(b"\n")[0])
+        self._file.seek(max(0, os.fstat(fd).st_size - _TAIL))
+        last = _parsed(self._file.read().rpartition(b"\n")[2])
         self.head: Head | None = None
-        self.end: dict[str, Any] | None = None
-        # Where each line with changes begins: a journal can be larger than what should be in memory.
-        self._places: list[int] = []
-        self.count = 0
-        self._scan()
+        self.end: End | None = None
+        with contextlib.suppress(TypeError, KeyError):
+            self.head = Head(**first["head"])
+        with contextlib.suppress(TypeError, KeyError):
+            self.end = End(**last["end"])
 
     def close(self) -> None:
         """Close the file."""
@@ -198,32 +249,68 @@ class Journal:
     __del__ = close
 
     @property
-    def last_write(self) -> int:
-        """When the last line was written, in nanoseconds since the epoch."""
-        return os.fstat(self._file.fileno()).st_mtime_ns
+    def began(self) -> int:
+        """When the run began, in nanoseconds since the epoch."""
+        return self.head.at if self.head else 0
+
+    @property
+    def ended(self) -> int:
+        """When the run had made its last change, in nanoseconds since the epoch; a moment later if it was killed."""
+        return self.end.at if self.end else os.fstat(self._file.fileno()).st_mtime_ns + _MOMENT
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run came to its end, and nothing failed."""
+        return self.end is not None and self.end.complete and not self.end.failed
 
     def backwards(self) -> Iterator[tuple[str, list[Change]]]:
         """Yield folders with their changes, the last one first."""
-        for place in reversed(self._places):
-            self._file.seek(place)
-            line = json.loads(self._file.readline())
-            yield line["folder"], [Change(*each) for each in reversed(line["changes"])]
-
-    def _scan(self) -> None:
-        place = 0
+        # Where each line begins: a journal can be larger than what should be in memory.
+        self._file.seek(0)
+        places, place = [], 0
         for line in self._file:
-            begin, place = place, place + len(line)
-            try:
-                read = json.loads(line)
-                if "changes" in read:
-                    self.count += sum(1 for each in read["changes"] if Change(*each))
-                    self._places.append(begin)
-                elif "head" in read:
-                    self.head = Head(**read["head"])
-                elif "end" in read:
-                    self.end = read["end"]
-            except (ValueError, TypeError):
-                continue  # cut short when its process was killed or the disk full: nothing was done for it
+            places.append(place)
+            place += len(line)
+        for place in reversed(places):
+            self._file.seek(place)
+            found = _changes(self._file.readline())
+            if found:
+                yield found
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return what a line says; nothing where it was cut short, when its process was killed or the disk full."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changes(line: bytes) -> tuple[str, list[Change]] | None:
+    """Return the folder and the changes of a line, the last first; None where it has none that can be right."""
+    read = _parsed(line)
+    try:
+        folder, changes = read["folder"], [Change(*each) for each in reversed(read["changes"])]
+    except (KeyError, TypeError):
+        return None
+    whole = isinstance(folder, str) and (not folder or all(map(_is_name, folder.split("/"))))
+    return (folder, changes) if whole and all(map(_is_sound, changes)) else None
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
+def _is_sound(change: Change) -> bool:
+    numbers = change[1:]
+    ids, modes = (change.uid, change.gid, change.new_uid, change.new_gid), (change.mode, change.new_mode)
+    return (
+        (change.name == "." or _is_name(change.name))
+        and all(type(each) is int for each in numbers)
+        and all(0 <= each < _IDS for each in ids)
+        and all(0 <= each < _MODES for each in modes)
+    )
 
 
 def _ids(folder: int) -> list[str]:
@@ -233,3 +320,9 @@ def _ids(folder: int) -> list[str]:
 def _order(id: str) -> tuple[str, int]:
     day, time, *number = id.split("-")
     return f"{day}-{time}", int(number[0]) if number else 1
+
+
+def _prune(folder: int, new: str) -> None:
+    others = sorted((each for each in _ids(folder) if each != new), key=_order)
+    for id in others[: max(0, len(others) - KEPT + 1)]:
+        os.unlink(f"{id}.jsonl", dir_fd=folder)

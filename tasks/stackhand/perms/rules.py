@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from stat import S_ISUID
 
 SPECIAL_BITS = 0o7000
+SETID_BITS = 0o6000
 # How much of a file is looked at to tell a script or a private key, and of one that begins as a bundle of keys does.
 HEAD = 4096
 BUNDLE = 65536
@@ -251,7 +253,8 @@ def steps(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: i
     """Return the calls that take an entry from one owner and mode to another: ("mode", m, 0) or ("owner", u, g).
 
     At no moment has anybody rights that are neither the old owner's by the old mode nor the new one's by the new: the
-    mode is narrowed first, then the owner changes, which may clear the special bits, then the final mode is set.
+    mode is narrowed first, then the owner changes, then the final mode is set. A change of owner takes setuid and
+    setgid from a file. A folder keeps its special bits all the way, so a run that is killed does not lose them.
 
     >>> steps(0, 0, 0o666, 5, 5, 0o644)
     (('mode', 420, 0), ('owner', 5, 5))
@@ -262,26 +265,36 @@ def steps(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: i
     """
     if (uid, gid) == (new_uid, new_gid):
         return (("mode", new_mode, 0),) if mode != new_mode else ()
-    narrow = mode & new_mode & 0o777
+    narrow = mode & new_mode
     made: list[tuple[str, int, int]] = []
-    if narrow != mode & ~SPECIAL_BITS or mode & SPECIAL_BITS:
+    if narrow != mode:
         made.append(("mode", narrow, 0))
     made.append(("owner", new_uid, new_gid))
-    if narrow != new_mode:
+    if narrow != new_mode or new_mode & SETID_BITS:
         made.append(("mode", new_mode, 0))
     return tuple(made)
 
 
 def states(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> list[tuple[int, int, int]]:
-    """Return owner, group and mode at the beginning and after each of the `steps`.
+    """Return owner, group and mode at the beginning, and as they may be after each of the `steps`; the last is the end.
 
     >>> [(uid, oct(mode)) for uid, _, mode in states(0, 0, 0o666, 5, 5, 0o644)]
     [(0, '0o666'), (0, '0o644'), (5, '0o644')]
+    >>> [(uid, oct(mode)) for uid, _, mode in states(0, 0, 0o4711, 5, 5, 0o4711)]
+    [(0, '0o4711'), (5, '0o4711'), (5, '0o711'), (5, '0o4711')]
     """
     passed = [(uid, gid, mode)]
     for what, one, two in steps(uid, gid, mode, new_uid, new_gid, new_mode):
-        uid, gid, mode = (one, two, mode) if what == "owner" else (uid, gid, one)
+        if what == "mode":
+            mode = one
+            passed.append((uid, gid, mode))
+            continue
+        uid, gid = one, two
         passed.append((uid, gid, mode))
+        if mode & SETID_BITS:
+            # A file loses them; setgid without execution by the group stays in some cases.
+            kept = {mode & ~S_ISUID, mode & ~SETID_BITS}
+            passed += [(uid, gid, each) for each in sorted(kept - {mode})]
     return passed
 
 

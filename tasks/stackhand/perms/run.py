@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stackhand.errors import Interrupted, StackError, StateFolderUnwritable
 from stackhand.model import Finding
 from stackhand.perms.crew import Noted, Notes, Progress, walk
 from stackhand.perms.entry import TICK, Descriptors, Entry
+from stackhand.perms.finish import finish
 from stackhand.perms.journal import Journals, Writer
 from stackhand.perms.rules import Rules, Target, why
 from stackhand.perms.walk import NEEDS_ROOT, Known, Tally
@@ -23,7 +25,7 @@ _MEMORY = "perms"
 
 @dataclass
 class Result:
-    """What a check or a fix found and did."""
+    """What a check or a fix found and did. `stopped` is what ended it early."""
 
     root: Path
     target: Target
@@ -31,12 +33,13 @@ class Result:
     notes: Notes = field(default_factory=Notes)
     findings: tuple[Finding, ...] = ()
     journal: str | None = None
+    stopped: BaseException | None = None
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong any more: nothing refused, failed, or left for root to do."""
         tally = self.tally
-        left = tally.wrong > tally.changed or tally.failed or tally.needs_root
+        left = tally.wrong > tally.changed or tally.failed or tally.needs_root or self.stopped is not None
         return not left and not any(f.status == "fail" for f in self.findings)
 
     def head(self) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class Result:
             "needs_root": tally.needs_root,
             "journal": self.journal,
             "findings": [each.to_json() for each in self.findings],
+            **early_end(self.stopped),
         }
 
     def lists(self) -> dict[str, Iterator[dict[str, str]]]:
@@ -72,7 +76,8 @@ def check(
 ) -> Result:
     """Look at the whole tree; change nothing."""
     result = Result(root, rules.target, findings=findings)
-    result.tally = walk(str(root), rules, _known(state, rules), None, result.notes, progress)
+    with _early_end_noted(result):
+        walk(str(root), rules, _known(state, rules), None, result.notes, progress, result.tally)
     if os.geteuid() != 0:  # root's fix needs not be told of what it does anyway
         _own_folder(root, rules.target, result, change=False)
     return result
@@ -83,41 +88,65 @@ def fix(
 ) -> Result:
     """Put right what is wrong, the journal first. The caller holds the project's lock.
 
-    Raises StateFolderUnwritable, FixFailed.
+    Raises StateFolderUnwritable.
     """
     result = Result(root, rules.target, findings=findings)
     known, began = _known(state, rules), time.time_ns() - TICK
 
     def work(writer: Writer) -> Tally:
-        return walk(str(root), rules, known, writer, result.notes, progress)
+        return walk(str(root), rules, known, writer, result.notes, progress, result.tally)
 
     journaled(state, result, work)
+    if result.stopped is not None:
+        return result
     tally = result.tally
     if not tally.failed and not tally.needs_root:
-        with contextlib.suppress(OSError):
+        # In the project, where a container can write: who believes it reads less, and changes nothing for it.
+        with contextlib.suppress(OSError, StateFolderUnwritable):
             state.remember(_MEMORY, {"rules": rules.fingerprint(), "began": began, "ended": time.time_ns()})
     _own_folder(root, rules.target, result, change=True)
     return result
 
 
-def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Tally], root: str | None = None) -> None:
-    """Do work that writes to a journal; `result` gets what it counted and the journal's id, none where it is empty."""
-    folder = state.open()
+def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Tally], volume: str | None = None) -> None:
+    """Do work that writes to a journal, after what a run that was killed has left half way.
+
+    `result` gets the journal's id, none where it is empty, and what ended the work early: Ctrl-C, a full disk. The work
+    counts in the result's tally. `volume` is the one whose files it changes, where they are not the project's.
+    """
+    journals = Journals(state.private)
+    id, writer = journals.create("perms.fix", result.target.user, volume=volume)
     try:
-        journals = Journals(folder)
-        id, writer = journals.create("perms.fix", result.target.user, root=root)
-        try:
+        with _early_end_noted(result):
+            finish(result.root, journals, volume, writer, result.tally, result.notes.add)
             result.tally = work(writer)
-            if not writer.is_empty:
-                writer.end({"at": time.time_ns(), "changed": result.tally.changed})
-        finally:
-            if writer.is_empty:
-                journals.remove(id)
-            else:
-                result.journal = id
-            os.close(writer.fd)
+        interrupted = isinstance(result.stopped, KeyboardInterrupt)
+        # One of which a process died, or that has no room, may have left something half way: it gets no last line.
+        if not writer.is_empty and (result.stopped is None or interrupted):
+            with _early_end_noted(result):
+                writer.end(failed=result.tally.failed, complete=not interrupted)
     finally:
-        os.close(folder)
+        if writer.is_empty:
+            journals.remove(id)
+        else:
+            result.journal = id
+        writer.close()
+
+
+@contextlib.contextmanager
+def _early_end_noted(result: Result) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, StackError) as error:
+        result.stopped = error
+
+
+def early_end(stopped: BaseException | None) -> dict[str, Any]:
+    """Return what the JSON document says of a run that ended early: the field `error`."""
+    if stopped is None:
+        return {}
+    error = stopped if isinstance(stopped, StackError) else Interrupted("interrupted")
+    return {"error": error.to_json()["error"]}
 
 
 def _known(state: StateFolder, rules: Rules) -> Known:
@@ -125,7 +154,9 @@ def _known(state: StateFolder, rules: Rules) -> Known:
     if not isinstance(found, dict) or found.get("rules") != rules.fingerprint():
         return Known()
     began, ended = found.get("began"), found.get("ended")
-    return Known(began, ended) if isinstance(began, int) and isinstance(ended, int) else Known()
+    if not (isinstance(began, int) and isinstance(ended, int) and ended <= time.time_ns()):
+        return Known()
+    return Known(began, ended)
 
 
 def _own_folder(root: Path, target: Target, result: Result, *, change: bool) -> None:

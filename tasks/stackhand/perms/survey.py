@@ -20,8 +20,8 @@ from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
 from stackhand.perms import readers
 from stackhand.perms.crew import Notes
+from stackhand.perms.cursor import MOUNTED
 from stackhand.perms.rules import BUNDLE, DATA_MARKS, Rules, Special, Target, mode_by_content
-from stackhand.perms.walk import MOUNTED
 from stackhand.settings import Perms
 from stackhand.state import FOLDER
 

@@ -1,30 +1,34 @@
-"""Putting back what a run changed: owner and mode of every file that nobody has changed since."""
+"""Putting back what a run changed: owner and mode of every file that nobody has changed since.
+
+Whether anybody has is told by the time of change (ctime), which the kernel sets and nobody can forge: one that lies
+after the run, and in no later run of ours, is somebody else's.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import stat
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackhand.errors import JournalRefused, UnknownRun
+from stackhand.errors import JournalRefused, StackError, UnknownRun
+from stackhand.perms.batch import refusal
 from stackhand.perms.crew import Notes, Progress
-from stackhand.perms.cursor import Cursor
-from stackhand.perms.entry import Descriptors, Entry, Unchanged
+from stackhand.perms.entry import CAPABILITY, TICK, Entry
+from stackhand.perms.interrupts import held_back
 from stackhand.perms.journal import Change, Journal, Journals, Writer
-from stackhand.perms.rules import states
+from stackhand.perms.replay import Replay, Step
+from stackhand.perms.rules import SETID_BITS, states
+from stackhand.perms.run import early_end
 
-_BATCH = 64
-# A run that was killed has no last line; what it journaled last it did at once, or not at all.
-_MOMENT = 1_000_000_000
 _SHOWN = 5
+_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
 @dataclass
 class Undone:
-    """What came of it."""
+    """What came of it. `stopped` is what ended it early; `any_runs` is for when there was nothing to undo."""
 
     id: str | None
     root: Path
@@ -33,11 +37,13 @@ class Undone:
     failed: int = 0
     journal: str | None = None
     notes: Notes = field(default_factory=Notes)
+    stopped: BaseException | None = None
+    any_runs: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed. What was changed since is left alone rightly."""
-        return not self.failed
+        return not self.failed and self.stopped is None
 
     def head(self) -> dict[str, Any]:
         """Return what `--json` prints, but for the lists."""
@@ -48,6 +54,7 @@ class Undone:
             "restored": self.restored,
             "left": self.left,
             "journal": self.journal,
+            **early_end(self.stopped),
         }
 
 
@@ -56,7 +63,7 @@ def choose(journals: Journals, id: str | None) -> Journal | None:
 
     Raises UnknownRun, JournalRefused.
     """
-    ids = journals.ids()
+    ids = all_ids(journals)
     if id is not None:
         if id not in ids:
             known = ", ".join(ids[:_SHOWN])
@@ -65,136 +72,148 @@ def choose(journals: Journals, id: str | None) -> Journal | None:
     undone = set()
     for each in ids:
         journal = _open(journals, each)
-        if journal.head and journal.head.undoes:
-            undone.add(journal.head.undoes)
-        elif each not in undone:
-            return journal
+        head = journal.head
+        if each not in undone and head is not None:
+            if not head.undoes:
+                return journal
+            # One that was interrupted, or failed in part, has to be done again; one that was undone counts no more.
+            if journal.is_complete:
+                undone.add(head.undoes)
         journal.close()
     return None
+
+
+def all_ids(journals: Journals) -> list[str]:
+    """Return the ids of all runs, the newest first. Raises JournalRefused."""
+    try:
+        return journals.ids()
+    except OSError as error:
+        raise JournalRefused(f"the journals can't be used: {error.strerror}", f"look at {journals.path}") from error
 
 
 def _open(journals: Journals, id: str) -> Journal:
     try:
         return journals.open(id)
     except OSError as error:
-        who = "as the user who made it" if os.geteuid() == 0 else "as root: sudo"
         raise JournalRefused(
-            f"the journal of run {id} can't be used: {error.strerror}", f"undo it {who}: `inv perms.undo --id {id}`"
+            f"the journal of run {id} can't be used: {error.strerror}", f"look at {journals.path}"
         ) from error
 
 
-def plan(root: Path, journal: Journal) -> Undone:
+def plan(root: Path, journal: Journal, journals: Journals, *, links_stay_inside: bool = False) -> Undone:
     """Look what undoing a run would do; change nothing."""
-    return _Undoing(root, journal, None).run(lambda _: None)
+    undoing = _Undoing(root, journal, _later(journals, journal.id), links_stay_inside=links_stay_inside)
+    return undoing.run(None, lambda _: None)
 
 
-def undo(root: Path, journal: Journal, journals: Journals, progress: Progress = lambda _: None) -> Undone:
-    """Undo a run; what that changes is journaled itself, so it can be undone too. The caller holds the lock."""
-    id, writer = journals.create("perms.undo", "", undoes=journal.id, root=journal.head.root if journal.head else None)
+def undo(
+    root: Path,
+    journal: Journal,
+    journals: Journals,
+    progress: Progress = lambda _: None,
+    *,
+    links_stay_inside: bool = False,
+) -> Undone:
+    """Undo a run below `root`; what that changes is journaled, so it can be undone too. The caller holds the lock.
+
+    Files with several names stay, unless all of these are below the root. Raises StateFolderUnwritable.
+    """
+    volume = journal.head.volume if journal.head else None
+    undoing = _Undoing(root, journal, _later(journals, journal.id), links_stay_inside=links_stay_inside)
+    id, writer = journals.create("perms.undo", "", undoes=journal.id, volume=volume)
     try:
-        result = _Undoing(root, journal, writer).run(progress)
+        result = undoing.run(writer, progress)
         result.journal = id
-        writer.end({"at": time.time_ns()})
+        # Without a last line it counts as one that was killed, which it is to whoever goes on from here.
+        with contextlib.suppress(StackError):
+            writer.end(failed=result.failed, complete=result.stopped is None)
     finally:
-        os.close(writer.fd)
+        writer.close()
     return result
 
 
 class _Undoing:
-    def __init__(self, root: Path, journal: Journal, writer: Writer | None) -> None:
-        elsewhere = journal.head.root if journal.head else None
-        self._result = Undone(journal.id, Path(elsewhere) if elsewhere else root)
-        self._journal, self._writer = journal, writer
-        end = journal.end or {}
-        self._limit = int(end.get("at") or journal.last_write + _MOMENT)
-        self._cursor = Cursor(str(self._result.root))
-        self._descriptors = Descriptors()
+    def __init__(self, root: Path, journal: Journal, later: list[tuple[int, int]], *, links_stay_inside: bool) -> None:
+        self._links_stay_inside = links_stay_inside
+        self._result = Undone(journal.id, root)
+        self._journal = journal
+        self._limit = journal.ended
+        self._later = later
+        # A folder's times tell of what was put into it, so there is its state alone.
+        self._only_the_end = journal.is_complete
 
-    def run(self, progress: Progress) -> Undone:
-        seen = 0
+    def run(self, writer: Writer | None, progress: Progress) -> Undone:
+        result = self._result
+        replay = Replay(str(result.root), self._journal, writer, self._decide, result.notes.add)
         try:
-            # Backwards, so what is in a folder is put back while the folder can still be entered.
-            for folder, changes in self._journal.backwards():
-                self._folder(folder, changes)
-                seen += len(changes)
-                progress(seen)
+            with held_back() as interrupted:
+
+                def step(seen: int) -> None:
+                    progress(seen)
+                    interrupted()
+
+                replay.run(step)
+        except (KeyboardInterrupt, StackError) as error:
+            result.stopped = error
         finally:
-            self._cursor.close()
-            self._descriptors.close()
             self._journal.close()
-        return self._result
+        result.restored, result.left, result.failed = replay.changed, replay.left, replay.failed
+        return result
 
-    def _folder(self, folder: str, changes: list[Change]) -> None:
-        try:
-            self._cursor.go(folder.split("/") if folder else [])
-        except OSError:
-            for change in changes:
-                self._leave(folder, change, "its folder is gone")
-            return
-        for start in range(0, len(changes), _BATCH):
-            self._batch(folder, changes[start : start + _BATCH])
-
-    def _batch(self, folder: str, changes: list[Change]) -> None:
-        held: list[tuple[Entry, Change]] = []
-        try:
-            for change in changes:
-                try:
-                    entry = Entry(change.name, self._cursor.fd, self._descriptors)
-                except OSError:
-                    self._leave(folder, change, "it is gone")
-                    continue
-                reason = self._reason_to_leave(entry, change)
-                if reason is None:
-                    held.append((entry, change))
-                    continue
-                entry.close()
-                if reason:
-                    self._leave(folder, change, reason)
-            if self._writer is None:
-                self._result.restored += len(held)
-                return
-            if held:
-                self._writer.write(folder, [change.reversed() for _, change in held])
-            for entry, change in held:
-                self._restore(folder, entry, change)
-        finally:
-            for entry, _ in held:
-                entry.close()
-
-    def _restore(self, folder: str, entry: Entry, change: Change) -> None:
-        try:
-            entry.become(change.uid, change.gid, change.mode, entry.attributes())
-            self._result.restored += 1
-        except (OSError, Unchanged) as error:
-            self._result.failed += 1
-            self._result.notes.add("failed", _path(folder, change), error.strerror or str(error))
-
-    def _reason_to_leave(self, entry: Entry, change: Change) -> str | None:
-        """Return why an entry stays as it is; "" where it is as it was before, None where it is to be put back."""
+    def _decide(self, entry: Entry | None, change: Change) -> Step | str | None:  # noqa: PLR0911
+        if entry is None:
+            return "it is gone"
         seen = entry.seen
-        now = (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode))
-        link = stat.S_ISLNK(seen.st_mode)
         if seen.st_ino != change.ino:
             return "it is another file now"
-        if not (link or stat.S_ISREG(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):
+        if entry.kind not in _KINDS:
             return "it is no longer a file or folder"
+        now = (seen.st_uid, seen.st_gid, entry.mode)
         if now == (change.uid, change.gid, change.mode):
-            return ""
-        # A run that was killed may have left one entry half way.
-        done = self._journal.end is not None
-        if now not in states(*change[2:])[-1 if done else 1 :]:
+            return None
+        folder = entry.kind == stat.S_IFDIR
+        # One that failed or was killed may have left an entry half way.
+        if now not in states(*change[2:])[-1 if folder and self._only_the_end else 1 :]:
             return "owner or mode were changed since"
-        # A folder's times tell of what was put into it, too.
-        if not stat.S_ISDIR(seen.st_mode) and seen.st_mtime_ns > self._limit:
+        if not folder and seen.st_mtime_ns > self._limit:
             return "its content was changed since"
-        return None if entry.is_alone else "it has other names (hard links), which may lie anywhere"
+        if not folder and not self._is_ours(seen.st_ctime_ns):
+            return "it was changed since: its content, owner, mode or name"
+        back, attributes, remark = _back(entry, change)
+        return refusal(entry, back, links_stay_inside=self._links_stay_inside) or Step(back, attributes, remark)
 
-    def _leave(self, folder: str, change: Change, reason: str) -> None:
-        self._result.left += 1
-        self._result.notes.add("left", _path(folder, change), reason)
+    def _is_ours(self, changed: int) -> bool:
+        return changed <= self._limit or any(began <= changed <= ended for began, ended in self._later)
 
 
-def _path(folder: str, change: Change) -> str:
-    if change.name == ".":
-        return folder or "."
-    return f"{folder}/{change.name}" if folder else change.name
+def _back(entry: Entry, change: Change) -> tuple[Change, list[str], str]:
+    """Return what takes a change back, the attributes to keep meanwhile, and what to say about it.
+
+    An owner gets no program back that would run with his rights: whoever had it meanwhile could have rewritten it.
+    """
+    seen, attributes = entry.seen, entry.attributes()
+    mode, lost = change.mode, []
+    if entry.kind == stat.S_IFREG and (seen.st_uid, seen.st_gid) != (change.uid, change.gid):
+        if mode & SETID_BITS:
+            bits = "".join(letter for bit, letter in ((stat.S_ISUID, "u"), (stat.S_ISGID, "g")) if mode & bit)
+            lost.append(f"its {'setuid' if 'u' in bits else 'setgid'} bit: `chmod {bits}+s`")
+            mode &= ~SETID_BITS
+        if CAPABILITY in attributes:
+            lost.append("its capabilities: `setcap`")
+            attributes = [each for each in attributes if each != CAPABILITY]
+    back = Change(change.name, change.ino, seen.st_uid, seen.st_gid, entry.mode, change.uid, change.gid, mode)
+    remark = f"put back without {' and '.join(lost)} if it is still the program it was" if lost else ""
+    return back, attributes, remark
+
+
+def _later(journals: Journals, id: str) -> list[tuple[int, int]]:
+    """Return from when to when each run went that came after this one."""
+    found = []
+    for each in all_ids(journals):
+        if each == id:
+            break
+        journal = _open(journals, each)
+        # The clock of file times lags behind, but never runs ahead.
+        found.append((journal.began - TICK, journal.ended))
+        journal.close()
+    return found

@@ -65,6 +65,19 @@ def reach(engine: Engine, project: str | None, name: str) -> Way:
     )
 
 
+def folder(engine: Engine, name: str) -> tuple[Path, bool]:
+    """Return this machine's folder of a volume by its exact name, and whether hard links stay inside it.
+
+    Raises UnknownVolume, VolumeUnreachable.
+    """
+    volume = find(engine, None, name)
+    if volume is None:
+        raise UnknownVolume(f"there is no volume {name} any more", "what was changed in it is gone with it")
+    if not (volume.mountpoint and _is_here(engine, volume)):
+        raise VolumeUnreachable(f"volume {name} can't be reached from here", "run it as root on the engine's machine")
+    return Path(volume.mountpoint), _links_stay_inside(volume)
+
+
 def fix(
     way: Way, engine: Engine, uid: int, gid: int, state: StateFolder | None, progress: Progress = lambda _: None
 ) -> Result:
@@ -78,12 +91,12 @@ def fix(
     )
 
     def work(writer: Writer | None) -> Tally:
-        return walk(folder, rules, Known(), writer, result.notes, progress)
+        return walk(folder, rules, Known(), writer, result.notes, progress, result.tally)
 
     if state is None:
         result.tally = work(None)
     else:
-        journaled(state, result, work, root=folder)
+        journaled(state, result, work, volume=way.volume.name)
     return result
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from stackhand.perms.cursor import Cursor, OtherFileSystem
-from stackhand.perms.entry import Descriptors, Entry, Unchanged, keep_special
+from stackhand.perms.batch import Batch, refusal
+from stackhand.perms.cursor import MOUNTED, Cursor, OtherFileSystem
+from stackhand.perms.entry import Descriptors, Entry, keep_special
 from stackhand.perms.journal import Change, Writer
 from stackhand.perms.rules import (
     BUNDLE,
@@ -37,18 +37,11 @@ from stackhand.perms.rules import (
     why,
 )
 
-# Entries that are open at once, and journaled in one go.
-_BATCH = 64
-# Descriptors that one of them takes, at most, and those that are to be free for everything else.
-_FOR_EACH, _SPARE = 2, 16
 _MODES = (0o755, 0o644, 0o600)
 # Something else took the place of an entry, or nothing.
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _NO_DESCRIPTOR_LEFT = (errno.EMFILE, errno.ENFILE)
 NEEDS_ROOT = "needs root"
-MOUNTED = "another file system is mounted there"
-_HARD_LINK = "it has other names (hard links), which may lie anywhere"
-_SETUID = "it is setuid or setgid for another user, which would make it the new owner's"
 
 
 @dataclass
@@ -135,12 +128,13 @@ class Walker:
         self._before = 0
         self._me = os.geteuid()
         self._groups = {os.getegid(), *os.getgroups()}
-        self._batch: list[tuple[Entry, Change, list[str], bool]] = []
-        self._most = _entries_at_once()
+        self._batch = Batch(journal, lambda name, error: self._fail(self._path(name), error))
         self._uid, self._gid = rules.target.uid, rules.target.gid
+        self._trusted = (0, self._uid)
 
     def close(self) -> None:
         """Let go of the tree."""
+        self._batch.close()
         self._cursor.close()
         self._descriptors.close()
 
@@ -272,6 +266,8 @@ class Walker:
                     if right:
                         continue
             likely_wrong = self._closer(name, place, path, relevant, exception)
+            if self._batch.is_full:
+                self._flush()
 
     def _closer(self, name: str, place: Place, path: str, relevant: bool, exception: Special | None) -> bool:
         """Hold a file or symbolic link and judge it; return whether it is wrong."""
@@ -285,7 +281,7 @@ class Walker:
             return False
         kept = False
         try:
-            if entry.seen.st_dev != self._cursor.dev and self._is_mounted(entry):
+            if entry.seen.st_dev != self._cursor.dev and self._cursor.is_mounted(entry.held):
                 self._leave(self._path(name), MOUNTED)
             elif place.data and self._is_a_containers(entry):
                 if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
@@ -306,7 +302,7 @@ class Walker:
         try:
             return Entry(name, self._cursor.fd, self._descriptors, before)
         except OSError as error:
-            if error.errno in _NO_DESCRIPTOR_LEFT and self._batch:
+            if error.errno in _NO_DESCRIPTOR_LEFT and self._batch.held:
                 self._flush()  # which lets go of some
                 return self._hold(name, before)
             if error.errno not in _VANISHED:
@@ -370,16 +366,7 @@ class Walker:
         """Whether an entry of a service's data was made by its container: neither by root nor by the target user."""
         return entry.seen.st_uid not in (0, self._uid)
 
-    def _is_mounted(self, entry: Entry) -> bool:
-        """Whether a file is that of another mount.
-
-        Its device alone does not tell: some file systems in layers give each layer's files one of their own.
-        """
-        return _mount_of(entry.held) != _mount_of(self._cursor.fd)
-
-    def _judge(  # noqa: PLR0911
-        self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False
-    ) -> bool:
+    def _judge(self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False) -> bool:
         """Take an entry into the batch when it is wrong; return whether it was taken, and stays open."""
         seen, tally = entry.seen, self.tally
         uid, gid, mode = seen.st_uid, seen.st_gid, entry.mode
@@ -395,11 +382,10 @@ class Walker:
             if same_owner and wanted == mode:
                 return False
         tally.wrong += 1
-        if not entry.is_alone and not self._rules.links_stay_inside:
-            return self._refuse(name, _HARD_LINK)
-        if mode & 0o6000 and entry.kind == stat.S_IFREG and not same_owner and uid not in (0, self._uid):
-            return self._refuse(name, _SETUID)
         whole = Change(name, seen.st_ino, uid, gid, mode, new_uid, new_gid, wanted)
+        reason = refusal(entry, whole, self._trusted, links_stay_inside=self._rules.links_stay_inside)
+        if reason is not None:
+            return self._refuse(name, reason)
         change = whole if self._me == 0 else self._within_rights(whole)
         if change is not whole:
             tally.needs_root += 1
@@ -413,9 +399,7 @@ class Walker:
             self._note("failed", self._path(name), f"{NEEDS_ROOT}: {why(*whole[2:])}")
             if not steps(*change[2:]):
                 return False
-        self._batch.append((entry, change, attributes, change is whole))
-        if len(self._batch) >= self._most:
-            self._flush()
+        self._batch.held.append((entry, change, attributes, change is whole))
         return True
 
     def _within_rights(self, change: Change) -> Change:
@@ -427,21 +411,10 @@ class Walker:
 
     def _flush(self) -> None:
         """Journal what is in the batch, then do it."""
-        if not self._batch or self._journal is None:
-            return
-        batch, self._batch = self._batch, []
-        try:
-            self._journal.write(self._cursor.path, [change for _, change, *_ in batch])
-            for entry, change, attributes, whole in batch:
-                try:
-                    entry.become(change.new_uid, change.new_gid, change.new_mode, attributes)
-                    self.tally.changed += whole
-                    self.tally.partial += not whole
-                except (OSError, Unchanged) as error:
-                    self._fail(self._path(change.name), error)
-        finally:
-            for entry, *_ in batch:
-                entry.close()
+        if self._batch.held:
+            changed, partial = self._batch.do(self._cursor.path)
+            self.tally.changed += changed
+            self.tally.partial += partial
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -483,21 +456,3 @@ class Walker:
 
 def _data_of(service: str, entry: Entry) -> str:
     return f"it is data of {service}, whose container made it uid {entry.seen.st_uid}'s"
-
-
-def _mount_of(fd: int) -> str:
-    """Return which mount a descriptor's file was reached through, "" where the kernel does not say."""
-    try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123  a hot loop may be near
-            return next((line for line in file if line.startswith("mnt_id:")), "")
-    except OSError:
-        return ""
-
-
-def _entries_at_once() -> int:
-    """Return how many entries may be held at once: a batch, or fewer where this process may open little."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return _BATCH
-    free = limit - len(os.listdir("/proc/self/fd")) - _SPARE  # noqa: PTH208
-    return max(1, min(_BATCH, free // _FOR_EACH))

@@ -6,14 +6,16 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import Runner, clean_environment
+from support import Result, Runner, clean_environment
 
 UID = 4321
 
@@ -184,18 +186,15 @@ def test_without_root_it_says_which_command_does_the_rest_and_that_does_it(proje
     mine.touch(0o600)
     for path in (mine, mine.parent):
         os.chown(path, UID, UID)
-    user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-    if subprocess.run([*user, sys.executable, "-c", "import stackhand"], env=project.env, check=False).returncode:
-        pytest.skip("an ordinary user can't run this Python")
-    home = {"HOME": str(project.directory)}
-    result = project.inv("perms.fix", prefix=user, env=home)
+    user = user_of(project)
+    result = project.inv("perms.fix", prefix=user)
     assert result.code == 1
     assert mode(mine) == (UID, 0o755), result
     hint = next(line for line in result.stderr.splitlines() if line.startswith("hint: "))
     command = shlex.split(hint.split("`")[1])
     assert command[0] == "sudo"
     subprocess.run(command[1:], cwd=project.directory, env=project.env, check=True, capture_output=True)
-    assert project.inv("perms.check", prefix=user, env=home).code == 0
+    assert project.inv("perms.check", prefix=user).code == 0
     assert mode(project.directory / "secrets/s.txt") == (UID, 0o600)
 
 
@@ -233,6 +232,8 @@ def test_sudo_user_is_the_target(project: Runner) -> None:
         (["perms.fix", "--volume", "v", "--owner", "1:4294967295"], 2, "4294967295 is no user or group"),
         (["perms.undo", "--id", "20010101-000000"], 2, "there is no run '20010101-000000'"),
         (["perms.undo", "20010101-000000"], 2, "there is no run '20010101-000000'"),
+        (["perms.undo", "2001"], 2, "there is no run '2001'"),
+        (["perms.undo", "bogus"], 2, "bogus"),
     ],
 )
 def test_mistakes_are_told(project: Runner, words: list[str], code: int, says: str) -> None:
@@ -260,7 +261,6 @@ def test_a_state_folder_that_was_tampered_with_leads_nowhere(project: Runner, tm
             os.link(precious, state / "lock")
         else:
             (state / "perms.json").symlink_to(outside / "file")
-            (state / "perms").symlink_to(outside)
     result = project.inv("perms.fix", "--owner", str(UID))
     assert (result.code == 3) or what == "memory", result
     assert (outside / "file").read_text() == "precious"
@@ -268,3 +268,121 @@ def test_a_state_folder_that_was_tampered_with_leads_nowhere(project: Runner, tm
     assert [each.name for each in outside.iterdir()] == ["file"]
     if what == "hard link":
         assert precious.read_text() == "precious"
+
+
+def test_a_dry_undo_of_a_project_without_runs_makes_nothing(project: Runner) -> None:
+    before = everything(project.directory)
+    result = project.inv("--dry", "perms.undo")
+    assert (result.code, result.stdout) == (0, "nothing to undo: no run of perms.fix has changed anything\n")
+    assert not (project.directory / ".stackhand/lock").exists()
+    assert everything(project.directory) == before
+    assert list(Path(os.environ["STACKHAND_STATE"]).iterdir()) == []
+
+
+def test_once_all_is_undone_that_is_said(project: Runner) -> None:
+    assert project.inv("perms.fix", "--owner", str(UID)).code == 0
+    assert project.inv("perms.undo").code == 0
+    assert project.inv("perms.undo").stdout == "nothing to undo: all runs were undone\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(project: Runner) -> None:
+    for number in range(3000):
+        (project.directory / f"app/{number}").touch(0o600)
+    program = [sys.executable, "-c", "from stackhand.cli.program import main; main()"]
+    words = shlex.join([*program, "perms.check", "--owner", str(UID), "--json"])
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | head -c 100; exit ${{PIPESTATUS[0]}}"],
+        cwd=project.directory,
+        env=project.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stdout)) == (1, 100)
+    assert "BrokenPipe" not in done.stderr
+
+
+def user_of(project: Runner) -> list[str]:
+    """Return what runs a program as an ordinary user."""
+    user = ["env", f"HOME={project.directory}", "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+    if subprocess.run([*user, sys.executable, "-c", "import stackhand"], env=project.env, check=False).returncode:
+        pytest.skip("an ordinary user can't run this Python")
+    return user
+
+
+def test_what_root_did_an_ordinary_user_is_told_to_leave_to_root(project: Runner) -> None:
+    id = project.inv("perms.fix", "--owner", str(UID), "--json").json()["journal"]
+    for words, again in (("perms.undo",), "perms.undo`"), (("perms.undo", id), f"perms.undo {id}`"):
+        result = project.inv(*words, prefix=user_of(project))
+        assert result.code == 3, result
+        assert "root has changed files here" in result.stderr
+        assert "hint: what root did root undoes: `sudo " in result.stderr
+        assert again in result.stderr
+    assert project.inv("perms.undo").code == 0
+
+
+def test_where_a_user_may_not_write_to_the_project_he_still_fixes_what_is_his(project: Runner) -> None:
+    user = user_of(project)
+    mine = project.directory / "app/a.py"
+    os.chown(mine, UID, UID)
+    before = everything(project.directory)
+    fixed = project.inv("perms.fix", "--json", prefix=user)
+    assert fixed.code == 1  # the rest is root's
+    assert mode(mine) == (UID, 0o644)
+    assert project.inv("perms.undo", fixed.json()["journal"], prefix=user).code == 0
+    assert everything(project.directory) == before
+
+
+def test_after_ctrl_c_it_is_told_what_was_done_and_how_to_put_it_back(project: Runner) -> None:
+    for number in range(20_000):
+        (project.directory / f"app/{number % 100}").mkdir(exist_ok=True)
+        (project.directory / f"app/{number % 100}/{number}").touch(0o600)
+    before = everything(project.directory)
+    owner = ("--owner", f"{UID}:{UID}")
+    state = Path(os.environ["STACKHAND_STATE"])
+
+    def interrupted(*words: str) -> Result:
+        known = set(state.rglob("*.jsonl"))
+        running = project.start_inv(*words)
+        deadline = time.monotonic() + 60
+        while not any(each.stat().st_size > 20_000 for each in set(state.rglob("*.jsonl")) - known):
+            assert running.process.poll() is None and time.monotonic() < deadline, running.stderr
+        running.signal(signal.SIGINT)
+        return running.wait()
+
+    result = interrupted("perms.fix", *owner, "--json")
+    assert result.code == 130, result
+    document = result.json()
+    changed = [name for name, now in everything(project.directory).items() if now != before[name]]
+    assert document["changed"] in (len(changed), len(changed) + 1)  # the project's folder itself
+    assert (document["ok"], document["error"]["exit_code"]) == (False, 130)
+    assert document["journal"]
+    assert project.inv("perms.undo", document["journal"]).code == 0
+    assert everything(project.directory) == before
+    result = interrupted("perms.fix", *owner)
+    assert result.code == 130, result
+    assert "to put it back: inv perms.undo " in result.stdout
+    assert "error: interrupted" in result.stderr
+    assert project.inv("perms.fix", *owner).code == 0
+    result = interrupted("perms.undo", "--json")
+    assert (result.code, result.json()["ok"]) == (130, False)
+    assert result.json()["restored"]
+    for _ in range(2):
+        assert project.inv("perms.undo").code == 0
+    assert everything(project.directory) == before
+
+
+def test_a_full_disk_is_told_with_what_was_done(project: Runner, tmp_path: Path) -> None:
+    for number in range(3000):
+        (project.directory / f"app/{number}").touch(0o600)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+    try:
+        result = project.inv("perms.fix", "--owner", str(UID), "--json", env={"STACKHAND_STATE": str(tmp_path)})
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert result.code == 1, result
+    document = result.json()
+    assert document["journal"]
+    assert 0 < document["changed"] < 3000
+    assert "No space left on device" in document["error"]["message"]
+    assert "error: the journal can't be written: No space left on device" in result.stderr

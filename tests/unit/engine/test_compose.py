@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from stackhand.engine.command import Completed
 from stackhand.engine.compose import Compose, Selection, development
-from stackhand.engine.files import chosen_files, find_directory
+from stackhand.engine.files import chosen_files, env_file_pairs, find_directory
 from stackhand.errors import (
     CommandFailed,
     ComposeMissing,
@@ -261,3 +262,8 @@ def test_old_versions(version: str, fine: bool) -> None:
         return
     with pytest.raises(ComposeMissing, match="too old"):
         one.version()
+
+
+def test_an_env_file_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    assert env_file_pairs(tmp_path) == {}

@@ -20,6 +20,7 @@ import pytest
 
 from stackhand.perms import run
 from stackhand.perms.entry import TICK
+from stackhand.perms.journal import Journals
 from stackhand.perms.rules import Rules, Special, Target
 from stackhand.perms.run import Result
 from stackhand.settings import Perms
@@ -64,6 +65,10 @@ class Tree:
             special,
             keeps_executable=self.keeps_executable,
         )
+
+    @property
+    def journals(self) -> Journals:
+        return Journals(self.state.private)
 
     @property
     def state(self) -> StateFolder:

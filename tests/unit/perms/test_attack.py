@@ -1,4 +1,4 @@
-"""An attacker who may write to the tree swaps what is in it, thousands of times, while root fixes it."""
+"""An attacker who may write to the tree swaps what is in it, thousands of times, while root fixes or undoes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from stackhand.perms import undo
+from stackhand.perms.journal import Change
+
 from .conftest import GID, UID, Tree, facts
 
 _FOLDERS = 120
 _SWAPS = 30_000
+_OUTSIDE = ("inner", "a", "b", "run.sh")
 
 
 @contextmanager
@@ -65,19 +69,24 @@ def _attack(app: Path, outside: Path, swaps: mmap.mmap) -> None:
             swaps[:] = struct.pack("=Q", done)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_nothing_outside_ever_changes(tree: Tree, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processes)))
+def prepare(tree: Tree) -> Path:
+    """Make a project, and beside it, on the same file system, so that links are possible, what is outside."""
     for number in range(_FOLDERS):
         for name in ("a", "b"):
             tree.file(f"project/app/{number}/{name}")
-    # Beside the tree, on the same file system, so that links are possible.
-    for name in ("inner", "a", "b", "run.sh"):
+    for name in _OUTSIDE:
         tree.file(f"outside/{name}", 0o600)
     outside = tree.path / "outside"
     outside.chmod(0o700)
+    return outside
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_nothing_outside_ever_changes(tree: Tree, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processes)))
+    outside = prepare(tree)
     inside = Tree(tree.path / "project")
-    names = (".", "inner", "a", "b", "run.sh")
+    names = (".", *_OUTSIDE)
     before = [facts(outside / name) for name in names]
     changed, runs = 0, 0
     deadline = time.monotonic() + 100
@@ -104,3 +113,47 @@ def test_nothing_outside_ever_changes(tree: Tree, monkeypatch: pytest.MonkeyPatc
     wrong = [path for path, now in inside.look().items() if now[:2] != (UID, GID)]
     assert wrong == []
     assert [facts(outside / name) for name in names] == before
+
+
+def test_nor_does_it_while_that_is_undone(tree: Tree) -> None:
+    outside = prepare(tree)
+    inside = Tree(tree.path / "project")
+    before = {name: facts(outside / name) for name in (".", *_OUTSIDE)}
+    restored, runs = 0, 0
+    deadline = time.monotonic() + 100
+    with attacker(inside.path / "app", outside) as swaps:
+        while runs < 8 or struct.unpack("=Q", swaps[:])[0] < _SWAPS:
+            assert time.monotonic() < deadline, f"{swaps[:]!r} swaps in {runs} runs"
+            inside.fix()
+            journal = undo.choose(inside.journals, None)
+            assert journal is not None
+            restored += undo.undo(inside.path, journal, inside.journals).restored
+            runs += 1
+            assert {name: facts(outside / name) for name in before} == before
+    # What was not swapped in time was put back, in spite of it.
+    assert restored > _FOLDERS
+
+
+def test_what_a_journal_says_of_the_files_outside_is_not_done(tree: Tree) -> None:
+    """The journal knows their inodes, and the names lead to them now and then; only what is below the root counts."""
+    outside = prepare(tree)
+    inside = Tree(tree.path / "project")
+    for name in ("a", "b"):
+        os.chown(outside / name, UID, GID)
+        (outside / name).chmod(0o644)
+    numbers = {name: (outside / name).stat().st_ino for name in ("a", "b")}
+    before = {name: facts(outside / name) for name in (".", *_OUTSIDE)}
+    _, writer = inside.journals.create("perms.fix", "")
+    for number in range(_FOLDERS):
+        changes = [Change(name, ino, 0, 0, 0o4777, UID, GID, 0o644) for name, ino in numbers.items()]
+        writer.write(f"app/{number}", changes)
+    writer.end(failed=0, complete=True)
+    writer.close()
+    with attacker(inside.path / "app", outside) as swaps:
+        while struct.unpack("=Q", swaps[:])[0] < _SWAPS / 2:
+            journal = undo.choose(inside.journals, None)
+            assert journal is not None
+            undone = undo.undo(inside.path, journal, inside.journals)
+            assert undone.restored == 0
+            assert {name: facts(outside / name) for name in before} == before
+            inside.journals.remove(undone.journal or "")

@@ -525,9 +525,11 @@ def test_stackhands_own_folder_becomes_the_target_users_but_not_the_journals(tre
     tree.file("app/a")
     result = tree.fix()
     state = tree.path / ".stackhand"
-    for name in (".", "lock", ".gitignore", "perms"):
+    for name in (".", "lock", ".gitignore", "perms.json"):
         assert facts(state / name)[:2] == MINE, name
-    assert facts(state / f"perms/{result.journal}.jsonl") == (0, 0, 0o600)
+    private = tree.state.private.path
+    assert facts(private) == (0, 0, 0o700)
+    assert facts(private / f"{result.journal}.jsonl") == (0, 0, 0o600)
     as_user(tree.fix)
 
 
@@ -553,7 +555,9 @@ def test_a_process_that_dies_fails_the_run(tree: Tree, monkeypatch: pytest.Monke
     for number in range(300):
         tree.folder(f"app/{number}")
     monkeypatch.setattr(crew, "close_devices", lambda: os.kill(os.getpid(), 9))
-    with pytest.raises(FixFailed, match="ended early: it was killed"):
-        tree.fix()
+    result = tree.fix()
+    assert not result.ok
+    assert isinstance(result.stopped, FixFailed)
+    assert "ended early: it was killed" in result.stopped.message
     monkeypatch.undo()
     assert tree.fix().ok

@@ -1,0 +1,89 @@
+"""The one place where owners and modes are changed: journaled first, and only what is safe to change."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Callable
+
+from stackhand.perms.entry import Entry, Unchanged
+from stackhand.perms.journal import Change, Writer
+from stackhand.perms.rules import SETID_BITS
+
+# Entries that are open at once, and journaled in one go.
+_SIZE = 64
+# Descriptors that one of them takes, at most, and those that are to be free for everything else.
+_FOR_EACH, _SPARE = 2, 16
+_HARD_LINK = "it has other names (hard links), which may lie anywhere"
+_SETUID = "it is setuid or setgid for another user, which would make it the new owner's"
+
+
+def refusal(
+    entry: Entry, change: Change, trusted: tuple[int, ...] = (), *, links_stay_inside: bool = False
+) -> str | None:
+    """Return why a change must not be made, None where it may.
+
+    `trusted` are those whose setuid files may be given away. With `links_stay_inside`, all names of a file are.
+    """
+    if not (links_stay_inside or entry.is_alone):
+        return _HARD_LINK
+    if change.new_mode & SETID_BITS and entry.kind == stat.S_IFREG and change.uid not in trusted:
+        same_owner = change.uid == change.new_uid and change.gid == change.new_gid
+        return None if same_owner else _SETUID
+    return None
+
+
+class Batch:
+    """Entries of one folder that are held: what each becomes, its attributes that matter, whether it is right then.
+
+    `failed` is told of each that could not be changed. Whoever adds an entry leaves it to the batch to close it.
+    """
+
+    def __init__(self, journal: Writer | None, failed: Callable[[str, OSError], None]) -> None:
+        self._journal = journal
+        self._failed = failed
+        self._most = _entries_at_once()
+        self.held: list[tuple[Entry, Change, list[str], bool]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be added."""
+        return len(self.held) >= self._most
+
+    def do(self, folder: str) -> tuple[int, int]:
+        """Journal what is held, then change it; return how many are right now, and how many in part.
+
+        Raises JournalFailed.
+        """
+        held, self.held = self.held, []
+        changed = partial = 0
+        try:
+            if self._journal is not None:
+                self._journal.write(folder, [change for _, change, *_ in held])
+                for entry, change, attributes, whole in held:
+                    try:
+                        entry.become(change.new_uid, change.new_gid, change.new_mode, attributes)
+                        changed += whole
+                        partial += not whole
+                    except (OSError, Unchanged) as error:
+                        self._failed(change.name, error)
+        finally:
+            for entry, *_ in held:
+                entry.close()
+        return changed, partial
+
+    def close(self) -> None:
+        """Let go of what is held, unchanged."""
+        held, self.held = self.held, []
+        for entry, *_ in held:
+            entry.close()
+
+
+def _entries_at_once() -> int:
+    """Return how many entries may be held at once: a batch, or fewer where this process may open little."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _SIZE
+    free = limit - len(os.listdir("/proc/self/fd")) - _SPARE  # noqa: PTH208
+    return max(1, min(_SIZE, free // _FOR_EACH))
