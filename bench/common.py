@@ -218,9 +218,9 @@ def describe_machine() -> str:
 
 def environment(**extra: str) -> dict[str, str]:
     """Return an environment without the caller's settings; this checkout's package is found first."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "INVOKE_", "STACKHAND_"))
-    }
+    # Without PYTHONDONTWRITEBYTECODE: nobody's stackhand compiles itself anew at every call.
+    settings = ("COMPOSE_", "INVOKE_", "STACKHAND_", "PYTHONDONTWRITE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
     return kept | {"PYTHONPATH": str(CHECKOUT / "tasks")} | extra
 
 

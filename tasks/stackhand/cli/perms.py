@@ -189,13 +189,15 @@ def _fix(stack: Stack, root: Path, survey: Survey) -> Result:
 
 
 def _survey(stack: Stack, owner: str | None) -> tuple[Path, Survey]:
+    # Before all else: Compose is the slowest of what is asked.
+    project = _ahead(lambda: stack.project)
     from stackhand.engine.files import chosen_files
+    from stackhand.perms import run as _  # noqa: F401  loaded while Compose reads
     from stackhand.perms.survey import survey
     from stackhand.perms.targets import target
 
     settings = stack.settings.perms
     root = stack.state.path.parent
-    project = _ahead(lambda: stack.project)
     return root, survey(
         root,
         settings,

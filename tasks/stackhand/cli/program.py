@@ -38,6 +38,11 @@ class StackProgram(Program):
             self.collection = ns
             self._load_settings()
 
+    def print_version(self) -> None:
+        """Print it; looking it up would cost every other call 30 ms."""
+        self.version = _version()
+        super().print_version()
+
     def _load_settings(self) -> None:
         folder = _settings_folder(Path.cwd())
         if folder:
@@ -75,14 +80,12 @@ def main() -> None:
     from stackhand.namespace import ns
 
     # Needs no invoke.yaml to run side by side; one that names an executor still decides.
-    StackProgram(
-        name="stackhand", binary="stackhand", version=_version(), namespace=ns, executor_class=GraphExecutor
-    ).run()
+    StackProgram(name="stackhand", binary="stackhand", namespace=ns, executor_class=GraphExecutor).run()
 
 
 def inv() -> None:
     """Run as `inv` does, with the tasks of the nearest `tasks.py`."""
-    StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"], version=_version()).run()
+    StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"]).run()
 
 
 def _version() -> str:

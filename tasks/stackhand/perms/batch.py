@@ -61,9 +61,13 @@ class Batch:
         try:
             if self._journal is not None:
                 self._journal.write(folder, [change for _, change, *_ in held])
+                # The kernel says what it refused. Only a file system without owners and modes takes a call and does
+                # nothing, and then with every entry: one look in each batch finds it out.
+                look = True
                 for entry, change, attributes, whole in held:
                     try:
-                        entry.become(change.new_uid, change.new_gid, change.new_mode, attributes)
+                        entry.become(*change[5:], attributes, look=look)
+                        look = False
                         changed += whole
                         partial += not whole
                     except (OSError, Unchanged) as error:

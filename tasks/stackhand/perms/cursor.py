@@ -34,9 +34,9 @@ class Crumb:
 class Cursor:
     """Stands in one folder of a tree at a time, by descriptor.
 
-    Down is by name and follows no symbolic link; up is by `..`, and only to the folder that it came from. So a path
-    of any length and depth takes one open descriptor, and a folder that was moved away takes nobody along. It stays
-    on the file system of the root.
+    Down is by name and follows no symbolic link; up is to the folder that it came from, and no other: to the last
+    one by the descriptor that was kept, further by `..`. So a path of any length and depth takes two open descriptors,
+    and a folder that was moved away takes nobody along. It stays on the file system of the root.
     """
 
     def __init__(self, root: str) -> None:
@@ -44,10 +44,12 @@ class Cursor:
         found = os.fstat(self._root)
         self.dev = found.st_dev
         self.fd = os.dup(self._root)
+        self._above: int | None = None
         self.trail = [Crumb("", found.st_dev, found.st_ino)]
 
     def close(self) -> None:
         """Let go of the tree."""
+        self._let_go_above()
         os.close(self.fd)
         os.close(self._root)
 
@@ -72,7 +74,8 @@ class Cursor:
         if found.st_dev != self.dev:
             os.close(fd)
             raise OtherFileSystem(errno.EXDEV, MOUNTED)
-        self._stand(fd)
+        self._let_go_above()
+        self._above, self.fd = self.fd, fd
         self.trail.append(Crumb(name, found.st_dev, found.st_ino))
         return found
 
@@ -86,6 +89,11 @@ class Cursor:
     def up(self) -> None:
         """Go back to the folder above. Raises Moved where that can't be found; then it stands in the root."""
         crumb = self.trail[-2]
+        if self._above is not None:
+            os.close(self.fd)
+            self.fd, self._above = self._above, None
+            self.trail.pop()
+            return
         with contextlib.suppress(OSError):
             fd = os.open("..", _FOLDER, dir_fd=self.fd)
             if self._is(fd, crumb):
@@ -113,8 +121,14 @@ class Cursor:
                 raise Moved(errno.ESTALE, "it was moved or replaced meanwhile")
 
     def _stand(self, fd: int) -> None:
+        self._let_go_above()
         os.close(self.fd)
         self.fd = fd
+
+    def _let_go_above(self) -> None:
+        if self._above is not None:
+            os.close(self._above)
+            self._above = None
 
     @staticmethod
     def _is(fd: int, crumb: Crumb) -> bool:

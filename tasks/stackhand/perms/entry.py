@@ -72,20 +72,22 @@ class Entry:
         self.fd: int | None = None
         if descriptors.direct:
             try:
-                self.held = self.fd = os.open(name, _DIRECT, dir_fd=folder)
+                held = self.fd = os.open(name, _DIRECT, dir_fd=folder)
             except OSError:
-                self.held = os.open(name, _HOLD, dir_fd=folder)
+                held = os.open(name, _HOLD, dir_fd=folder)
         else:
-            self.held = os.open(name, _HOLD, dir_fd=folder)
-        self.seen = os.fstat(self.held)
-        self.kind = self.seen.st_mode & 0o170000
-        self.mode = self.seen.st_mode & 0o7777
+            held = os.open(name, _HOLD, dir_fd=folder)
+        self.held = held
+        self.seen = os.fstat(held)
+        mode = self.seen.st_mode
+        self.kind, self.mode = mode & 0o170000, mode & 0o7777
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self.held)
-        if self.fd is not None and self.fd != self.held:
-            os.close(self.fd)
+        held, fd = self.held, self.fd
+        os.close(held)
+        if fd is not None and fd != held:
+            os.close(fd)
 
     def holds(self, name: str) -> bool:
         """Return whether there is something of this name in a folder, as far as this user may see."""
@@ -97,10 +99,9 @@ class Entry:
 
     def read(self, size: int) -> bytes | None:
         """Return a regular file's first bytes, None where they can't be read."""
-        if self._readable() is None:
-            return None
+        fd = self.fd if self.fd is not None else self._readable()
         try:
-            return os.pread(self.fd, size, 0)  # type: ignore[arg-type]
+            return None if fd is None else os.pread(fd, size, 0)
         except OSError:
             return None
 
@@ -122,7 +123,7 @@ class Entry:
     def attributes(self) -> list[str]:
         """Return the names of the extended attributes that a change of owner or mode could touch."""
         try:
-            names = os.listxattr(self._handle())
+            names = os.listxattr(self.fd if self.fd is not None else self._handle())
         except OSError:
             return []
         return [name for name in names if name in (_ACL, CAPABILITY)] if names else names
@@ -131,16 +132,16 @@ class Entry:
         """Return the mode that leaves an ACL as it is: its mask shows as the group's rights."""
         return (mode & ~0o070) | (self.mode & 0o070) if _ACL in attributes else mode
 
-    def become(self, uid: int, gid: int, mode: int, attributes: list[str]) -> None:
-        """Set owner and mode, then look whether it is so. Raises OSError, Unchanged."""
-        before = self.seen
-        handle = self._handle()
+    def become(self, uid: int, gid: int, mode: int, attributes: list[str], *, look: bool = True) -> None:
+        """Set owner and mode, then look whether it is so, unless told otherwise. Raises OSError, Unchanged."""
+        seen = self.seen
+        handle = self.fd if self.fd is not None else self._handle()
         capability = None
-        if CAPABILITY in attributes:
+        if attributes and CAPABILITY in attributes:
             # The kernel takes a file's capabilities away when its owner changes.
             capability = os.getxattr(handle, CAPABILITY)
         try:
-            for what, one, two in steps(before.st_uid, before.st_gid, self.mode, uid, gid, mode):
+            for what, one, two in steps(seen.st_uid, seen.st_gid, self.mode, uid, gid, mode):
                 if what == "owner":
                     os.chown(handle, one, two)
                 elif self.kind != stat.S_IFLNK:
@@ -150,6 +151,8 @@ class Entry:
             raise
         if capability is not None:
             os.setxattr(handle, CAPABILITY, capability)
+        if not look:
+            return
         after = os.fstat(self.held)
         same_mode = after.st_mode & 0o7777 == mode or self.kind == stat.S_IFLNK
         if after.st_uid != uid or after.st_gid != gid or not same_mode:

@@ -223,13 +223,15 @@ class Walker:
         plain, mode_of_area = area is PLAIN, area.file
         # Where one is wrong the next one often is: then looking at it by name first would be in vain.
         likely_wrong = False
+        exception: Special | None = None
         for entry in chunk:
             name = entry.name
-            exception = special.get(name) if special else None
-            if exception is not None and exception.mode is None and not exception.data:
-                if exception.leave:
-                    self._leave(self._path(name), exception.leave)
-                continue
+            if special:
+                exception = special.get(name)
+                if exception is not None and exception.mode is None and not exception.data:
+                    if exception.leave:
+                        self._leave(self._path(name), exception.leave)
+                    continue
             if entry.is_dir(follow_symlinks=False):
                 at = f"{path}/{name}" if path else name
                 inner = rules.folder(area, at if relevant else "", name)
@@ -322,7 +324,7 @@ class Walker:
         if area is SECRET:
             return keep_special(area.file, mode)
         size = entry.seen.st_size
-        head = entry.read(HEAD) if size >= SHORTEST else b""
+        head = entry.read(min(size, HEAD)) if size >= SHORTEST else b""
         if head is None and mode & 0o777 in _MODES:
             return mode  # it can't be told, and may be right
         head = head or b""
