@@ -37,19 +37,15 @@ def refusal(
 class Batch:
     """Entries of one folder that are held: what each becomes, its attributes that matter, whether it is right then.
 
+    With `most` of them nothing more should be added. What `held` is when it was done is another list.
     `failed` is told of each that could not be changed. Whoever adds an entry leaves it to the batch to close it.
     """
 
     def __init__(self, journal: Writer | None, failed: Callable[[str, OSError], None]) -> None:
         self._journal = journal
         self._failed = failed
-        self._most = _entries_at_once()
+        self.most = _entries_at_once()
         self.held: list[tuple[Entry, Change, list[str], bool]] = []
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing more should be added."""
-        return len(self.held) >= self._most
 
     def do(self, folder: str) -> tuple[int, int]:
         """Journal what is held, then change it; return how many are right now, and how many in part.

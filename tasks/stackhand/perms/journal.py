@@ -97,7 +97,9 @@ class Writer:
 
     def write(self, folder: str, changes: list[Change]) -> None:
         """Write down changes that are about to be made in one folder. Raises JournalFailed; then none may be made."""
-        entries = ",".join([f"[{_escaped(c[0])},{c[1]},{c[2]},{c[3]},{c[4]},{c[5]},{c[6]},{c[7]}]" for c in changes])
+        entries = ",".join(
+            [f"[{_escaped(name)},{i},{u},{g},{m},{nu},{ng},{nm}]" for name, i, u, g, m, nu, ng, nm in changes]
+        )
         self._append(f'{{"folder":{_escaped(folder)},"changes":[{entries}]}}')
 
     def head(self, head: Head) -> None:

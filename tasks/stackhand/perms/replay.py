@@ -90,7 +90,7 @@ class Replay:
                 continue
             if not self._take(change, entry):
                 entry.close()
-            elif self._batch.is_full:
+            elif len(self._batch.held) >= self._batch.most:
                 self._flush()
         self._flush()
 

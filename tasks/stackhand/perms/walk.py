@@ -38,6 +38,7 @@ from stackhand.perms.rules import (
 )
 
 _MODES = (0o755, 0o644, 0o600)
+_FILE, _LINK = stat.S_IFREG, stat.S_IFLNK
 # Something else took the place of an entry, or nothing.
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _NO_DESCRIPTOR_LEFT = (errno.EMFILE, errno.ENFILE)
@@ -224,6 +225,7 @@ class Walker:
         # Where one is wrong the next one often is: then looking at it by name first would be in vain.
         likely_wrong = False
         exception: Special | None = None
+        held, most = self._batch.held, self._batch.most
         for entry in chunk:
             name = entry.name
             if special:
@@ -268,8 +270,9 @@ class Walker:
                     if right:
                         continue
             likely_wrong = self._closer(name, place, path, relevant, exception)
-            if self._batch.is_full:
+            if len(held) >= most:
                 self._flush()
+                held = self._batch.held
 
     def _closer(self, name: str, place: Place, path: str, relevant: bool, exception: Special | None) -> bool:
         """Hold a file or symbolic link and judge it; return whether it is wrong."""
@@ -288,11 +291,10 @@ class Walker:
             elif place.data and self._is_a_containers(entry):
                 if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
                     self._leave(self._path(name), _data_of(place.data, entry))
-            elif entry.kind == stat.S_IFREG:
-                wanted = self._wanted(entry, name, area, exception, keeps_executable=place.keeps_executable)
-                keep_owner = exception is not None and exception.keep_owner
-                kept = self._judge(entry, name, area, wanted, keep_owner)
-            elif entry.kind == stat.S_IFLNK:
+            elif entry.kind == _FILE:
+                wanted = self._wanted(entry, name, area, exception, place.keeps_executable)
+                kept = self._judge(entry, name, area, wanted, exception is not None and exception.keep_owner)
+            elif entry.kind == _LINK:
                 kept = self._judge(entry, name, area, entry.mode)
         finally:
             if not kept:
@@ -311,7 +313,7 @@ class Walker:
                 self._fail(self._path(name), error)
         return None
 
-    def _wanted(self, entry: Entry, name: str, area: Area, exception: Special | None, *, keeps_executable: bool) -> int:
+    def _wanted(self, entry: Entry, name: str, area: Area, exception: Special | None, keeps_executable: bool) -> int:
         """Return the mode that a regular file should have."""
         mode = entry.mode
         script = self._rules.is_executable(name)
