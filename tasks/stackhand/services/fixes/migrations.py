@@ -11,11 +11,10 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 from stackhand.engine.project import Project
 from stackhand.errors import StackError, did_you_mean
-from stackhand.kinds.kind import Check, Fix, Kind, Unanswered, traits
+from stackhand.kinds.kind import Check, Fix, Unanswered, traits
 from stackhand.kinds.pg.facts import Migrations, Server
 from stackhand.kinds.pg.logins import ATTEMPTS, POSTGRES, links
 from stackhand.kinds.scene import Scene
@@ -225,8 +224,7 @@ def _target(scene: Scene, service: str) -> tuple[str, str]:
 
 
 def _facts(scene: Scene, server: str) -> Server:
-    kind: Kind[Any] = next(kind for kind in scene.kinds.of(server) if kind.name == POSTGRES)
-    facts: Server = scene.facts(kind, server)
+    facts: Server = scene.facts_of(POSTGRES, server)
     return facts
 
 
