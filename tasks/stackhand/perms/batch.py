@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from stackhand.perms.entry import Entry, Unchanged
-from stackhand.perms.journal import Change, Writer
-from stackhand.perms.rules import SETID_BITS
+from stackhand.perms.entry import Entry, Unchanged, mode_back
+from stackhand.perms.handful import Plain
+from stackhand.perms.journal import Become, Change, Writer
+from stackhand.perms.rules import SETID_BITS, steps
 
 # Entries that are open at once, and journaled in one go.
 _SIZE = 64
@@ -73,11 +74,54 @@ class Batch:
                 entry.close()
         return changed, partial
 
+    def do_alike(self, folder: str, plain: Mapping[Become, Plain]) -> int:
+        """Journal plain files, then change them, those together that become the same; return how many are right now.
+
+        Whoever holds them closes them. Raises JournalFailed.
+        """
+        if self._journal is None:
+            return 0
+        self._journal.write_alike(folder, {become: (each.names, each.inodes) for become, each in plain.items()})
+        changed = 0
+        for become, each in plain.items():
+            failures = _become(each.fds, become)
+            changed += len(each.fds) - len(failures)
+            if failures:
+                for name, fd in zip(each.names, each.fds, strict=True):
+                    if fd in failures:
+                        self._failed(name, failures[fd])
+        return changed
+
     def close(self) -> None:
         """Let go of what is held, unchanged."""
         held, self.held = self.held, []
         for entry, *_ in held:
             entry.close()
+
+
+def _become(fds: Sequence[int], become: Become) -> dict[int, OSError]:
+    """Take regular files from one owner and mode to another, as `Entry.become` does; return what failed, and why."""
+    failures: dict[int, OSError] = {}
+    *_, uid, gid, mode = become
+    for what, one, two in steps(*become):
+        for fd in fds:
+            try:
+                if what == "owner":
+                    os.fchown(fd, one, two)
+                else:
+                    os.fchmod(fd, one)
+            except OSError as error:
+                failures[fd] = error
+                mode_back(fd, fd, *become[:3])
+        if failures:
+            fds = [fd for fd in fds if fd not in failures]
+    for fd in fds:
+        # As in a batch: where one took it, all did.
+        after = os.fstat(fd)
+        if (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (uid, gid, mode):
+            break
+        failures[fd] = Unchanged()
+    return failures
 
 
 def _entries_at_once() -> int:

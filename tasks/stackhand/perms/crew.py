@@ -135,9 +135,10 @@ def walk(
         try:
             pending = deque(walker.root())
             crew = min(_MOST, len(os.sched_getaffinity(0)))
-            # Breadth first, until there is enough to share.
-            while pending and (crew < 2 or len(pending) < max(_WORTH_IT, _SHARES * crew)):
-                pending.extend(walker.visit(pending.popleft()) if crew > 1 else _deep(walker, pending.popleft()))
+            # Breadth first, until there is enough to share. With one processor, too: a process of its own can do
+            # without devices, which this one may not, and is faster for it.
+            while pending and len(pending) < max(_WORTH_IT, _SHARES * crew):
+                pending.extend(walker.visit(pending.popleft()))
             notes.flush()
         finally:
             walker.close()
@@ -146,11 +147,6 @@ def walk(
             before = tally.scanned
             _Crew(root, rules, known, journal, notes, list(pending)).run(crew, lambda n: tell(before + n), tally)
     return tally
-
-
-def _deep(walker: Walker, place: Place) -> list[Place]:
-    walker.walk(place)
-    return []
 
 
 class _Ended(BaseException):

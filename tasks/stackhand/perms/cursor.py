@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -22,8 +22,7 @@ class OtherFileSystem(OSError):
     """Something else is mounted on this folder."""
 
 
-@dataclass(frozen=True)
-class Crumb:
+class Crumb(NamedTuple):
     """One folder on the way down: its name in the folder above, and which one it is."""
 
     name: str
@@ -71,13 +70,17 @@ class Cursor:
         except BaseException:
             os.close(fd)
             raise
+        self.into(name, fd, found)
+        return found
+
+    def into(self, name: str, fd: int, found: os.stat_result) -> None:
+        """Go into a folder of this one by its descriptor, which this takes over. Raises OtherFileSystem."""
         if found.st_dev != self.dev:
             os.close(fd)
             raise OtherFileSystem(errno.EXDEV, MOUNTED)
         self._let_go_above()
         self._above, self.fd = self.fd, fd
         self.trail.append(Crumb(name, found.st_dev, found.st_ino))
-        return found
 
     def is_mounted(self, held: int) -> bool:
         """Return whether a file of this folder that has another device is that of another mount.
@@ -106,10 +109,14 @@ class Cursor:
 
     def go(self, names: Sequence[str]) -> None:
         """Go to a folder by its path below the root. Raises OSError, Moved; then it stands somewhere above it."""
-        names = list(names)
-        while self.depth > len(names) or [crumb.name for crumb in self.trail[1:]] != names[: self.depth]:
+        common = 0
+        for name, (passed, *_) in zip(names, self.trail[1:], strict=False):
+            if name != passed:
+                break
+            common += 1
+        while self.depth > common:
             self.up()
-        for name in names[self.depth :]:
+        for name in names[common:]:
             self.down(name)
 
     def _again(self, trail: list[Crumb]) -> None:

@@ -17,7 +17,7 @@ from stackhand.perms.rules import SPECIAL_BITS, steps
 # Opening a device or a fifo can do something; O_PATH only takes hold of the name's inode.
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_DIRECT = _READ | os.O_NOFOLLOW | os.O_NOATIME
+DIRECT = _READ | os.O_NOFOLLOW | os.O_NOATIME
 CAPABILITY = "security.capability"
 _ACL = "system.posix_acl_access"
 # The clock that file times are taken from ticks this seldom, at most (CONFIG_HZ=100, and some room).
@@ -26,6 +26,9 @@ TICK = 20_000_000
 
 class Unchanged(OSError):
     """The call succeeded and changed nothing: the file system has no owners or modes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EOPNOTSUPP, "the file system does not take owners or modes")
 
 
 class Descriptors:
@@ -72,7 +75,7 @@ class Entry:
         self.fd: int | None = None
         if descriptors.direct:
             try:
-                held = self.fd = os.open(name, _DIRECT, dir_fd=folder)
+                held = self.fd = os.open(name, DIRECT, dir_fd=folder)
             except OSError:
                 held = os.open(name, _HOLD, dir_fd=folder)
         else:
@@ -88,6 +91,13 @@ class Entry:
         os.close(held)
         if fd is not None and fd != held:
             os.close(fd)
+
+    def release(self) -> int | None:
+        """Let go of it but for the descriptor that can be read, if there is one; whoever takes that closes it."""
+        held, fd = self.held, self.fd
+        if held != fd:
+            os.close(held)
+        return fd
 
     def holds(self, name: str) -> bool:
         """Return whether there is something of this name in a folder, as far as this user may see."""
@@ -122,11 +132,7 @@ class Entry:
 
     def attributes(self) -> list[str]:
         """Return the names of the extended attributes that a change of owner or mode could touch."""
-        try:
-            names = os.listxattr(self.fd if self.fd is not None else self._handle())
-        except OSError:
-            return []
-        return [name for name in names if name in (_ACL, CAPABILITY)] if names else names
+        return attributes_of(self.fd if self.fd is not None else self._handle())
 
     def mode_with_acl(self, mode: int, attributes: list[str]) -> int:
         """Return the mode that leaves an ACL as it is: its mask shows as the group's rights."""
@@ -147,7 +153,7 @@ class Entry:
                 elif self.kind != stat.S_IFLNK:
                     os.chmod(handle, one)  # noqa: PTH101  a descriptor
         except OSError:
-            self._mode_back(handle)
+            mode_back(self.held, handle, seen.st_uid, seen.st_gid, self.mode)
             raise
         if capability is not None:
             os.setxattr(handle, CAPABILITY, capability)
@@ -156,14 +162,7 @@ class Entry:
         after = os.fstat(self.held)
         same_mode = after.st_mode & 0o7777 == mode or self.kind == stat.S_IFLNK
         if after.st_uid != uid or after.st_gid != gid or not same_mode:
-            raise Unchanged(errno.EOPNOTSUPP, "the file system does not take owners or modes")
-
-    def _mode_back(self, handle: int | str) -> None:
-        """Give an entry whose owner could not be changed the mode again that it had."""
-        with contextlib.suppress(OSError):
-            now = os.fstat(self.held)
-            if (now.st_uid, now.st_gid) == (self.seen.st_uid, self.seen.st_gid) and now.st_mode != self.seen.st_mode:
-                os.chmod(handle, self.mode)  # noqa: PTH101  a descriptor
+            raise Unchanged
 
     def _readable(self) -> int | None:
         if self.fd is None:
@@ -177,6 +176,23 @@ class Entry:
         if self.kind == stat.S_IFREG and self._readable() is not None:
             return self.fd  # type: ignore[return-value]
         return f"/proc/self/fd/{self.held}"
+
+
+def attributes_of(handle: int | str) -> list[str]:
+    """Return the names of the extended attributes that a change of owner or mode could touch."""
+    try:
+        names = os.listxattr(handle)
+    except OSError:
+        return []
+    return [name for name in names if name in (_ACL, CAPABILITY)] if names else names
+
+
+def mode_back(held: int, handle: int | str, uid: int, gid: int, mode: int) -> None:
+    """Give an entry whose owner could not be changed the mode again that it had."""
+    with contextlib.suppress(OSError):
+        now = os.fstat(held)
+        if (now.st_uid, now.st_gid) == (uid, gid) and now.st_mode & 0o7777 != mode:
+            os.chmod(handle, mode)  # noqa: PTH101  a descriptor
 
 
 def keep_special(wanted: int, mode: int) -> int:

@@ -8,8 +8,8 @@ kernel before the files that it names are touched, at a rate of hundreds of thou
 `write` to a file opened for appending, which no process can tear for another; what is written survives the death
 of the process. `fdatasync` follows at the end of a run, so a power failure can cost the last seconds of it.
 
-A line holds the changes in one folder; a run that was killed may have journaled a few that it did not come to do.
-Undoing looks at each file, and so finds out.
+A line holds changes in one folder, by what they have in common, since most are alike. A run that was killed may have
+journaled a few that it did not come to do; undoing looks at each file, and so finds out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,12 +33,15 @@ from stackhand.private import PrivateFolder
 # Journals that are kept; the oldest goes when there are more.
 KEPT = 50
 _NAME = re.compile(r"(?P<id>\d{8}-\d{6}(-\d+)?)\.jsonl")
-_escaped = json.encoder.encode_basestring_ascii
 # Enough to hold a journal's first or last line.
 _TAIL = 65536
 # A run that was killed has no last line; what it journaled last it did at once, or not at all.
 _MOMENT = 1_000_000_000
 _IDS, _MODES = 2**32 - 1, 0o10000
+
+
+Become = tuple[int, int, int, int, int, int]
+"""Owner and mode as they were and as they become: a `Change` without its entry."""
 
 
 class Change(NamedTuple):
@@ -95,12 +98,19 @@ class Writer:
         self.fd = fd
         self._begins = 0
 
-    def write(self, folder: str, changes: list[Change]) -> None:
+    def write(self, folder: str, changes: Iterable[Change]) -> None:
         """Write down changes that are about to be made in one folder. Raises JournalFailed; then none may be made."""
-        entries = ",".join(
-            [f"[{_escaped(name)},{i},{u},{g},{m},{nu},{ng},{nm}]" for name, i, u, g, m, nu, ng, nm in changes]
-        )
-        self._append(f'{{"folder":{_escaped(folder)},"changes":[{entries}]}}')
+        alike: dict[Become, tuple[list[str], list[int]]] = {}
+        for change in changes:
+            names, inodes = alike.setdefault(change[2:], ([], []))
+            names.append(change.name)
+            inodes.append(change.ino)
+        self.write_alike(folder, alike)
+
+    def write_alike(self, folder: str, changes: Mapping[Become, tuple[list[str], list[int]]]) -> None:
+        """Write down changes, by what they have in common: names and inodes. Raises JournalFailed, as `write` does."""
+        listed = [[become, *named] for become, named in changes.items()]
+        self._append(json.dumps({"folder": folder, "changes": listed}))
 
     def head(self, head: Head) -> None:
         """Write the first line. Raises JournalFailed."""
@@ -293,8 +303,13 @@ def _changes(line: bytes) -> tuple[str, list[Change]] | None:
     """Return the folder and the changes of a line, the last first; None where it has none that can be right."""
     read = _parsed(line)
     try:
-        folder, changes = read["folder"], [Change(*each) for each in reversed(read["changes"])]
-    except (KeyError, TypeError):
+        folder = read["folder"]
+        changes = [
+            Change(name, ino, *become)
+            for become, names, inodes in reversed(read["changes"])
+            for name, ino in zip(reversed(names), reversed(inodes), strict=True)
+        ]
+    except (KeyError, TypeError, ValueError):
         return None
     whole = isinstance(folder, str) and (not folder or all(map(_is_name, folder.split("/"))))
     return (folder, changes) if whole and all(map(_is_sound, changes)) else None

@@ -10,14 +10,15 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from stackhand.perms.batch import Batch, refusal
 from stackhand.perms.cursor import MOUNTED, Cursor, OtherFileSystem
 from stackhand.perms.entry import Descriptors, Entry, keep_special
+from stackhand.perms.handful import Handful
 from stackhand.perms.journal import Change, Writer
 from stackhand.perms.rules import (
     BUNDLE,
@@ -38,9 +39,18 @@ from stackhand.perms.rules import (
 )
 
 _MODES = (0o755, 0o644, 0o600)
+# What files may be that are right, by area; in the others every mode may be.
+_RIGHT = {
+    PLAIN.name: frozenset(stat.S_IFREG | mode for mode in _MODES),
+    SECRET.name: frozenset({stat.S_IFREG | 0o600}),
+}
+# Later than any time of a file.
+_EVER = 2**64
 _FILE, _LINK = stat.S_IFREG, stat.S_IFLNK
 # Something else took the place of an entry, or nothing.
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# How often `step` is called, at most, in nanoseconds.
+_STEP = 20_000_000
 _NO_DESCRIPTOR_LEFT = (errno.EMFILE, errno.ENFILE)
 NEEDS_ROOT = "needs root"
 
@@ -83,8 +93,7 @@ class Known:
     ended: int = 0
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A folder that is still to be visited: its path below the root, its area, whether it may hold moved entries.
 
     `data` names the service that keeps its data there. Where `keeps_executable`, what is executable stays so.
@@ -126,9 +135,13 @@ class Walker:
         self._journal = journal
         self._note = note
         self._step = step
-        self._before = 0
+        self._before = self._next_step = 0
         self._me = os.geteuid()
         self._groups = {os.getegid(), *os.getgroups()}
+        # Only what changes something: a check tells of each entry that is wrong.
+        self._together = devices_closed and journal is not None and self._me == 0
+        # Where one is wrong the next one often is: then looking at it by name first would be in vain.
+        self._likely_wrong = False
         self._batch = Batch(journal, lambda name, error: self._fail(self._path(name), error))
         self._uid, self._gid = rules.target.uid, rules.target.gid
         self._trusted = (0, self._uid)
@@ -141,21 +154,28 @@ class Walker:
 
     def root(self) -> list[Place]:
         """Visit the root itself; return the folders in it."""
-        with self._counted(""):
+        before = self._counts()
+        try:
             place = Place((), self._rules.root_area, fresh=False, keeps_executable=self._rules.keeps_executable)
-            self._itself(".", place.area, place.data)
+            entry = self._itself(".", place.area, place.data)
+            if entry is not None:
+                entry.close()
             return self._visit(place)
+        finally:
+            self._count("", before)
 
     def visit(self, place: Place) -> list[Place]:
         """Visit one folder, not those in it, which are returned."""
-        with self._counted("" if place.area is REST else place.names[0]):
-            try:
-                self._cursor.go(place.names[:-1])
-            except OSError as error:
-                if error.errno not in _VANISHED:
-                    self._fail("/".join(place.names), error)
-                return []
+        before = self._counts()
+        try:
+            self._cursor.go(place.names[:-1])
             return self._enter(place)
+        except OSError as error:
+            if error.errno not in _VANISHED:
+                self._fail("/".join(place.names), error)
+            return []
+        finally:
+            self._count("" if place.area is REST else place.names[0], before)
 
     def walk(self, place: Place) -> None:
         """Visit a folder and all below it. However deep that is, it takes one descriptor and no recursion."""
@@ -166,124 +186,149 @@ class Walker:
 
     def _enter(self, place: Place) -> list[Place]:
         """Go down into a folder of the current one, put the folder itself right, and visit it."""
-        name = place.names[-1]
-        area, keeps = place.area, place.keeps_executable
+        names, area, fresh, data, keeps = place
+        name = names[-1]
         if area is PLAIN:
             if self._is_there(f"{name}/{VENV_MARK}"):
                 area = VENDORED
             # Another repository, which was not asked what it records.
             keeps = keeps or self._is_there(f"{name}/.git")
         # Before going in: who is not root may have to open the folder to himself first.
-        if not self._itself(name, area, place.data):
+        entry = self._itself(name, area, data)
+        if entry is None:
             return []
+        found, fd = entry.seen, entry.release()
         try:
-            found = self._cursor.down(name)
+            if fd is None:
+                found = self._cursor.down(name)
+            else:
+                self._cursor.into(name, fd, found)
         except OtherFileSystem as error:
             self._leave(self._path(name), str(error.strerror))
             return []
-        except OSError as error:
-            if error.errno not in _VANISHED:
-                self._fail(self._path(name), error)
-            return []
-        fresh = place.fresh or found.st_mtime_ns >= self._known.began or found.st_ctime_ns > self._known.ended
-        return self._visit(Place(place.names, area, fresh, place.data, keeps))
+        known = self._known
+        fresh = fresh or found.st_mtime_ns >= known.began or found.st_ctime_ns > known.ended
+        return self._visit(Place(names, area, fresh, data, keeps))
 
     def _visit(self, place: Place) -> list[Place]:
         cursor, rules = self._cursor, self._rules
-        relevant = cursor.depth < rules.deepest
-        path = cursor.path if relevant else ""
-        special = rules.special.get(path) if relevant else None
-        named = rules.named.get(path) if relevant else None
+        # Further down no path has a rule of its own.
+        path = cursor.path if cursor.depth < rules.deepest else None
+        by_name = path is not None and (path == "" or path in rules.special or path in rules.named)
         folders: list[Place] = []
         try:
             with os.scandir(cursor.fd) as listing:
-                while chunk := list(islice(listing, 1024)):
+                while chunk := list(islice(listing, self._batch.most)):
                     self._before = time.time_ns()
-                    self._files(chunk, place, relevant, path, special, named, folders)
+                    if path is not None and by_name:
+                        chunk = [each for each in chunk if not self._by_its_own_rule(each, place, path, folders)]
+                    self._files(chunk, place, path, folders)
                     self._flush()
-                    self._step(self.tally)
+                    if self._before > self._next_step:
+                        self._next_step = self._before + _STEP
+                        self._step(self.tally)
         except OSError as error:
             self._fail(cursor.path, error)
         return folders
 
+    def _by_its_own_rule(self, entry: os.DirEntry[str], place: Place, path: str, folders: list[Place]) -> bool:
+        """Deal with an entry whose name has a rule of its own; return whether it has."""
+        name = entry.name
+        exception = self._rules.special.get(path, {}).get(name)
+        if exception is not None and exception.mode is None and not exception.data:
+            if exception.leave:
+                self._leave(self._path(name), exception.leave)
+            return True
+        if entry.is_dir(follow_symlinks=False):
+            if exception is not None:
+                folders.append(self._inner(name, place._replace(data=exception.data), path))
+            return exception is not None
+        # Each file in the root itself can be one of the project's own.
+        if exception is None and path and name not in self._rules.named.get(path, ()):
+            return False
+        self.tally.scanned += 1
+        if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+            self._closer(name, place, path, exception)
+        return True
+
+    def _inner(self, name: str, place: Place, path: str | None) -> Place:
+        """Return the place of a folder in this one."""
+        at = "" if path is None else f"{path}/{name}" if path else name
+        inner = self._rules.folder(place.area, at, name)
+        return Place((*place.names, name), inner, place.fresh, place.data, place.keeps_executable)
+
     def _files(  # noqa: PLR0912  one loop: a call for each entry would cost more than all the branches
-        self,
-        chunk: list[os.DirEntry[str]],
-        place: Place,
-        relevant: bool,
-        path: str,
-        special: Mapping[str, Special] | None,
-        named: set[str] | None,
-        folders: list[Place],
+        self, chunk: list[os.DirEntry[str]], place: Place, path: str | None, folders: list[Place]
     ) -> None:
-        rules, tally, known = self._rules, self.tally, self._known
-        area, fresh = place.area, place.fresh
+        area, known = place.area, self._known
         uid, gid, everyone = self._uid, self._gid, area.all_owners
-        root = relevant and not path
-        began, ended = (0, 0) if fresh else (known.began, known.ended)
-        plain, mode_of_area = area is PLAIN, area.file
-        # Where one is wrong the next one often is: then looking at it by name first would be in vain.
-        likely_wrong = False
-        exception: Special | None = None
-        held, most = self._batch.held, self._batch.most
+        right = _RIGHT.get(area.name)
+        # What a file has to be by its content need not be asked where nobody touched it since.
+        began, ended = (_EVER, _EVER) if area is not PLAIN else (0, 0) if place.fresh else (known.began, known.ended)
+        together = self._together and not place.data
+        likely_wrong = self._likely_wrong and together
+        suspects: list[str] = []
         for entry in chunk:
-            name = entry.name
-            if special:
-                exception = special.get(name)
-                if exception is not None and exception.mode is None and not exception.data:
-                    if exception.leave:
-                        self._leave(self._path(name), exception.leave)
-                    continue
-            if entry.is_dir(follow_symlinks=False):
-                at = f"{path}/{name}" if path else name
-                inner = rules.folder(area, at if relevant else "", name)
-                data = exception.data if exception else place.data
-                folders.append(Place((*place.names, name), inner, fresh, data, place.keeps_executable))
+            is_file = entry.is_file(follow_symlinks=False)
+            if not is_file and entry.is_dir(follow_symlinks=False):
+                folders.append(self._inner(entry.name, place, path))
                 continue
-            tally.scanned += 1
-            if not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+            self.tally.scanned += 1
+            if not is_file and not entry.is_symlink():
                 continue  # sockets, devices, fifos
-            if not (likely_wrong or root or exception or (named and name in named)):
+            if not (is_file and likely_wrong):
                 try:
                     seen = entry.stat(follow_symlinks=False)
                 except OSError as error:
                     if error.errno not in _VANISHED:
-                        self._fail(self._path(name), error)
+                        self._fail(self._path(entry.name), error)
                     continue
-                mode = seen.st_mode
-                right = (seen.st_uid == uid and seen.st_gid == gid) or not (everyone or seen.st_uid == 0)
-                if right and mode & 0o170000 == stat.S_IFLNK:
-                    continue
-                permissions = mode & 0o777
-                if right:
-                    if not plain:
-                        right = permissions == mode_of_area if mode_of_area else permissions != 0 or area.keeps_none
-                    elif seen.st_size < SHORTEST and not place.keeps_executable:
-                        right = permissions == (0o755 if rules.is_executable(name) else 0o644)
-                    else:
-                        right = (
-                            permissions in _MODES
+                owner = seen.st_uid
+                if (owner == uid and seen.st_gid == gid) or not (everyone or owner == 0):
+                    if right and is_file:
+                        if (
+                            seen.st_mode in right
                             and seen.st_mtime_ns < began
                             and seen.st_ctime_ns <= ended
                             and seen.st_nlink == 1
-                        )
-                    if right:
+                        ):
+                            continue
+                    elif not is_file or seen.st_mode & 0o777 or area.keeps_none:
                         continue
-            likely_wrong = self._closer(name, place, path, relevant, exception)
-            if len(held) >= most:
-                self._flush()
-                held = self._batch.held
+            if is_file and together:
+                suspects.append(entry.name)
+            else:
+                self._closer(entry.name, place, path, None)
+        if suspects:
+            self._all_closer(suspects, place, path)
 
-    def _closer(self, name: str, place: Place, path: str, relevant: bool, exception: Special | None) -> bool:
-        """Hold a file or symbolic link and judge it; return whether it is wrong."""
+    def _all_closer(self, names: list[str], place: Place, path: str | None) -> None:
+        """Hold files and judge them, as `_closer` does for each, those that are plain together."""
+        handful = Handful(names, self._cursor.fd)
+        try:
+            wrong = handful.wrong(
+                self._rules, place.area, self._cursor.dev, self._before, keeps_executable=place.keeps_executable
+            )
+            found = sum(len(each.names) for each in wrong.values())
+            self.tally.wrong += found
+            if found:
+                self.tally.changed += self._batch.do_alike(self._cursor.path, wrong)
+        finally:
+            handful.close()
+        for name in handful.others:
+            self._closer(name, place, path, None)
+        self._likely_wrong = 2 * found > len(names)
+
+    def _closer(self, name: str, place: Place, path: str | None, exception: Special | None) -> None:
+        """Hold a file or symbolic link, judge it, and take it into the batch where it is wrong."""
         area = place.area
         if exception is not None:
             area = PLAIN if exception.plain else SECRET
-        elif relevant:
+        elif path is not None:
             area = self._rules.file(area, f"{path}/{name}" if path else name, name)
         entry = self._hold(name, self._before)
         if entry is None:
-            return False
+            return
         kept = False
         try:
             if entry.seen.st_dev != self._cursor.dev and self._cursor.is_mounted(entry.held):
@@ -299,7 +344,8 @@ class Walker:
         finally:
             if not kept:
                 entry.close()
-        return kept
+        if len(self._batch.held) >= self._batch.most:
+            self._flush()
 
     def _hold(self, name: str, before: int | None = None) -> Entry | None:
         """Hold an entry of the current folder; None where it has just vanished, or can't be held, which is told."""
@@ -335,28 +381,27 @@ class Walker:
         script = script or (keeps_executable and bool(mode & 0o100))
         return keep_special(mode_by_content(head, mode, name, script=script), mode)
 
-    def _itself(self, name: str, area: Area, data: str) -> bool:
-        """Judge a folder by its name in the current one; return whether it is there, and to be entered."""
+    def _itself(self, name: str, area: Area, data: str) -> Entry | None:
+        """Judge a folder by its name in the current one; return it, None where it is gone or not to be entered."""
         self.tally.scanned += 1
         entry = self._hold(name)
         if entry is None:
-            return False
+            return None
         if entry.kind != stat.S_IFDIR:
             entry.close()
-            return False
+            return None
         mode = entry.mode
         reason = self._reason_to_leave(entry, data) if name != "." else None
         if reason is not None:
             entry.close()
             self._leave(self._path(name), reason)
-            return False
+            return None
         usual = 0o755 if not area.keeps_none else 0
         wanted = area.directory if area.directory is not None else (mode & 0o777 or usual)
-        if self._judge(entry, name, area, keep_special(wanted, mode)):
-            self._flush()
-        else:
-            entry.close()
-        return True
+        if not self._judge(entry, name, area, keep_special(wanted, mode)):
+            return entry
+        self._flush()
+        return self._hold(name)
 
     def _reason_to_leave(self, folder: Entry, data: str) -> str | None:
         """Return why a folder is left alone with all in it, None where it is not."""
@@ -421,11 +466,7 @@ class Walker:
             self.tally.partial += partial
 
     def _is_there(self, path: str) -> bool:
-        try:
-            os.stat(path, dir_fd=self._cursor.fd, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+        return os.access(path, os.F_OK, dir_fd=self._cursor.fd)
 
     def _path(self, name: str) -> str:
         above = self._cursor.path
@@ -446,16 +487,17 @@ class Walker:
         self.tally.failed += 1
         self._note("failed", path, error.strerror or str(error))
 
-    @contextmanager
-    def _counted(self, top: str) -> Iterator[None]:
-        """Count what the body does for one part of the project."""
+    def _counts(self) -> tuple[int, int, int]:
         tally = self.tally
-        before = (tally.scanned, tally.wrong, tally.changed)
-        try:
-            yield
-        finally:
-            counts, now = tally.tops.setdefault(top, [0, 0, 0]), (tally.scanned, tally.wrong, tally.changed)
-            counts[:] = [count + n - b for count, n, b in zip(counts, now, before, strict=True)]
+        return tally.scanned, tally.wrong, tally.changed
+
+    def _count(self, top: str, before: tuple[int, int, int]) -> None:
+        """Count for one part of the project what was done since."""
+        counts = self.tally.tops.get(top)
+        if counts is None:
+            counts = self.tally.tops[top] = [0, 0, 0]
+        for at, (now, then) in enumerate(zip(self._counts(), before, strict=True)):
+            counts[at] += now - then
 
 
 def _data_of(service: str, entry: Entry) -> str:

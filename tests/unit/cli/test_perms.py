@@ -375,7 +375,7 @@ def test_after_ctrl_c_it_is_told_what_was_done_and_how_to_put_it_back(project: R
 def test_a_full_disk_is_told_with_what_was_done(project: Runner, tmp_path: Path) -> None:
     for number in range(3000):
         (project.directory / f"app/{number}").touch(0o600)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", tmp_path], check=True)
     try:
         result = project.inv("perms.fix", "--owner", str(UID), "--json", env={"STACKHAND_STATE": str(tmp_path)})
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms import undo
+from stackhand.perms import crew, undo
 from stackhand.perms.journal import Change
 
 from .conftest import GID, UID, Tree, facts
@@ -81,9 +81,13 @@ def prepare(tree: Tree) -> Path:
     return outside
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_nothing_outside_ever_changes(tree: Tree, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "devices_closed"), [(1, True), (2, True), (2, False)])
+def test_nothing_outside_ever_changes(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, processes: int, devices_closed: bool
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processes)))
+    if not devices_closed:
+        monkeypatch.setattr(crew, "close_devices", lambda: False)
     outside = prepare(tree)
     inside = Tree(tree.path / "project")
     names = (".", *_OUTSIDE)

@@ -22,6 +22,22 @@ from .conftest import GID, UID, Tree, as_user, facts
 MINE = (UID, GID)
 
 
+@pytest.fixture(autouse=True, params=["one by one", "together"])
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have all of it hold both where files are taken one by one and where a crew takes plain ones together."""
+    if request.param == "together":
+        monkeypatch.setattr(crew, "_WORTH_IT", 0)
+        monkeypatch.setattr(crew, "_SHARES", 0)
+        fix = Tree.fix
+
+        def settled(tree: Tree, **target: int) -> object:
+            tree.settle()
+            return fix(tree, **target)
+
+        monkeypatch.setattr(Tree, "fix", settled)
+    return bool(request.param == "together")
+
+
 def test_every_rule_at_once_and_a_second_run_finds_nothing(tree: Tree) -> None:
     wanted = {
         "app/a.py": 0o644,
@@ -206,14 +222,14 @@ def test_attributes_capabilities_and_access_lists_stay(tree: Tree) -> None:
 def test_a_file_that_vanishes_is_no_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tree.file("app/gone")
     tree.file("app/stays")
-    real = walk.Entry
+    real = os.open
 
-    def opening(name: str, *rest: object) -> object:
+    def opening(name: str, *rest: int, **options: int) -> int:
         if name == "gone":
-            path.unlink()
-        return real(name, *rest)  # type: ignore[arg-type]
+            path.unlink(missing_ok=True)
+        return real(name, *rest, **options)
 
-    monkeypatch.setattr(walk, "Entry", opening)
+    monkeypatch.setattr(os, "open", opening)
     result = tree.fix()
     assert result.ok
     assert not path.exists()
@@ -390,6 +406,43 @@ def test_few_descriptors_are_enough(tree: Tree) -> None:
 
     as_user(work, uid=0, gid=0)
     assert tree.look()["app/299"] == (*MINE, 0o644)
+
+
+def test_files_that_are_held_together_fail_one_by_one(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each failure is told, its file keeps the mode it had, and the others of its kind are done."""
+    paths = [tree.file(f"app/{number}") for number in range(70)]
+    inode, real = paths[41].stat().st_ino, {"chown": os.chown, "fchown": os.fchown}
+
+    def refusing(name: str) -> None:
+        def change(fd: int, uid: int, gid: int, **options: bool) -> None:
+            if os.stat(fd).st_ino == inode:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            real[name](fd, uid, gid, **options)
+
+        monkeypatch.setattr(os, name, change)
+
+    refusing("chown")
+    refusing("fchown")
+    result = tree.fix()
+    assert [each.path for each in result.notes.read("failed")] == ["app/41"]
+    assert facts(paths[41]) == (0, 0, 0o666)
+    assert {facts(path) for path in paths if path != paths[41]} == {(*MINE, 0o644)}
+    assert (result.tally.wrong, result.tally.changed) == (72, 71)
+    assert not result.ok
+
+
+def test_a_file_system_that_takes_calls_and_does_nothing_is_no_success(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        tree.file(f"app/{number}")
+    for name in ("chown", "fchown"):
+        monkeypatch.setattr(os, name, lambda *_, **__: None)
+    result = tree.fix()
+    failed = {each.path: each.reason for each in result.notes.read("failed")}
+    assert set(failed) == {".", "app", "app/0", "app/1", "app/2"}
+    assert set(failed.values()) == {"the file system does not take owners or modes"}
+    assert result.tally.changed == 0
 
 
 def test_when_descriptors_run_out_what_is_held_is_done_first(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
