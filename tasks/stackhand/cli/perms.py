@@ -188,24 +188,17 @@ def _fix(stack: Stack, root: Path, survey: Survey) -> Result:
 
 
 def _survey(stack: Stack, owner: str | None) -> tuple[Path, Survey]:
-    # Before all else: Compose is the slowest of what is asked.
+    settings, commands, root = stack.settings.perms, stack.commands, stack.state.path.parent
+    # Before all else: Compose is the slowest of what is asked. Until it has answered the stack is not to be asked for
+    # anything that it has not made yet: that would wait for it.
     project = _ahead(lambda: stack.project)
     from stackhand.engine.files import chosen_files
     from stackhand.perms import run as _  # noqa: F401  loaded while Compose reads
     from stackhand.perms.survey import survey
     from stackhand.perms.targets import target
 
-    settings = stack.settings.perms
-    root = stack.state.path.parent
-    return root, survey(
-        root,
-        settings,
-        target(owner, stack.environ),
-        stack.commands,
-        project,
-        lambda: stack.engine,
-        chosen_files(stack.directory, stack.environ),
-    )
+    files = chosen_files(stack.directory, stack.environ)
+    return root, survey(root, settings, target(owner, stack.environ), commands, project, lambda: stack.engine, files)
 
 
 def _ahead(work: Callable[[], Project]) -> Callable[[], Project]:

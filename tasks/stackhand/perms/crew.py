@@ -276,4 +276,5 @@ class _Crew:
             error = [failed.message, failed.hint]
         except Exception as bug:
             error = f"{type(bug).__name__}: {bug}"
+        walker.close()
         return {"tally": asdict(walker.tally), "error": error}

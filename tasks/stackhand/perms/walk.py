@@ -128,6 +128,7 @@ class Walker:
         devices_closed: bool = False,
     ) -> None:
         self.tally = Tally()
+        self._top, self._counted = "", (0, 0, 0)
         self._cursor = Cursor(root)
         self._descriptors = Descriptors(devices_closed=devices_closed)
         self._rules = rules
@@ -147,26 +148,25 @@ class Walker:
         self._trusted = (0, self._uid)
 
     def close(self) -> None:
-        """Let go of the tree."""
+        """Let go of the tree; only now the tally is whole."""
+        self._count_for(self._top)
         self._batch.close()
         self._cursor.close()
         self._descriptors.close()
 
     def root(self) -> list[Place]:
         """Visit the root itself; return the folders in it."""
-        before = self._counts()
-        try:
-            place = Place((), self._rules.root_area, fresh=False, keeps_executable=self._rules.keeps_executable)
-            entry = self._itself(".", place.area, place.data)
-            if entry is not None:
-                entry.close()
-            return self._visit(place)
-        finally:
-            self._count("", before)
+        place = Place((), self._rules.root_area, fresh=False, keeps_executable=self._rules.keeps_executable)
+        entry = self._itself(".", place.area, place.data)
+        if entry is not None:
+            entry.close()
+        return self._visit(place)
 
     def visit(self, place: Place) -> list[Place]:
         """Visit one folder, not those in it, which are returned."""
-        before = self._counts()
+        top = "" if place.area is REST else place.names[0]
+        if top != self._top:
+            self._count_for(top)
         try:
             self._cursor.go(place.names[:-1])
             return self._enter(place)
@@ -174,8 +174,6 @@ class Walker:
             if error.errno not in _VANISHED:
                 self._fail("/".join(place.names), error)
             return []
-        finally:
-            self._count("" if place.area is REST else place.names[0], before)
 
     def walk(self, place: Place) -> None:
         """Visit a folder and all below it. However deep that is, it takes one descriptor and no recursion."""
@@ -487,17 +485,13 @@ class Walker:
         self.tally.failed += 1
         self._note("failed", path, error.strerror or str(error))
 
-    def _counts(self) -> tuple[int, int, int]:
+    def _count_for(self, top: str) -> None:
+        """From here on, count for this part of the project; what was counted since the last time is the other's."""
         tally = self.tally
-        return tally.scanned, tally.wrong, tally.changed
-
-    def _count(self, top: str, before: tuple[int, int, int]) -> None:
-        """Count for one part of the project what was done since."""
-        counts = self.tally.tops.get(top)
-        if counts is None:
-            counts = self.tally.tops[top] = [0, 0, 0]
-        for at, (now, then) in enumerate(zip(self._counts(), before, strict=True)):
-            counts[at] += now - then
+        now = (tally.scanned, tally.wrong, tally.changed)
+        counts = tally.tops.setdefault(self._top, [0, 0, 0])
+        counts[:] = [count + n - b for count, n, b in zip(counts, now, self._counted, strict=True)]
+        self._top, self._counted = top, now
 
 
 def _data_of(service: str, entry: Entry) -> str:
