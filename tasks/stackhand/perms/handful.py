@@ -53,25 +53,26 @@ class Handful:
 
     def wrong(self, rules: Rules, area: Area, dev: int, before: int, *, keeps_executable: bool) -> dict[Become, Plain]:
         """Return what is wrong, by what it becomes. `before` is a moment before they were opened, as for an `Entry`."""
-        uid, gid = rules.target.uid, rules.target.gid
+        uid, gid, everyone = rules.target.uid, rules.target.gid, area.all_owners
         settled = before - TICK
+        by_content, mode_of_area, is_executable = area is PLAIN, area.file, rules.is_executable
         found: dict[Become, Plain] = {}
         for name, fd, seen in zip(self._names, self._fds, map(os.fstat, self._fds), strict=True):
             mode = seen.st_mode - stat.S_IFREG
             if not 0 < mode <= 0o777 or seen.st_nlink != 1 or seen.st_dev != dev or seen.st_ctime_ns >= settled:
                 self.others.append(name)
                 continue
-            if area is PLAIN:
+            if by_content:
                 head = _head(fd, seen.st_size)
                 if head is None:
                     self.others.append(name)
                     continue
-                script = rules.is_executable(name) or (keeps_executable and bool(mode & 0o100))
+                script = is_executable(name) or (keeps_executable and bool(mode & 0o100))
                 wanted = mode_by_content(head, mode, name, script=script)
             else:
-                wanted = area.file or mode
+                wanted = mode_of_area or mode
             become = (seen.st_uid, seen.st_gid, mode, uid, gid, wanted)
-            if become[:3] == become[3:] or not (area.all_owners or seen.st_uid == 0):
+            if become[:3] == become[3:] or not (everyone or seen.st_uid == 0):
                 continue
             opened = wanted & 0o004 and not mode & 0o007 and name.endswith(".env")
             if opened or attributes_of(fd):

@@ -157,9 +157,9 @@ class Walker:
     def root(self) -> list[Place]:
         """Visit the root itself; return the folders in it."""
         place = Place((), self._rules.root_area, fresh=False, keeps_executable=self._rules.keeps_executable)
-        entry = self._itself(".", place.area, place.data)
-        if entry is not None:
-            entry.close()
+        _, fd = self._itself(".", place.area, place.data)
+        if fd is not None:
+            os.close(fd)
         return self._visit(place)
 
     def visit(self, place: Place) -> list[Place]:
@@ -192,10 +192,9 @@ class Walker:
             # Another repository, which was not asked what it records.
             keeps = keeps or self._is_there(f"{name}/.git")
         # Before going in: who is not root may have to open the folder to himself first.
-        entry = self._itself(name, area, data)
-        if entry is None:
+        found, fd = self._itself(name, area, data)
+        if found is None:
             return []
-        found, fd = entry.seen, entry.release()
         try:
             if fd is None:
                 found = self._cursor.down(name)
@@ -379,27 +378,31 @@ class Walker:
         script = script or (keeps_executable and bool(mode & 0o100))
         return keep_special(mode_by_content(head, mode, name, script=script), mode)
 
-    def _itself(self, name: str, area: Area, data: str) -> Entry | None:
-        """Judge a folder by its name in the current one; return it, None where it is gone or not to be entered."""
+    def _itself(self, name: str, area: Area, data: str) -> tuple[os.stat_result | None, int | None]:
+        """Judge a folder by its name in the current one; return what it was, and a descriptor if it has been opened.
+
+        None where it is gone, or not to be entered.
+        """
         self.tally.scanned += 1
         entry = self._hold(name)
         if entry is None:
-            return None
+            return None, None
         if entry.kind != stat.S_IFDIR:
             entry.close()
-            return None
+            return None, None
         mode = entry.mode
         reason = self._reason_to_leave(entry, data) if name != "." else None
         if reason is not None:
             entry.close()
             self._leave(self._path(name), reason)
-            return None
+            return None, None
         usual = 0o755 if not area.keeps_none else 0
         wanted = area.directory if area.directory is not None else (mode & 0o777 or usual)
         if not self._judge(entry, name, area, keep_special(wanted, mode)):
-            return entry
-        self._flush()
-        return self._hold(name)
+            return entry.seen, entry.release()
+        fd = None if entry.fd is None else os.dup(entry.fd)
+        self._flush()  # which closes it
+        return entry.seen, fd
 
     def _reason_to_leave(self, folder: Entry, data: str) -> str | None:
         """Return why a folder is left alone with all in it, None where it is not."""
