@@ -60,7 +60,7 @@ def show_check(stack: Stack, result: Result) -> None:
 
 def show_dry(stack: Stack, result: Result) -> None:
     """Print what a fix would do."""
-    from stackhand.perms.walk import NEEDS_ROOT
+    from stackhand.perms.judge import NEEDS_ROOT
 
     for noted in result.notes.read("wrong"):
         sign = "would not fix" if noted.reason.startswith(NEEDS_ROOT) else "would fix"

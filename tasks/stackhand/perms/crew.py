@@ -26,8 +26,10 @@ from stackhand.errors import FixFailed, JournalFailed, StackError
 from stackhand.perms.devices import close_devices
 from stackhand.perms.interrupts import held_back
 from stackhand.perms.journal import Writer
+from stackhand.perms.judge import Place
 from stackhand.perms.rules import Rules
-from stackhand.perms.walk import Known, Place, Tally, Walker
+from stackhand.perms.tally import Tally
+from stackhand.perms.walk import Known, Walker
 
 _MOST = 4
 # Folders to share out for each process: enough that none is left with a large one when the others are done.

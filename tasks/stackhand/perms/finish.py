@@ -14,7 +14,7 @@ from stackhand.perms.entry import Entry
 from stackhand.perms.journal import Change, Journal, Journals, Writer
 from stackhand.perms.replay import Replay, Step
 from stackhand.perms.rules import SETID_BITS, states
-from stackhand.perms.walk import Tally
+from stackhand.perms.tally import Tally
 
 
 def finish(

@@ -31,6 +31,8 @@ _PRIVATE_SUFFIXES = (".p12", ".pfx", ".key", ".jks", ".keystore", ".kdbx", ".ppk
 _PRIVATE_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_xmss")
 # The first bytes of all that content tells something of.
 _TELLING = frozenset(b"#\x7f-ABP\xef \t\r\n")
+# What files may be where content tells.
+MODES = (0o755, 0o644, 0o600)
 # Goes up when the rules of this module change: what was right by the old ones is looked at again.
 _EDITION = 2
 # No file shorter than this has content that matters: "#!" and a letter.

@@ -16,8 +16,10 @@ from stackhand.perms.crew import Noted, Notes, Progress, walk
 from stackhand.perms.entry import TICK, Descriptors, Entry
 from stackhand.perms.finish import finish
 from stackhand.perms.journal import Journals, Writer
+from stackhand.perms.judge import NEEDS_ROOT
 from stackhand.perms.rules import Rules, Target, why
-from stackhand.perms.walk import NEEDS_ROOT, Known, Tally
+from stackhand.perms.tally import Tally
+from stackhand.perms.walk import Known
 from stackhand.state import FOLDER, StateFolder
 
 _MEMORY = "perms"

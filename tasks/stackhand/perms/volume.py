@@ -13,7 +13,8 @@ from stackhand.perms.crew import Progress, walk
 from stackhand.perms.journal import Writer
 from stackhand.perms.rules import VOLUME, Rules, Target
 from stackhand.perms.run import Result, journaled
-from stackhand.perms.walk import Known, Tally
+from stackhand.perms.tally import Tally
+from stackhand.perms.walk import Known
 from stackhand.state import StateFolder
 
 _PROTECTED = Path("/proc/sys/fs/protected_hardlinks")

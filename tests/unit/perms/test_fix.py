@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms import crew, walk
+from stackhand.perms import crew, judge
+from stackhand.perms.cursor import MOUNTED
 from stackhand.perms.rules import Special
 from stackhand.perms.survey import opened
 
@@ -448,7 +449,7 @@ def test_a_file_system_that_takes_calls_and_does_nothing_is_no_success(
 def test_when_descriptors_run_out_what_is_held_is_done_first(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         tree.file(f"app/{number}")
-    real, held = walk.Entry, 0
+    real, held = judge.Entry, 0
 
     def opening(*given: object) -> object:
         nonlocal held
@@ -458,7 +459,7 @@ def test_when_descriptors_run_out_what_is_held_is_done_first(tree: Tree, monkeyp
         held += 1
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(walk, "Entry", opening)
+    monkeypatch.setattr(judge, "Entry", opening)
     assert tree.fix().ok
     monkeypatch.undo()
     assert not tree.check().tally.wrong
@@ -528,7 +529,7 @@ def test_what_is_mounted_meanwhile_is_left_alone(tree: Tree, folder: bool) -> No
         subprocess.run(["mount", "--bind", source, point], check=True)
         try:
             result = tree.fix()
-            assert ("app/it", walk.MOUNTED) in [(each.path, each.reason) for each in result.notes.read("left")]
+            assert ("app/it", MOUNTED) in [(each.path, each.reason) for each in result.notes.read("left")]
             assert facts(source) == (0, 0, 0o666)
         finally:
             subprocess.run(["umount", point], check=True)
