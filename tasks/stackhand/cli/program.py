@@ -76,9 +76,6 @@ class StackProgram(Program):
             if isinstance(ended.__context__, KeyboardInterrupt):
                 raise SystemExit(130) from None
             raise
-        finally:
-            # All memory is about to go: looking for cycles in it, as Python does at its end, would take 50 ms.
-            gc.freeze()
 
 
 def main() -> None:
@@ -86,13 +83,20 @@ def main() -> None:
     from stackhand.graph import GraphExecutor
     from stackhand.namespace import ns
 
+    _settle()
     # Needs no invoke.yaml to run side by side; one that names an executor still decides.
     StackProgram(name="stackhand", binary="stackhand", namespace=ns, executor_class=GraphExecutor).run()
 
 
 def inv() -> None:
     """Run as `inv` does, with the tasks of the nearest `tasks.py`."""
+    _settle()
     StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"]).run()
+
+
+def _settle() -> None:
+    """Take what has been imported out of the search for garbage: it stays, and at the end it costs 50 ms to search."""
+    gc.freeze()
 
 
 def _version() -> str:

@@ -14,8 +14,9 @@ from stackhand.perms.rules import SETID_BITS, steps
 
 # Entries that are open at once, and journaled in one go.
 _SIZE = 64
-# Descriptors that one of them takes, at most, and those that are to be free for everything else.
-_FOR_EACH, _SPARE = 2, 16
+# Descriptors that one of them takes, at most, when as many plain files are held beside them; and those that are to be
+# free for everything else.
+_FOR_EACH, _SPARE = 3, 16
 _HARD_LINK = "it has other names (hard links), which may lie anywhere"
 _SETUID = "it is setuid or setgid for another user, which would make it the new owner's"
 
@@ -80,7 +81,7 @@ class Batch:
         Whoever holds them closes them. Raises JournalFailed.
         """
         if self._journal is None:
-            return 0
+            raise ValueError("nothing is changed without a journal")
         self._journal.write_alike(folder, {become: (each.names, each.inodes) for become, each in plain.items()})
         changed = 0
         for become, each in plain.items():
@@ -103,24 +104,29 @@ def _become(fds: Sequence[int], become: Become) -> dict[int, OSError]:
     """Take regular files from one owner and mode to another, as `Entry.become` does; return what failed, and why."""
     failures: dict[int, OSError] = {}
     *_, uid, gid, mode = become
-    for what, one, two in steps(*become):
-        for fd in fds:
-            try:
+    made = steps(*become)
+    for fd in fds:
+        # One file after the other, so that nobody has long to undo the first step before the second is made.
+        try:
+            for what, one, two in made:
                 if what == "owner":
                     os.fchown(fd, one, two)
                 else:
                     os.fchmod(fd, one)
-            except OSError as error:
-                failures[fd] = error
-                mode_back(fd, fd, *become[:3])
-        if failures:
-            fds = [fd for fd in fds if fd not in failures]
+        except OSError as error:
+            failures[fd] = error
+            mode_back(fd, fd, *become[:3])
     for fd in fds:
-        # As in a batch: where one took it, all did.
-        after = os.fstat(fd)
-        if (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (uid, gid, mode):
-            break
-        failures[fd] = Unchanged()
+        if fd in failures:
+            continue
+        try:
+            # As in a batch: where one took it, all did.
+            after = os.fstat(fd)
+            if (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (uid, gid, mode):
+                break
+            failures[fd] = Unchanged()
+        except OSError as error:
+            failures[fd] = error
     return failures
 
 

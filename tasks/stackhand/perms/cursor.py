@@ -33,9 +33,10 @@ class Crumb(NamedTuple):
 class Cursor:
     """Stands in one folder of a tree at a time, by descriptor.
 
-    Down is by name and follows no symbolic link; up is to the folder that it came from, and no other: to the last
-    one by the descriptor that was kept, further by `..`. So a path of any length and depth takes two open descriptors,
-    and a folder that was moved away takes nobody along. It stays on the file system of the root.
+    Down is by name and follows no symbolic link, or by a descriptor that was opened so; up is to the folder that it
+    came from, and no other: to the last one by the descriptor that was kept, further by `..`. So a path of any length
+    and depth takes two open descriptors, and a folder that was moved away takes nobody along. It stays on the file
+    system of the root.
     """
 
     def __init__(self, root: str) -> None:

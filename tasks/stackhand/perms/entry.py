@@ -81,7 +81,11 @@ class Entry:
         else:
             held = os.open(name, _HOLD, dir_fd=folder)
         self.held = held
-        self.seen = os.fstat(held)
+        try:
+            self.seen = os.fstat(held)
+        except OSError:
+            os.close(held)
+            raise
         mode = self.seen.st_mode
         self.kind, self.mode = mode & 0o170000, mode & 0o7777
 

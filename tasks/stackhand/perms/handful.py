@@ -57,7 +57,12 @@ class Handful:
         settled = before - TICK
         by_content, mode_of_area, is_executable = area is PLAIN, area.file, rules.is_executable
         found: dict[Become, Plain] = {}
-        for name, fd, seen in zip(self._names, self._fds, map(os.fstat, self._fds), strict=True):
+        for name, fd in zip(self._names, self._fds, strict=True):
+            try:
+                seen = os.fstat(fd)
+            except OSError:
+                self.others.append(name)
+                continue
             mode = seen.st_mode - stat.S_IFREG
             if not 0 < mode <= 0o777 or seen.st_nlink != 1 or seen.st_dev != dev or seen.st_ctime_ns >= settled:
                 self.others.append(name)

@@ -187,9 +187,9 @@ class Judge:
         wanted = area.directory if area.directory is not None else (mode & 0o777 or usual)
         if not self._judge(entry, name, area, keep_special(wanted, mode)):
             return entry.seen, entry.release()
-        fd = None if entry.fd is None else os.dup(entry.fd)
+        seen = entry.seen
         self.flush()  # which closes it
-        return entry.seen, fd
+        return seen, None
 
     def _reason_to_leave(self, folder: Entry, data: str) -> str | None:
         """Return why a folder is left alone with all in it, None where it is not."""

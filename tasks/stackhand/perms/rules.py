@@ -272,7 +272,8 @@ def steps(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: i
     if narrow != mode:
         made.append(("mode", narrow, 0))
     made.append(("owner", new_uid, new_gid))
-    if narrow != new_mode or new_mode & SETID_BITS:
+    # Who is not root may have widened the mode again just before the file was no longer his.
+    if narrow != new_mode or new_mode & SETID_BITS or uid != 0:
         made.append(("mode", new_mode, 0))
     return tuple(made)
 

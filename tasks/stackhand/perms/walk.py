@@ -1,7 +1,7 @@
 """Goes through the tree, and has everything judged that may be wrong.
 
 This is the hot loop: hundreds of thousands of entries pass here. An entry that is right costs one `lstat`; only what
-may be wrong is opened. Nothing is kept of an entry once it was dealt with.
+may be wrong is opened, or lies among much that is. Nothing is kept of an entry once it was dealt with.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class Walker:
             self._cursor.go(place.names[:-1])
             return self._enter(place)
         except OSError as error:
+            self._judge.flush()
             if error.errno not in VANISHED:
                 self._judge.fail("/".join(place.names), error)
             return []
@@ -142,11 +143,12 @@ class Walker:
                         chunk = [each for each in chunk if not self._by_its_own_rule(each, place, path, folders)]
                     self._files(chunk, place, path, folders)
                     self._judge.flush()
-                    if judge.before > self._next_step:
-                        self._next_step = judge.before + _STEP
+                    if time.monotonic_ns() > self._next_step:
+                        self._next_step = time.monotonic_ns() + _STEP
                         self._step(self.tally)
         except OSError as error:
-            self._judge.fail(cursor.path, error)
+            judge.flush()
+            judge.fail(cursor.path, error)
         return folders
 
     def _by_its_own_rule(self, entry: os.DirEntry[str], place: Place, path: str, folders: list[Place]) -> bool:
@@ -221,7 +223,7 @@ class Walker:
             self._judge.files(suspects, place, path)
 
     def _is_there(self, path: str) -> bool:
-        return os.access(path, os.F_OK, dir_fd=self._cursor.fd)
+        return os.access(path, os.F_OK, dir_fd=self._cursor.fd, follow_symlinks=False)
 
     def _count_for(self, top: str) -> None:
         """From here on, count for this part of the project; what was counted since the last time is the other's."""

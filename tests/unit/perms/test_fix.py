@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms import crew, judge
+from stackhand.perms import crew, judge, undo
 from stackhand.perms.cursor import MOUNTED
 from stackhand.perms.rules import Special
 from stackhand.perms.survey import opened
@@ -430,6 +430,61 @@ def test_files_that_are_held_together_fail_one_by_one(tree: Tree, monkeypatch: p
     assert {facts(path) for path in paths if path != paths[41]} == {(*MINE, 0o644)}
     assert (result.tally.wrong, result.tally.changed) == (72, 71)
     assert not result.ok
+
+
+def test_whose_it_was_can_not_widen_the_mode_just_before_it_is_no_longer_his(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tree.file(f"app/{number}", uid=10001, gid=10001) for number in range(5)]
+    inodes = {path.stat().st_ino for path in paths}
+
+    def widening(name: str) -> None:
+        real = getattr(os, name)
+
+        def change(fd: int, uid: int, gid: int, **options: bool) -> None:
+            if os.stat(fd).st_ino in inodes:
+                os.chmod(fd, 0o666)
+            real(fd, uid, gid, **options)
+
+        monkeypatch.setattr(os, name, change)
+
+    widening("chown")
+    widening("fchown")
+    assert tree.fix().ok
+    assert {facts(path) for path in paths} == {(*MINE, 0o644)}
+
+
+def test_a_file_that_can_not_be_looked_at_costs_no_other(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        tree.file(f"app/one/f{number}")
+    (tree.path / "app/one/link").symlink_to("f1")
+    tree.file("app/two/f")
+    inode, real = (tree.path / "app/one/f3").stat().st_ino, os.fstat
+
+    def stale(fd: int) -> os.stat_result:
+        seen = real(fd)
+        if seen.st_ino == inode:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return seen
+
+    monkeypatch.setattr(os, "fstat", stale)
+    result = tree.fix()
+    monkeypatch.undo()
+    assert [(each.path, each.reason) for each in result.notes.read("failed")] == [("app/one/f3", "Stale file handle")]
+    assert [path for path, found in tree.look().items() if found[:2] != MINE] == ["app/one/f3"]
+    journal = undo.choose(tree.journals, None)
+    assert journal is not None
+    assert undo.undo(tree.path, journal, tree.journals).restored == result.tally.changed
+
+
+def test_a_mark_of_a_virtual_environment_is_not_followed(tree: Tree) -> None:
+    """Where a container could have it lead must make no difference: it would tell what there is on this machine."""
+    tree.file("app/one/file")
+    tree.file("app/two/file")
+    (tree.path / "app/one/pyvenv.cfg").symlink_to("/etc/passwd")
+    (tree.path / "app/two/pyvenv.cfg").symlink_to("/etc/nothing")
+    assert tree.fix().ok
+    assert tree.look()["app/one/file"] == tree.look()["app/two/file"] == (*MINE, 0o666)
 
 
 def test_a_file_system_that_takes_calls_and_does_nothing_is_no_success(

@@ -180,15 +180,28 @@ def test_journals_that_others_could_write_are_refused(wrong: Tree, tmp_path: Pat
 def test_a_name_that_leads_elsewhere_is_not_followed(tree: Tree, folder: str, name: object) -> None:
     outside = tree.file("a", 0o644, uid=UID, gid=GID)
     inside = Tree(tree.path / "project")
-    inside.file("app/a", 0o644, uid=UID, gid=GID)
+    good = inside.file("app/a", 0o644, uid=UID, gid=GID)
     _, writer = inside.journals.create("perms.fix", "")
-    change = [name, outside.stat().st_ino, 0, 0, 0o600, UID, GID, 0o644]
-    line = json.dumps({"folder": folder, "changes": [change]})
-    os.write(writer.fd, b"\n" + line.encode())
+    for at, each, path in ((folder, name, outside), ("app", "a", good)):
+        changes = [[[0, 0, 0o600, UID, GID, 0o644], [each], [path.stat().st_ino]]]
+        os.write(writer.fd, b"\n" + json.dumps({"folder": at, "changes": changes}).encode())
     writer.close()
     done = put_back(inside)
-    assert (done.restored, done.left, done.failed) == (0, 0, 0)
+    assert (done.restored, done.left, done.failed) == (1, 0, 0)
     assert facts(outside) == (UID, GID, 0o644)
+    assert facts(good) == (0, 0, 0o600)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a"], [], "ab", None, [7, "b"]])
+def test_a_line_whose_names_and_inodes_do_not_agree_is_passed_over(tree: Tree, names: object) -> None:
+    path = tree.file("app/a", 0o644, uid=UID, gid=GID)
+    _, writer = tree.journals.create("perms.fix", "")
+    inodes = [path.stat().st_ino] * (3 if names else 0)
+    changes = [[[0, 0, 0o600, UID, GID, 0o644], names, inodes]]
+    os.write(writer.fd, b"\n" + json.dumps({"folder": "app", "changes": changes}).encode())
+    writer.close()
+    assert put_back(tree).restored == 0
+    assert facts(path) == (UID, GID, 0o644)
 
 
 def test_an_ordinary_user_undoes_his_own(tree: Tree) -> None:
@@ -495,7 +508,7 @@ def test_a_line_that_was_cut_short_spoils_no_other(wrong: Tree) -> None:
     result = wrong.fix()
     path = wrong.state.private.path / f"{result.journal}.jsonl"
     with path.open("ab") as file:
-        file.write(b'\n{"folder":"app","changes":[["a.py",1')
+        file.write(b'\n{"folder": "app", "changes": [[[0, 0, 438, 4321, 4321, 420], ["a.py"')
     assert put_back(wrong).restored == result.tally.changed
     assert wrong.look() == before
 
