@@ -11,7 +11,6 @@ from stackhand.cli import render
 from stackhand.cli.steps import own_steps
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
-from stackhand.engine.project import KIND_LABEL
 from stackhand.errors import FixFailed, NotReady, StartFailed
 from stackhand.model import Plan
 
@@ -236,6 +235,8 @@ def _tell_of_reset(stack: Stack) -> None:
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
     """Tell what is misspelt before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
     own_steps(c, stack.settings.fixes.steps, json=json)
+    from stackhand.engine.project import KIND_LABEL
+
     labels = (service.raw.get("labels") or {} for service in stack.project.services.values())
     if any(KIND_LABEL in each for each in labels):
         from stackhand.kinds.registry import recognise

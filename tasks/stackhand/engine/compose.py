@@ -18,6 +18,7 @@ from stackhand.engine import project as model
 from stackhand.engine.command import Commands, Completed
 from stackhand.engine.complaints import raise_for
 from stackhand.engine.files import OVERRIDE_NAMES, chosen_files, env_file_pairs
+from stackhand.engine.plugin import compose_plugin
 from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile
 
 # `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required` are all there since 2.20.
@@ -34,9 +35,9 @@ class Selection:
     files: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
 
-    def argv(self, *words: str) -> list[str]:
-        """Return the command line for `docker compose WORDS…`."""
-        argv = ["docker", "compose"]
+    def argv(self, *words: str, plugin: str | None = None) -> list[str]:
+        """Return the command line for `docker compose WORDS…`, or for the plugin itself."""
+        argv = [plugin] if plugin else ["docker", "compose"]
         for file in self.files:
             argv += ["-f", file]
         for profile in self.profiles:
@@ -91,7 +92,8 @@ class Compose:
 
     def config(self) -> model.Project:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and its like."""
-        done = self._run("config", "--format", "json")
+        # Compose says the same with and without the docker command; what changes something goes the usual way.
+        done = self._run("config", "--format", "json", plugin=compose_plugin(self._environ))
         try:
             # Compose doubles every dollar sign, so that its output could be a compose file again (escapeDollarSign in
             # its cmd/compose/config.go); what containers get has single ones.
@@ -148,8 +150,10 @@ class Compose:
         """Run `docker compose logs` with these words, handing over its output line by line."""
         return self._run("logs", *words, on_line=on_line, merge=True)
 
-    def _run(self, *words: str, on_line: OnLine | None = None, merge: bool = False) -> Completed:
-        argv = self.selection.argv(*words)
+    def _run(
+        self, *words: str, on_line: OnLine | None = None, merge: bool = False, plugin: str | None = None
+    ) -> Completed:
+        argv = self.selection.argv(*words, plugin=plugin)
         try:
             return self._commands.run(argv, cwd=self.directory, env=self._environ, on_line=on_line, merge=merge)
         except CommandFailed as error:

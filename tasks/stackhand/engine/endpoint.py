@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackhand.engine import sdk
 from stackhand.engine.complaints import SOCKET_HINT
+from stackhand.engine.plugin import config_folder
 from stackhand.errors import ConfigError, EngineUnreachable, SocketPermission
 
 if TYPE_CHECKING:
@@ -125,13 +126,6 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
         raise _explain(endpoint, error) from error
     connected.timeout = _CALL_SECONDS
     return connected
-
-
-def config_folder(environ: Mapping[str, str]) -> Path:
-    """Return the docker CLI's folder: DOCKER_CONFIG, else `~/.docker`."""
-    if environ.get("DOCKER_CONFIG"):
-        return Path(environ["DOCKER_CONFIG"])
-    return Path(environ.get("HOME") or Path.home()) / ".docker"
 
 
 def _current_context(folder: Path) -> str | None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from stackhand.engine import apt, endpoint
 from stackhand.engine.command import Commands
-from stackhand.engine.machine import PID_FILE, PLUGIN, Machine, root_path
+from stackhand.engine.machine import PID_FILE, Machine, root_path
+from stackhand.engine.plugin import PLUGIN
 from stackhand.errors import CommandFailed, EngineUnreachable, InstallFailed
 from stackhand.model import Action
 

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from stackhand.engine import apt, check
 from stackhand.engine.command import Commands
-from stackhand.engine.endpoint import config_folder
+from stackhand.engine.plugin import config_folder
 
 Init = Literal["systemd", "service", "none"]
 
-PLUGIN = "docker-compose"
 PID_FILE = Path("/var/run/docker.pid")
 SYSTEM_PLUGINS = Path("/usr/local/lib/docker/cli-plugins")
 # Whatever may be wanted; what a machine really offers is asked.
