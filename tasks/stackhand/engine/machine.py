@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from stackhand.engine import apt, check
 from stackhand.engine.command import Commands
-from stackhand.engine.plugin import config_folder
+from stackhand.engine.plugin import SYSTEM_FOLDERS, config_folder
 
 Init = Literal["systemd", "service", "none"]
 
 PID_FILE = Path("/var/run/docker.pid")
-SYSTEM_PLUGINS = Path("/usr/local/lib/docker/cli-plugins")
+SYSTEM_PLUGINS = Path(SYSTEM_FOLDERS[0])
 # Whatever may be wanted; what a machine really offers is asked.
 PACKAGES = (
     "docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin",

@@ -14,7 +14,7 @@ from pathlib import Path
 PLUGIN = "docker-compose"
 # Where the docker command looks behind the user's own folder, in its order (`defaultSystemPluginDirs` in
 # https://github.com/docker/cli/blob/master/cli-plugins/manager/manager_unix.go).
-_SYSTEM_FOLDERS = (
+SYSTEM_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
     "/usr/lib/docker/cli-plugins",
@@ -39,7 +39,7 @@ def compose_plugin(environ: Mapping[str, str]) -> str | None:
     user = config_folder(environ)
     if docker is None or _begins(Path(docker), b"#!") or _names_folders(user / "config.json"):
         return None
-    for folder in (user / "cli-plugins", *map(Path, _SYSTEM_FOLDERS)):
+    for folder in (user / "cli-plugins", *map(Path, SYSTEM_FOLDERS)):
         plugin = folder / PLUGIN
         if os.path.lexists(plugin):
             return str(plugin) if plugin.is_file() and os.access(plugin, os.X_OK) else None

@@ -49,6 +49,11 @@ class Batch:
         self.most = _entries_at_once()
         self.held: list[tuple[Entry, Change, list[str], bool]] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is to be done before anything else is added."""
+        return len(self.held) >= self.most
+
     def do(self, folder: str) -> tuple[int, int]:
         """Journal what is held, then change it; return how many are right now, and how many in part.
 

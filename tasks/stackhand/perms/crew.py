@@ -28,7 +28,7 @@ from stackhand.perms.interrupts import held_back
 from stackhand.perms.journal import Writer
 from stackhand.perms.judge import Place
 from stackhand.perms.rules import Rules
-from stackhand.perms.tally import Tally
+from stackhand.perms.tally import COUNTED, Tally
 from stackhand.perms.walk import Known, Walker
 
 _MOST = 4
@@ -40,8 +40,7 @@ _LOOK_EVERY = 0.05
 # How long a process may take to end what it has begun, when it is told to.
 _PATIENCE = 10.0
 # What each process tells of its tally while it works, behind the flag that tells all of them to end.
-_COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left")
-_COUNTER = struct.Struct(f"={len(_COUNTED)}Q")
+_COUNTER = struct.Struct(f"={len(COUNTED)}Q")
 _FLAG = 1
 _TICKET = struct.Struct("=H")
 # All of them fit into a pipe.
@@ -219,7 +218,7 @@ class _Crew:
             document = json.loads(data)
         except ValueError:
             counted = _COUNTER.unpack_from(shared, _FLAG + number * _COUNTER.size)
-            document = {"tally": dict(zip(_COUNTED, counted, strict=True)), "error": "it was killed"}
+            document = {"tally": dict(zip(COUNTED, counted, strict=True)), "error": "it was killed"}
         tally, error = Tally(**document["tally"]), document.get("error")
         if error is None:
             return tally, None
@@ -257,7 +256,7 @@ class _Crew:
 
     def _work(self, number: int, tickets: int, shared: mmap.mmap) -> dict[str, object]:
         def step(tally: Tally) -> None:
-            counted = [getattr(tally, name) for name in _COUNTED]
+            counted = [getattr(tally, name) for name in COUNTED]
             _COUNTER.pack_into(shared, _FLAG + number * _COUNTER.size, *counted)
             if os.getppid() != self._parent:
                 os._exit(1)  # the first process was killed: whoever comes next goes on

@@ -56,17 +56,18 @@ class Place(NamedTuple):
 class Judge:
     """Judges what is in the folder where the cursor stands. With a journal it changes what is wrong.
 
-    `note` is told of everything that people may want to read. `before` is a moment before the entries were listed
-    that are judged now. `most` is how many files may be judged together.
+    `note` is told of everything that people may want to read. `before` is a moment before those entries
+    are opened that are judged now. `most` is how many files may be judged together.
     """
 
     def __init__(
         self, cursor: Cursor, rules: Rules, journal: Writer | None, note: Note, *, devices_closed: bool = False
     ) -> None:
+        self._me = os.geteuid()
         self.tally = Tally()
         self.before = 0
         # Only what changes something: a check tells of each entry that is wrong.
-        self.together = devices_closed and journal is not None and os.geteuid() == 0
+        self.together = devices_closed and journal is not None and self._me == 0
         # Where one is wrong the next one often is: then looking at it by name first would be in vain.
         self.likely_wrong = False
         self._cursor = cursor
@@ -74,7 +75,6 @@ class Judge:
         self._rules = rules
         self._journal = journal
         self._note = note
-        self._me = os.geteuid()
         self._groups = {os.getegid(), *os.getgroups()}
         self._batch = Batch(journal, lambda name, error: self.fail(self.path(name), error))
         self.most = self._batch.most
@@ -87,7 +87,7 @@ class Judge:
         self._descriptors.close()
 
     def files(self, names: list[str], place: Place, path: str | None) -> None:
-        """Hold files and judge them, as `_closer` does for each, those that are plain together."""
+        """Hold files and judge them, as `file` does for each, those that are plain together."""
         handful = Handful(names, self._cursor.fd)
         try:
             wrong = handful.wrong(
@@ -128,7 +128,7 @@ class Judge:
         finally:
             if not kept:
                 entry.close()
-        if len(self._batch.held) >= self._batch.most:
+        if self._batch.is_full:
             self.flush()
 
     def _hold(self, name: str, before: int | None = None) -> Entry | None:

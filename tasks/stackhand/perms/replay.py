@@ -90,7 +90,7 @@ class Replay:
                 continue
             if not self._take(change, entry):
                 entry.close()
-            elif len(self._batch.held) >= self._batch.most:
+            elif self._batch.is_full:
                 self._flush()
         self._flush()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left")
+
 
 @dataclass
 class Tally:
@@ -25,7 +27,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add what another walker counted."""
-        for name in ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left"):
+        for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for top, counts in other.tops.items():
             mine = self.tops.setdefault(top, [0, 0, 0])

@@ -1,7 +1,7 @@
 """Goes through the tree, and has everything judged that may be wrong.
 
 This is the hot loop: hundreds of thousands of entries pass here. An entry that is right costs one `lstat`; only what
-may be wrong is opened, or lies among much that is. Nothing is kept of an entry once it was dealt with.
+may be wrong is opened, and what lies among much that is wrong. Nothing is kept of an entry once it was dealt with.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from stackhand.engine.plugin import compose_plugin
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return the environment of a machine with a docker command, and no plugin yet."""
-    monkeypatch.setattr(plugin, "_SYSTEM_FOLDERS", (str(tmp_path / "first"), str(tmp_path / "second")))
+    monkeypatch.setattr(plugin, "SYSTEM_FOLDERS", (str(tmp_path / "first"), str(tmp_path / "second")))
     executable(tmp_path / "bin/docker", b"\x7fELF")
     (tmp_path / "config").mkdir()
     return {"PATH": str(tmp_path / "bin"), "DOCKER_CONFIG": str(tmp_path / "config")}
