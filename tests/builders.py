@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from stackhand.engine.facts import Container, Healthcheck
-from stackhand.engine.project import Dependency, Project, Service
+from stackhand.engine.api.containers import Container, Healthcheck
+from stackhand.engine.compose.project import Dependency, Project, Service
 
 START = datetime(2026, 11, 23, 15, 46, 7, tzinfo=timezone.utc)
 CHECK = Healthcheck(argv=("true",), interval=10.0, timeout=3.0)

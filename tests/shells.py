@@ -11,13 +11,13 @@ from typing import Any
 
 from builders import container
 
-from stackhand.engine.execution import Answer
-from stackhand.engine.facts import Container
-from stackhand.engine.project import Project
-from stackhand.kinds.kind import Recognised
-from stackhand.kinds.scene import Hands, Scene
+from stackhand.checks.context import Hands, Scene
+from stackhand.checks.kind import Recognised
+from stackhand.engine.api.containers import Container
+from stackhand.engine.api.exec import Answer
+from stackhand.engine.compose.project import Project
 from stackhand.settings import Fixes
-from stackhand.state import StateFolder
+from stackhand.state.folder import StateFolder
 
 _USUAL = ("sh", "cat", "cut", "echo", "env", "find", "grep", "head", "printf", "readlink", "sed", "sha256sum", "tr")
 
@@ -85,7 +85,7 @@ def _real(name: str) -> str | Path:
 
 def scene(project: Project, shell: Any, folder: Path, *, celery: Sequence[str] = ()) -> Scene:
     """Return a scene of this project on this shell; restarts of services are kept in `shell.restarted`."""
-    from stackhand.kinds.celery import Celery
+    from stackhand.kinds.celery.kind import Celery
 
     hands = Hands(
         start=lambda name: None,

@@ -20,7 +20,7 @@ import yaml
 from docker import APIClient
 from docker.errors import APIError, NotFound
 
-from stackhand.private import VARIABLE
+from stackhand.state.private import VARIABLE
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGE = "stackhand-test/busybox:1"

@@ -7,8 +7,8 @@ starts one Compose service and what it depends on.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stackhand.cli.up import service as service
-    from stackhand.namespace import ns as ns
+    from stackhand.cli.namespace import ns as ns
+    from stackhand.cli.service_tasks import service as service
 
 __all__ = ["ns", "service"]
 
@@ -16,11 +16,11 @@ __all__ = ["ns", "service"]
 def __getattr__(name: str) -> Any:
     """Import on first use, so that a module of the package can be imported without building the tasks."""
     if name == "ns":
-        from stackhand.namespace import ns
+        from stackhand.cli.namespace import ns
 
         return ns
     if name == "service":
-        from stackhand.cli.up import service
+        from stackhand.cli.service_tasks import service
 
         return service
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from invoke.config import Config
     from invoke.context import Context
 
-    from stackhand.engine.client import Engine
-    from stackhand.engine.command import Commands
-    from stackhand.engine.compose import Compose, Selection
-    from stackhand.engine.project import Project
+    from stackhand.checks.context import Scene
+    from stackhand.engine.api.client import Engine
+    from stackhand.engine.compose.cli import Compose, Selection
+    from stackhand.engine.compose.project import Project
+    from stackhand.engine.host.programs import Commands
     from stackhand.errors import Interrupted
-    from stackhand.kinds.scene import Scene
     from stackhand.model import Report
     from stackhand.output.live import Live
-    from stackhand.services.records import StartReport
-    from stackhand.services.start import Starter
+    from stackhand.services.start.record import StartReport
+    from stackhand.services.start.run import Starter
     from stackhand.settings import Settings
-    from stackhand.state import StateFolder
+    from stackhand.state.folder import StateFolder
 
 _ATTRIBUTE = "_stackhand"
 # Tasks that run side by side ask for the stack at the same time, and there is only one.
@@ -117,22 +117,22 @@ class Stack:
     @_shared
     def commands(self) -> Commands:
         """Runs other programs."""
-        from stackhand.engine.command import Commands
+        from stackhand.engine.host.programs import Commands
 
         return Commands()
 
     @_shared
     def directory(self) -> Path:
         """The folder of the Compose project. Raises NoComposeFile."""
-        from stackhand.engine.files import find_directory
+        from stackhand.engine.compose.files import find_directory
 
         return find_directory(self._start_directory, self.environ)
 
     @_shared
     def compose(self) -> Compose:
         """The Compose command line for this project."""
-        from stackhand.engine.compose import Compose
-        from stackhand.engine.endpoint import for_cli
+        from stackhand.engine.api.endpoint import for_cli
+        from stackhand.engine.compose.cli import Compose
 
         made = Compose(self.commands, self.directory, for_cli(self.environ), self._selection)
         # A profile on the command line replaces those of COMPOSE_PROFILES, so these have to be named again.
@@ -147,15 +147,15 @@ class Stack:
     @_shared
     def engine(self) -> Engine:
         """The engine, at the endpoint that the docker CLI would use. Raises EngineUnreachable and its like."""
-        from stackhand.engine.client import Engine
+        from stackhand.engine.api.client import Engine
 
         return Engine(self.environ)
 
     @_shared
     def state(self) -> StateFolder:
         """The project's `.stackhand/` folder."""
-        from stackhand.engine.files import state_directory
-        from stackhand.state import StateFolder
+        from stackhand.engine.compose.files import state_directory
+        from stackhand.state.folder import StateFolder
 
         # With COMPOSE_FILE the folder we stand in is Compose's, but it is no place to keep a project's lock in.
         return StateFolder(state_directory(self.directory, self.environ), self.environ)
@@ -163,7 +163,7 @@ class Stack:
     @_shared
     def starter(self) -> Starter:
         """Starts services; shared, so that a dependency of several tasks starts once."""
-        from stackhand.services.start import Starter
+        from stackhand.services.start.run import Starter
 
         return Starter.for_stack(self)
 
@@ -176,7 +176,7 @@ class Stack:
 
     def use_development(self) -> None:
         """Choose the development overrides, also after another task of the run has read the project without them."""
-        from stackhand.engine.compose import development
+        from stackhand.engine.compose.cli import development
 
         self._selection = development(self.directory, self.environ)
         for made in ("compose", "project"):
@@ -248,8 +248,8 @@ class Stack:
 
         `named` are the services that the person named. Raises UnknownKind, BrokenKind.
         """
+        from stackhand.checks.context import Hands, Scene
         from stackhand.kinds.registry import recognise
-        from stackhand.kinds.scene import Hands, Scene
 
         return Scene(
             self.project,
@@ -285,7 +285,7 @@ class Stack:
     def _restart(self, name: str) -> None:
         """Stop and start the containers of one service as they are, and wait until it is ready. Raises StackError."""
         from stackhand.errors import StackError
-        from stackhand.services.start import Starter
+        from stackhand.services.start.run import Starter
 
         self.compose.restart([name])
         # With records of its own: those of this run's start are for the start's report.
@@ -336,7 +336,7 @@ class Stack:
             self.commands.stop()
 
     def _learn(self, project: Project) -> Project:
-        from stackhand.engine.files import env_file_pairs
+        from stackhand.engine.compose.files import env_file_pairs
 
         # Variables can be interpolated anywhere: into a command, a build argument, a label.
         from_file = env_file_pairs(self.directory)

@@ -29,7 +29,7 @@ from docker import APIClient
 from reference import Reference
 from support import IMAGE, Project, clean_environment, fetched_package, state_elsewhere
 
-from stackhand.engine import endpoint
+from stackhand.engine.api import endpoint
 from stackhand.errors import StackError
 
 _HERE = Path(__file__).parent

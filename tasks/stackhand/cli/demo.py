@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from stackhand.cli import render
+from stackhand.cli.render import services as render
 from stackhand.cli.task import task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, StartFailed
@@ -17,15 +17,15 @@ from stackhand.model import Plan, Report
 from stackhand.output.pulse import Pulse
 
 if TYPE_CHECKING:
-    from stackhand.services.demo import Demo, Work
-    from stackhand.services.records import StartReport
+    from stackhand.demo import Demo, Work
+    from stackhand.services.start.record import StartReport
 
 
 @task(help={"remove": "remove the stack again, with its data"})
 def demo(c: Context, remove: bool = False, json: bool = False) -> None:
     """Start the reference stack, give it work, break it and repair it; or remove it."""
-    from stackhand.engine.endpoint import for_cli
-    from stackhand.services.demo import Demo, find
+    from stackhand.demo import Demo, find
+    from stackhand.engine.api.endpoint import for_cli
 
     run = Stack.of(c)
     stack = _stack(run, find(), json=json)
@@ -107,7 +107,7 @@ def _start(stack: Stack, names: list[str], *, json: bool) -> StartReport:
 
 
 def _fix(stack: Stack, names: list[str], *, json: bool) -> Report:
-    from stackhand.services.fixes import run as fixing
+    from stackhand.checks import run as fixing
 
     report = fixing.run(stack.scene(), names, tell=lambda text: stack.console.progress("wait", text))
     if not json:

@@ -13,7 +13,7 @@ from stackhand.errors import ApprovalNeeded
 from stackhand.output.pulse import Pulse
 
 if TYPE_CHECKING:
-    from stackhand.engine.check import Observation
+    from stackhand.install.check import Observation
     from stackhand.model import Action, Plan
     from stackhand.output.console import Console
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @task()
 def check(c: Context, json: bool = False) -> None:
     """Say whether engine, Compose plugin and socket are usable, and which versions and how much disk."""
-    from stackhand.engine.check import observe
+    from stackhand.install.check import observe
 
     stack = Stack.of(c)
     seen = observe(stack.commands, stack.environ)
@@ -36,13 +36,13 @@ def check(c: Context, json: bool = False) -> None:
 @task()
 def install(c: Context, yes: bool = False, json: bool = False) -> None:
     """Install and start an engine with Compose v2 from the distribution's packages, where there is none."""
-    from stackhand.engine.install import ensure
+    from stackhand.install.decide import ensure
 
     stack = Stack.of(c)
     console = stack.console
 
     def become_root(plan: Plan) -> bool:
-        from stackhand.engine.root import again_as_root
+        from stackhand.engine.host.sudo import again_as_root
 
         for action in plan.actions:
             console.progress("info", describe(action))
@@ -73,7 +73,7 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
 
 def show(console: Console, seen: Observation) -> None:
     """Write the findings, one line each, with what to do about those that are not ok."""
-    from stackhand.engine.check import judge
+    from stackhand.install.check import judge
 
     for finding in judge(seen):
         evidence = f"  ({finding.evidence})" if finding.evidence else ""

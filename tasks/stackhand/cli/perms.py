@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
-from stackhand.cli import perms_report as report
+from stackhand.cli.render import perms as report
 from stackhand.cli.task import StackTask, agreed, task
 from stackhand.context import Stack
 from stackhand.errors import ApprovalNeeded, JournalRefused, PermissionsWrong, UnknownRun
 
 if TYPE_CHECKING:
-    from stackhand.engine.project import Project
+    from stackhand.engine.compose.project import Project
+    from stackhand.perms.facts import Survey
     from stackhand.perms.run import Result
-    from stackhand.perms.survey import Survey
     from stackhand.perms.undo import Undone
 
 _TELL_EVERY = 2.0
@@ -125,8 +125,8 @@ def _undone(stack: Stack, id: str | None) -> Undone:
 
 def _roots(stack: Stack, message: str, id: str | None) -> JournalRefused | None:
     """Return what to tell an ordinary user of a project that root has runs of."""
-    from stackhand.engine.root import typed
-    from stackhand.private import PrivateFolder
+    from stackhand.engine.host.sudo import typed
+    from stackhand.state.private import PrivateFolder
 
     if os.geteuid() == 0 or not PrivateFolder(stack.state.path.parent, stack.environ, uid=0).exists():
         return None
@@ -142,9 +142,10 @@ undo = _UndoTask(
 
 
 def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: bool) -> None:
-    from stackhand.engine.client import Engine
+    from stackhand.engine.api.client import Engine
     from stackhand.errors import InvalidComposeFile
-    from stackhand.perms import targets, volume
+    from stackhand.perms import volume
+    from stackhand.perms.policy import owner as targets
 
     uid, gid = targets.ids(owner)
     engine: Engine = stack.engine
@@ -171,7 +172,7 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
 
 def _check(stack: Stack, root: Path, survey: Survey) -> Result:
     from stackhand.perms import run
-    from stackhand.perms.survey import opened
+    from stackhand.perms.facts import opened
 
     result = run.check(root, survey.rules, survey.findings, stack.state, _progress(stack))
     result.findings += opened(result.notes)
@@ -180,7 +181,7 @@ def _check(stack: Stack, root: Path, survey: Survey) -> Result:
 
 def _fix(stack: Stack, root: Path, survey: Survey) -> Result:
     from stackhand.perms import run
-    from stackhand.perms.survey import opened
+    from stackhand.perms.facts import opened
 
     result = run.fix(root, survey.rules, survey.findings, stack.state, _progress(stack))
     result.findings = (*survey.looked_again(), *opened(result.notes))
@@ -192,10 +193,10 @@ def _survey(stack: Stack, owner: str | None) -> tuple[Path, Survey]:
     # Before all else: Compose is the slowest of what is asked. Until it has answered the stack is not to be asked for
     # anything that it has not made yet: that would wait for it.
     project = _ahead(lambda: stack.project)
-    from stackhand.engine.files import chosen_files
+    from stackhand.engine.compose.files import chosen_files
     from stackhand.perms import run as _  # noqa: F401  loaded while Compose reads
-    from stackhand.perms.survey import survey
-    from stackhand.perms.targets import target
+    from stackhand.perms.facts import survey
+    from stackhand.perms.policy.owner import target
 
     files = chosen_files(stack.directory, stack.environ)
     return root, survey(root, settings, target(owner, stack.environ), commands, project, lambda: stack.engine, files)

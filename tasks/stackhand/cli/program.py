@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from stackhand.cli.quick import without_mock
+from stackhand.cli.fast_import import without_mock
 
 with without_mock():
     from invoke.config import AmbiguousMergeError
@@ -37,7 +37,7 @@ class StackProgram(Program):
         try:
             super().load_collection()
         except (Exit, CollectionNotFound):
-            from stackhand.namespace import ns
+            from stackhand.cli.namespace import ns
 
             self.collection = ns
             self._load_settings()
@@ -80,8 +80,8 @@ class StackProgram(Program):
 
 def main() -> None:
     """Run the console script `stackhand`: stackhand's tasks, wherever it is called."""
+    from stackhand.cli.namespace import ns
     from stackhand.graph import GraphExecutor
-    from stackhand.namespace import ns
 
     _settle()
     # Needs no invoke.yaml to run side by side; one that names an executor still decides.

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from stackhand.cli import render
+from stackhand.cli.render import services as render
 from stackhand.cli.services import fail_unless_ready, fixes_after_start
 from stackhand.cli.task import agreed, task
 from stackhand.context import Stack
 from stackhand.errors import ApprovalNeeded, BadArgument
 
 if TYPE_CHECKING:
-    from stackhand.engine.project import Project
-    from stackhand.services.journal import Journal, Mode
-    from stackhand.services.reset import Reset
+    from stackhand.engine.compose.project import Project
+    from stackhand.services.reset.journal import Journal, Mode
+    from stackhand.services.reset.plan import Reset
 
 
 @task(
@@ -34,8 +34,8 @@ def reset(
     json: bool = False,
 ) -> None:
     """Remove containers, networks and volumes of this project, and start again; asks first."""
-    from stackhand.services import reset as resetting
-    from stackhand.services.journal import Journal
+    from stackhand.services.reset import plan as resetting
+    from stackhand.services.reset.journal import Journal
 
     if soft == full:
         raise BadArgument("services.reset takes either --soft or --full", "--soft keeps the data, --full removes it")
@@ -71,7 +71,7 @@ def reset(
 
 
 def _decide(stack: Stack, everything: Project, journal: Journal, mode: Mode) -> Reset:
-    from stackhand.services import reset as resetting
+    from stackhand.services.reset import plan as resetting
 
     seen = resetting.read(stack.engine, everything)
     before = journal.unfinished()

@@ -8,7 +8,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.tasks import Task
 
-from stackhand.cli import render
+from stackhand.cli.render import services as render
 from stackhand.cli.services import fail_unless_ready, fixes_after_start
 from stackhand.cli.task import number, task
 from stackhand.context import Stack
@@ -42,8 +42,8 @@ def restart(
     json: bool = False,
 ) -> None:
     """Rebuild and restart just what changed, and what asks to follow it; data stays."""
-    from stackhand.engine.files import variables
-    from stackhand.services.restart import Restarter
+    from stackhand.engine.compose.files import variables
+    from stackhand.services.restart.run import Restarter
 
     stack = Stack.of(c)
     limit = number("timeout", timeout)
@@ -89,6 +89,6 @@ def _check_dashboard(json: bool) -> None:
 
 def _dashboard() -> Task[Any] | None:
     """Return the task that shows the dashboard, where this version has it."""
-    from stackhand.namespace import ns
+    from stackhand.cli.namespace import ns
 
     return ns[_DASHBOARD] if _DASHBOARD in ns.task_names else None

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from stackhand.cli import render
-from stackhand.cli.steps import own_steps
+from stackhand.cli.own_steps import own_steps
+from stackhand.cli.render import services as render
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, NotReady, StartFailed
 from stackhand.model import Plan
 
 if TYPE_CHECKING:
-    from stackhand.services.records import StartReport
+    from stackhand.services.start.record import StartReport
 
 
 _CAUSE = "`inv services.fixes` looks for the cause"
@@ -178,7 +178,7 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
 )
 def graph(c: Context, service: list[str] | None = None, format: str = "text", json: bool = False) -> None:
     """Draw the dependency graph."""
-    from stackhand.services import drawing
+    from stackhand.services import graph as drawing
 
     stack = Stack.of(c)
     form = choice("format", format, drawing.FORMATS)
@@ -224,7 +224,7 @@ def _start(
 
 def _tell_of_reset(stack: Stack) -> None:
     """Warn of a reset that was killed half-way: what is started now may lack some of its data."""
-    from stackhand.services.journal import Journal
+    from stackhand.services.reset.journal import Journal
 
     before = Journal(stack.state).unfinished()
     if before:
@@ -235,7 +235,7 @@ def _tell_of_reset(stack: Stack) -> None:
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
     """Tell what is misspelt before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
     own_steps(c, stack.settings.fixes.steps, json=json)
-    from stackhand.engine.project import KIND_LABEL
+    from stackhand.engine.compose.project import KIND_LABEL
 
     labels = (service.raw.get("labels") or {} for service in stack.project.services.values())
     if any(KIND_LABEL in each for each in labels):
@@ -253,7 +253,7 @@ def _fix(
     named: Sequence[str] = (),
     after_start: bool = False,
 ) -> None:
-    from stackhand.services.fixes import run as fixing
+    from stackhand.checks import run as fixing
 
     scene = stack.scene(names if after_start else named)
     steps = own_steps(c, stack.settings.fixes.steps, json=json or stack.json)

@@ -5,10 +5,11 @@ as the compose environment says, `registry.py` which kinds there are. Other pack
 group `stackhand.kinds`; what they need is imported from here.
 """
 
+from stackhand.checks.connections import Client, secrets, value_of
+from stackhand.checks.context import Scene
+from stackhand.checks.kind import Check, Fix, Kind, Unanswered, Unasked
+from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
-from stackhand.kinds.clients import Client, secrets, value_of
-from stackhand.kinds.kind import Check, Fix, Kind, Traits, Unanswered, Unasked
-from stackhand.kinds.scene import Scene
 from stackhand.model import Finding
 
 __all__ = [

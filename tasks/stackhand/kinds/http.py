@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from stackhand.engine.project import Service
+from stackhand.checks.context import Scene
+from stackhand.checks.http import SERVERS, TIMEOUT, Late, Reply, Url, probed_url, request
+from stackhand.checks.kind import Kind, Unanswered, Unasked
+from stackhand.checks.traits import Traits, traits
+from stackhand.engine.compose.project import Service
 from stackhand.errors import StackError
-from stackhand.kinds.kind import Kind, Traits, Unanswered, Unasked, traits
-from stackhand.kinds.scene import Scene
-from stackhand.kinds.web import SERVERS, TIMEOUT, Late, Reply, Url, probed_url, request
 from stackhand.model import Finding
 
 # The most usual first.

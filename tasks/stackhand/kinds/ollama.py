@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from stackhand.checks.context import Scene
+from stackhand.checks.http import Url, json_of, probed_url, request
+from stackhand.checks.kind import Kind, Unanswered
+from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
-from stackhand.kinds.kind import Kind, Traits, Unanswered
-from stackhand.kinds.scene import Scene
-from stackhand.kinds.web import Url, json_of, probed_url, request
 
 _PORT = 11434
 # A large model is read from a slow disk.

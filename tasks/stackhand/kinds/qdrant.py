@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from stackhand.kinds.kind import Kind, Traits, Unanswered
-from stackhand.kinds.scene import Scene
-from stackhand.kinds.web import Url, probed_url, request
+from stackhand.checks.context import Scene
+from stackhand.checks.http import Url, probed_url, request
+from stackhand.checks.kind import Kind, Unanswered
+from stackhand.checks.traits import Traits
 
 _PORT = 6333
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from stackhand.engine.project import Project, Service
+from stackhand.checks.kind import Kind, Recognised
+from stackhand.checks.traits import Traits, traits
+from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import BrokenKind, UnknownKind, did_you_mean
-from stackhand.kinds.certificates import keeps_certificates
-from stackhand.kinds.kind import Kind, Recognised, Traits, traits
-from stackhand.kinds.stores import store
+from stackhand.kinds.data_volumes import store
+from stackhand.kinds.tls.certificates import keeps_certificates
 
 GROUP = "stackhand.kinds"
 _NONE = "none"
@@ -19,14 +20,14 @@ _NONE = "none"
 @cache
 def kinds() -> tuple[Kind[Any], ...]:
     """Return all kinds: our own, then those of the entry-point group `stackhand.kinds`. Raises BrokenKind."""
-    from stackhand.kinds.celery import Celery
+    from stackhand.kinds.celery.kind import Celery
     from stackhand.kinds.http import Http
     from stackhand.kinds.ollama import Ollama
-    from stackhand.kinds.pgbouncer import PgBouncer
-    from stackhand.kinds.postgres import Postgres
+    from stackhand.kinds.postgres.pgbouncer import PgBouncer
+    from stackhand.kinds.postgres.postgres import Postgres
     from stackhand.kinds.qdrant import Qdrant
-    from stackhand.kinds.redis import Redis
-    from stackhand.kinds.tls import Tls
+    from stackhand.kinds.redis.kind import Redis
+    from stackhand.kinds.tls.kind import Tls
 
     own = (Postgres(), PgBouncer(), Redis(), Celery(), Ollama(), Qdrant(), Http(), Tls())
     return (*_brought({kind.name for kind in own}), *own)

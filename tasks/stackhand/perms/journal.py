@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stackhand.errors import JournalFailed, StateFolderUnwritable
-from stackhand.private import PrivateFolder
+from stackhand.state.private import PrivateFolder
 
 # Journals that are kept; the oldest goes when there are more.
 KEPT = 50

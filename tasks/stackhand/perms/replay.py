@@ -7,10 +7,10 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from stackhand.perms.batch import Batch
-from stackhand.perms.cursor import MOUNTED, Cursor, OtherFileSystem
-from stackhand.perms.entry import Descriptors, Entry
 from stackhand.perms.journal import Change, Journal, Writer
+from stackhand.perms.tree.apply import Batch
+from stackhand.perms.tree.cursor import MOUNTED, Cursor, OtherFileSystem
+from stackhand.perms.tree.entry import Descriptors, Entry
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from stackhand.errors import Interrupted, StackError, StateFolderUnwritable
 from stackhand.model import Finding
-from stackhand.perms.crew import Noted, Notes, Progress, walk
-from stackhand.perms.entry import TICK, Descriptors, Entry
-from stackhand.perms.finish import finish
 from stackhand.perms.journal import Journals, Writer
-from stackhand.perms.judge import NEEDS_ROOT
-from stackhand.perms.rules import Rules, Target, why
-from stackhand.perms.tally import Tally
-from stackhand.perms.walk import Known
-from stackhand.state import FOLDER, StateFolder
+from stackhand.perms.policy.rules import Rules, Target, why
+from stackhand.perms.recover import finish
+from stackhand.perms.tree.counts import Tally
+from stackhand.perms.tree.entry import TICK, Descriptors, Entry
+from stackhand.perms.tree.evaluate import NEEDS_ROOT
+from stackhand.perms.tree.walk import Known
+from stackhand.perms.tree.workers import Noted, Notes, Progress, walk
+from stackhand.state.folder import FOLDER, StateFolder
 
 _MEMORY = "perms"
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from stackhand.errors import JournalRefused, StackError, UnknownRun
-from stackhand.perms.batch import refusal
-from stackhand.perms.crew import Notes, Progress
-from stackhand.perms.entry import CAPABILITY, TICK, Entry
-from stackhand.perms.interrupts import held_back
 from stackhand.perms.journal import Change, Journal, Journals, Writer
+from stackhand.perms.policy.rules import SETID_BITS, states
 from stackhand.perms.replay import Replay, Step
-from stackhand.perms.rules import SETID_BITS, states
 from stackhand.perms.run import early_end
+from stackhand.perms.tree.apply import refusal
+from stackhand.perms.tree.entry import CAPABILITY, TICK, Entry
+from stackhand.perms.tree.interrupts import held_back
+from stackhand.perms.tree.workers import Notes, Progress
 
 _SHOWN = 5
 _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)

@@ -6,16 +6,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackhand.engine.client import Engine
-from stackhand.engine.volumes import INSIDE, Volume, find, names, run_inside
+from stackhand.engine.api.client import Engine
+from stackhand.engine.api.volumes import INSIDE, Volume, find, names, run_inside
 from stackhand.errors import UnknownVolume, VolumeUnreachable, did_you_mean
-from stackhand.perms.crew import Progress, walk
 from stackhand.perms.journal import Writer
-from stackhand.perms.rules import VOLUME, Rules, Target
+from stackhand.perms.policy.rules import VOLUME, Rules, Target
 from stackhand.perms.run import Result, journaled
-from stackhand.perms.tally import Tally
-from stackhand.perms.walk import Known
-from stackhand.state import StateFolder
+from stackhand.perms.tree.counts import Tally
+from stackhand.perms.tree.walk import Known
+from stackhand.perms.tree.workers import Progress, walk
+from stackhand.state.folder import StateFolder
 
 _PROTECTED = Path("/proc/sys/fs/protected_hardlinks")
 # Sockets, devices and fifos are left alone, as elsewhere.

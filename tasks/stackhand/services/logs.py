@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stackhand.engine.compose import Compose
+from stackhand.engine.compose.cli import Compose
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stackhand.engine.client import Engine
-from stackhand.engine.facts import Container
-from stackhand.engine.project import Project
+from stackhand.engine.api.client import Engine
+from stackhand.engine.api.containers import Container
+from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
-from stackhand.services.plan import done
-from stackhand.services.records import READY
+from stackhand.services.start.plan import done
+from stackhand.services.start.record import READY
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from stackhand.engine.client import Engine
-from stackhand.engine.compose import Compose
-from stackhand.engine.project import Project
+from stackhand.engine.api.client import Engine
+from stackhand.engine.compose.cli import Compose
+from stackhand.engine.compose.project import Project
 from stackhand.errors import StopFailed
 from stackhand.graph import schedule
 from stackhand.model import Action, Plan
-from stackhand.services.plan import needs
-from stackhand.state import StateFolder
+from stackhand.services.start.plan import needs
+from stackhand.state.folder import StateFolder
 
 STOPPED = "stopped"
 _REMEMBERED = 200

@@ -19,7 +19,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Call, Task
 
 from stackhand import errors
-from stackhand.cli import up
+from stackhand.cli import service_tasks as up
 from stackhand.cli.program import StackProgram
 from stackhand.cli.task import StackTask, choice, count, number, task
 from stackhand.errors import BadArgument, StackError
@@ -51,7 +51,7 @@ def all_tasks(collection: Collection, prefix: str = "") -> dict[str, Task[Any]]:
 def fresh() -> Collection:
     """Return stackhand's own tasks, its service tasks read anew."""
     from stackhand.cli import services
-    from stackhand.namespace import ns
+    from stackhand.cli.namespace import ns
 
     collection = Collection.from_module(types.SimpleNamespace(ns=ns, __name__="tasks", __doc__=""))
     collection.collections = dict(collection.collections)  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class TestIdentity:
         assert same == []
 
     def test_invoke_copies_namespaces_and_tasks_stay_the_same(self) -> None:
-        from stackhand.namespace import ns
+        from stackhand.cli.namespace import ns
 
         module = types.SimpleNamespace(ns=ns, __name__="tasks", __doc__="")
         loaded = Collection.from_module(module)
@@ -238,7 +238,7 @@ class TestArguments:
 
 
 def names() -> list[str]:
-    from stackhand.namespace import ns
+    from stackhand.cli.namespace import ns
 
     return sorted(name for name in all_tasks(ns) if not name.startswith("up.") or name == "up.all")
 

@@ -14,14 +14,15 @@ import pytest
 from builders import project, service
 from shells import Shell, running, scene
 
-from stackhand.engine.facts import Healthcheck
+from stackhand.checks.context import Scene
+from stackhand.checks.http import Reply, Url, parse, probed_url, request, url_of
+from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.traits import traits
+from stackhand.engine.api.containers import Healthcheck
 from stackhand.errors import StackError
 from stackhand.kinds.http import Http, HttpFacts, judge, url_to_ask
-from stackhand.kinds.kind import Unanswered, Unasked, traits
 from stackhand.kinds.ollama import Ollama
 from stackhand.kinds.qdrant import Qdrant
-from stackhand.kinds.scene import Scene
-from stackhand.kinds.web import Reply, Url, parse, probed_url, request, url_of
 
 API = (
     "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); "

@@ -12,9 +12,9 @@ from builders import project, service
 from shells import Shell, running, scene
 from support import CHECKOUT
 
+from stackhand.checks.kind import Unanswered
 from stackhand.errors import BrokenKind, UnknownKind
 from stackhand.kinds import registry
-from stackhand.kinds.kind import Unanswered
 
 Install = Callable[[str, str, str], None]
 DOCUMENT = (CHECKOUT / "docs/kinds.md").read_text(encoding="utf-8")

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from stackhand.perms import run
-from stackhand.perms.entry import TICK
 from stackhand.perms.journal import Journals
-from stackhand.perms.rules import Rules, Special, Target
+from stackhand.perms.policy.rules import Rules, Special, Target
 from stackhand.perms.run import Result
+from stackhand.perms.tree.entry import TICK
 from stackhand.settings import Perms
-from stackhand.state import StateFolder
+from stackhand.state.folder import StateFolder
 
 UID, GID = 4321, 4322
 TOP = (".env", "*.env", "run.sh", "compose.yaml")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms import crew, undo
+from stackhand.perms import undo
 from stackhand.perms.journal import Change
+from stackhand.perms.tree import workers as crew
 
 from .conftest import GID, UID, Tree, facts
 

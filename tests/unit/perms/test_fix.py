@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms import crew, judge, undo
-from stackhand.perms.cursor import MOUNTED
-from stackhand.perms.rules import Special
-from stackhand.perms.survey import opened
+from stackhand.perms import undo
+from stackhand.perms.facts import opened
+from stackhand.perms.policy.rules import Special
+from stackhand.perms.tree import evaluate as judge
+from stackhand.perms.tree import workers as crew
+from stackhand.perms.tree.cursor import MOUNTED
 
 from .conftest import GID, UID, Tree, as_user, facts
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.engine.project import parse
-from stackhand.perms.readers import Facts, Knowledge, User, findings, known, uses
-from stackhand.perms.rules import Rules, Special, Target
+from stackhand.engine.compose.project import parse
+from stackhand.perms.policy.readers import Facts, Knowledge, User, findings, known, uses
+from stackhand.perms.policy.rules import Rules, Special, Target
 from stackhand.settings import Perms
 
 ROOT = Path("/p")

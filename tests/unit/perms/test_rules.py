@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from stackhand.perms.rules import (
+from stackhand.perms.policy.rules import (
     PLAIN,
     REST,
     SECRET,

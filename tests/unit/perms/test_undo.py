@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from stackhand.errors import FixFailed, JournalFailed, JournalRefused, StateFolderUnwritable, UnknownRun
-from stackhand.perms import crew, run, undo
+from stackhand.perms import run, undo
 from stackhand.perms.journal import Change, Journals
+from stackhand.perms.tree import workers as crew
 from stackhand.perms.undo import Undone
-from stackhand.private import PrivateFolder
+from stackhand.state.private import PrivateFolder
 
 from .conftest import GID, UID, Tree, as_user, facts
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from builders import container, ended, healthy, project, service
 
-from stackhand.engine.facts import Container
-from stackhand.services.fixes.network import judge_attached
-from stackhand.services.fixes.ready import judge_service
+from stackhand.engine.api.containers import Container
+from stackhand.services.checks.attached import judge_attached
+from stackhand.services.checks.ready import judge_service
 from stackhand.services.status import ServiceStatus, summarise
 
 STACK = project(

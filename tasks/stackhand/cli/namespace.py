@@ -1,0 +1,32 @@
+"""The tree of collections, task by task: what `inv -l` lists."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from stackhand.cli import demo, engine, perms, reset, restart, services
+from stackhand.cli import dev as suite
+from stackhand.cli.service_tasks import ServiceCollection
+from stackhand.settings import defaults
+
+ns = Collection("stackhand")
+ns.add_collection(ServiceCollection(services.up), default=True)
+ns.add_collection(
+    Collection(
+        "services",
+        services.start,
+        services.fixes,
+        services.status,
+        services.wait,
+        services.logs,
+        services.stop,
+        services.graph,
+        restart.restart,
+        reset.reset,
+    )
+)
+ns.add_collection(Collection("engine", engine.check, engine.install))
+ns.add_collection(Collection("perms", perms.check, perms.fix, perms.undo))
+ns.add_task(demo.demo)
+ns.add_task(suite.test)
+ns.configure({"stackhand": defaults()})

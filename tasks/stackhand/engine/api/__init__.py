@@ -1,0 +1,1 @@
+"""The Docker API: containers, exec, events, volumes, images, build contexts."""

@@ -1,0 +1,219 @@
+"""Snapshots of containers: what the engine said at one moment, as frozen data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from stackhand.engine.compose import project as model
+
+Health = Literal["none", "starting", "healthy", "unhealthy"]
+
+_NANOSECONDS = 1e9
+# The engine's own defaults (moby, daemon/health.go).
+_DEFAULT_INTERVAL = 30.0
+_DEFAULT_TIMEOUT = 30.0
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Healthcheck:
+    """A container's own test: the argv to run inside it, and its pace in seconds."""
+
+    argv: tuple[str, ...]
+    interval: float = _DEFAULT_INTERVAL
+    timeout: float = _DEFAULT_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """How a container is on a network: its address there, and the names that lead to it (None: not looked at)."""
+
+    address: str = ""
+    aliases: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a service.
+
+    `health` is the engine's verdict about this run of the container: one from before its last start counts as
+    `starting`. `exit_code` means something once the container has stopped. `exposed` are the TCP ports that image and
+    compose file declare. `replaces` is the container (id or name) whose place this one was made to take. `memory_limit`
+    is in bytes, `cpus` in cores; 0 is no limit.
+    """
+
+    id: str
+    name: str
+    service: str
+    number: int = 1
+    status: str = "created"
+    health: Health = "none"
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    restart_count: int = 0
+    config_hash: str = ""
+    image_id: str = ""
+    healthcheck: Healthcheck | None = None
+    probe_output: str = ""
+    networks: frozenset[str] = field(default_factory=frozenset)
+    attachments: Mapping[str, Attachment] = field(default_factory=dict, hash=False)
+    exposed: frozenset[int] = field(default_factory=frozenset)
+    replaces: str = ""
+    memory_limit: int = 0
+    cpus: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether its main process runs. A paused container has one that makes no progress: not running."""
+        return self.status == "running"
+
+    @property
+    def run(self) -> str:
+        """What names this run of the container: its id, and the moment it started."""
+        return f"{self.id} {self.started_at.isoformat() if self.started_at else ''}"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has run and ended."""
+        return self.status in ("exited", "dead")
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image; `built_for` is the service that Compose has built it for, empty where it has not.
+
+    `user` is whom its containers run as, empty for root.
+    """
+
+    id: str
+    created: datetime | None = None
+    built_for: str = ""
+    user: str = ""
+
+
+def parse_image(document: Mapping[str, Any]) -> Image:
+    """Return the image of an engine's inspect document."""
+    config: Mapping[str, Any] = document.get("Config") or {}
+    built_for = (config.get("Labels") or {}).get(model.SERVICE_LABEL, "")
+    return Image(document["Id"], moment(document.get("Created")), built_for, config.get("User") or "")
+
+
+def parse(document: Mapping[str, Any]) -> Container:
+    """Return the container of an engine's inspect document."""
+    state, config = document["State"], document["Config"]
+    networks: Mapping[str, Any] = (document.get("NetworkSettings") or {}).get("Networks") or {}
+    limits: Mapping[str, Any] = document.get("HostConfig") or {}
+    labels: Mapping[str, str] = config.get("Labels") or {}
+    started = moment(state.get("StartedAt"))
+    health = state.get("Health") or {}
+    log = health.get("Log") or []
+    return Container(
+        id=document["Id"],
+        name=document["Name"].lstrip("/"),
+        service=labels.get(model.SERVICE_LABEL, ""),
+        number=int(labels.get(model.NUMBER_LABEL) or 1),
+        status=state["Status"],
+        health=_health(health, log, started),
+        started_at=started,
+        finished_at=moment(state.get("FinishedAt")),
+        exit_code=int(state.get("ExitCode") or 0),
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error") or "",
+        restart_count=int(document.get("RestartCount") or 0),
+        config_hash=labels.get(model.HASH_LABEL, ""),
+        replaces=labels.get(model.REPLACE_LABEL, ""),
+        image_id=document.get("Image", ""),
+        healthcheck=_healthcheck(config),
+        probe_output=(log[-1].get("Output") or "").strip() if log else "",
+        networks=frozenset(networks),
+        attachments={name: _attachment(entry or {}) for name, entry in networks.items()},
+        exposed=frozenset(_tcp(config.get("ExposedPorts") or ())),
+        memory_limit=int(limits.get("Memory") or 0),
+        cpus=(limits.get("NanoCpus") or 0) / _NANOSECONDS,
+    )
+
+
+def _attachment(entry: Mapping[str, Any]) -> Attachment:
+    # DNSNames since engine 25: there Aliases no longer has the container's own name and id.
+    names = [*(entry.get("Aliases") or ()), *(entry.get("DNSNames") or ())]
+    return Attachment(entry.get("IPAddress") or "", frozenset(names))
+
+
+def _tcp(ports: Iterable[str]) -> Iterable[int]:
+    """Yield the port numbers of the engine's notation: `6432/tcp`."""
+    for port in ports:
+        number, _, protocol = port.partition("/")
+        if protocol in ("", "tcp") and number.isdigit():
+            yield int(number)
+
+
+def parse_listed(entry: Mapping[str, Any]) -> Container | None:
+    """Return a running container from an entry of the engine's list of containers, None where it is not running.
+
+    An entry lacks the moment of start and the healthcheck, and it is had for all containers with one call.
+    """
+    if entry.get("State") != "running":
+        return None
+    labels: Mapping[str, str] = entry.get("Labels") or {}
+    said = re.search(r"\((?:health: )?(?P<health>starting|healthy|unhealthy)\)", entry.get("Status") or "")
+    return Container(
+        id=entry["Id"],
+        name=str(entry["Names"][0]).lstrip("/"),
+        service=labels.get(model.SERVICE_LABEL, ""),
+        number=int(labels.get(model.NUMBER_LABEL) or 1),
+        status="running",
+        health=said["health"] if said else "none",  # type: ignore[arg-type]
+        config_hash=labels.get(model.HASH_LABEL, ""),
+        replaces=labels.get(model.REPLACE_LABEL, ""),
+        image_id=entry.get("ImageID", ""),
+        networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
+    )
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return one of the engine's timestamps, or None where it says "never". It gives nanoseconds; we keep micro.
+
+    >>> moment("2026-11-23T15:46:07.640747292Z")
+    datetime.datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=datetime.timezone.utc)
+    """
+    if not text or text == _NEVER:
+        return None
+    text = re.sub(r"\.(\d{1,6})\d*", lambda found: "." + found[1].ljust(6, "0"), text).replace("Z", "+00:00")
+    return datetime.fromisoformat(text).astimezone(timezone.utc)
+
+
+def _health(health: Mapping[str, Any], log: list[Mapping[str, Any]], started: datetime | None) -> Health:
+    status = health.get("Status") or "none"
+    if status not in ("healthy", "unhealthy"):
+        return "starting" if status == "starting" else "none"
+    # After a restart the verdict of the run before stays until the next probe.
+    probed = moment(log[-1].get("Start")) if log else None
+    if started and probed and probed < started:
+        return "starting"
+    return "healthy" if status == "healthy" else "unhealthy"
+
+
+def _healthcheck(config: Mapping[str, Any]) -> Healthcheck | None:
+    raw = config.get("Healthcheck") or {}
+    test = list(raw.get("Test") or ())
+    if not test or test[0] == "NONE":
+        return None
+    if test[0] == "CMD-SHELL":
+        shell = config.get("Shell") or ["/bin/sh", "-c"]
+        argv = (*shell, *test[1:])
+    else:
+        argv = tuple(test[1:])
+    if not argv:
+        return None
+    return Healthcheck(
+        argv=argv,
+        interval=(raw.get("Interval") or 0) / _NANOSECONDS or _DEFAULT_INTERVAL,
+        timeout=(raw.get("Timeout") or 0) / _NANOSECONDS or _DEFAULT_TIMEOUT,
+    )

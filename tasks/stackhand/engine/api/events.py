@@ -1,0 +1,78 @@
+"""Listens to the engine's events of one project."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stackhand.engine.api.sdk import errors
+from stackhand.engine.compose import project as model
+from stackhand.errors import StackError
+
+# Without a filter, every probe of every container would come as three events.
+_EVENTS = ("start", "die", "oom", "health_status", "destroy", "stop", "kill", "restart")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One container event. `action` is without the detail that may follow a colon."""
+
+    container: str
+    service: str
+    action: str
+
+
+class Listener:
+    """Reads the engine's events until closed; connects again when the engine was away."""
+
+    def __init__(
+        self, read_api: Callable[[], Any], project: str, handle: Callable[[Event], None], lost: Callable[[], None]
+    ) -> None:
+        self._read_api = read_api
+        self._project = project
+        self._handle = handle
+        self._lost = lost
+        self._closed = threading.Event()
+        self._stream: Any = None
+        self._stream = self._open()
+        threading.Thread(target=self._read, name="events", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closed.set()
+        with contextlib.suppress(Exception):
+            self._stream.close()
+
+    def _open(self) -> Any:
+        with errors():
+            return self._read_api().events(
+                decode=True,
+                filters={
+                    "type": "container",
+                    "event": list(_EVENTS),
+                    "label": f"{model.PROJECT_LABEL}={self._project}",
+                },
+            )
+
+    def _read(self) -> None:
+        while not self._closed.is_set():
+            with contextlib.suppress(Exception):
+                for raw in self._stream:
+                    self._handle(_event(raw))
+            # The stream ended: the engine went away, or the connection did. What came meanwhile is lost.
+            while not self._closed.wait(0.25):
+                try:
+                    self._stream = self._open()
+                except StackError:
+                    continue
+                self._lost()
+                break
+
+
+def _event(raw: Mapping[str, Any]) -> Event:
+    actor = raw.get("Actor") or {}
+    service = (actor.get("Attributes") or {}).get(model.SERVICE_LABEL, "")
+    return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0])

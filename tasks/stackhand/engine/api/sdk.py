@@ -1,0 +1,59 @@
+"""The Docker SDK: imported when it is first used, and what it raises turned into our own errors."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from stackhand.engine.messages import engine_error
+from stackhand.errors import EngineUnreachable, StackError
+
+_importing = threading.Lock()
+
+
+def load() -> None:
+    """Import the SDK, which takes a while; after this its modules can be imported anywhere.
+
+    By one thread at a time: its modules import each other in a circle, and two threads that begin at different places
+    of it would wait for each other, which Python ends with an error.
+    """
+    with _importing:
+        import docker.errors
+        import docker.utils.build  # noqa: F401
+
+
+class ContainerGone(StackError):
+    """A container was removed while it was looked at."""
+
+
+@contextlib.contextmanager
+def errors(keep: type[Exception] | None = None) -> Iterator[None]:
+    """Turn the SDK's exceptions into ours; `keep` passes as it is."""
+    load()
+    import docker.errors
+    import requests.exceptions
+    import urllib3.exceptions
+
+    try:
+        yield
+    except docker.errors.NotFound as error:
+        if keep and isinstance(error, keep):
+            raise
+        raise ContainerGone(str(error.explanation or error)) from error
+    except docker.errors.APIError as error:
+        text = str(error.explanation or error)
+        if "is not running" in text or "cannot exec in a stopped" in text:
+            raise ContainerGone(text) from error
+        raise engine_error(text) or StackError(f"the engine refused: {text}") from error
+    except (
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        docker.errors.DockerException,
+        OSError,
+    ) as error:
+        raise EngineUnreachable(f"the engine does not answer: {_short(error)}", "see `inv engine.check`") from error
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

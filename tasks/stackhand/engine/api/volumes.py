@@ -1,0 +1,110 @@
+"""Volumes of the engine: whose they are, who uses them, and a helper container to look into them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stackhand.engine.api.client import Engine
+from stackhand.engine.api.sdk import errors
+from stackhand.engine.compose.project import PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.host import mounts
+
+_VOLUME_LABEL = "com.docker.compose.volume"
+INSIDE = "/stackhand-volume"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume. `users` are the services (or containers) that mount it, `running` those that run.
+
+    It `is_plain` where its data lies in the engine's own folder of it, and is not mounted there from elsewhere.
+    """
+
+    name: str
+    mountpoint: str
+    users: tuple[str, ...]
+    running: tuple[str, ...]
+    images: tuple[str, ...]
+    is_plain: bool = True
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether something is mounted on its folder, on this machine."""
+        folder = Path(self.mountpoint)
+        return folder.name in mounts.below(folder.parent)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a script in a helper container left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def find(engine: Engine, project: str | None, name: str) -> Volume | None:
+    """Return the volume that the project calls so, else the one whose exact name it is."""
+    with errors():
+        mine: list[dict[str, Any]] = []
+        if project:
+            labels = [f"{PROJECT_LABEL}={project}", f"{_VOLUME_LABEL}={name}"]
+            mine = engine.api.volumes(filters={"label": labels})["Volumes"] or []
+        found = mine or [each for each in engine.api.volumes()["Volumes"] or [] if each["Name"] == name]
+        if not found:
+            return None
+        exact = found[0]["Name"]
+        containers = engine.api.containers(all=True, filters={"volume": exact})
+    called = {
+        each["Id"]: (each.get("Labels") or {}).get(SERVICE_LABEL) or each["Names"][0].lstrip("/") for each in containers
+    }
+    running = [called[each["Id"]] for each in containers if each["State"] == "running"]
+    return Volume(
+        exact,
+        found[0].get("Mountpoint") or "",
+        tuple(sorted(set(called.values()))),
+        tuple(sorted(set(running))),
+        tuple(dict.fromkeys(each["ImageID"] for each in containers)),
+        found[0].get("Driver", "local") == "local" and not found[0].get("Options"),
+    )
+
+
+def names(engine: Engine, project: str | None) -> list[str]:
+    """Return the names that the project's volumes go by."""
+    with errors():
+        labels = [f"{PROJECT_LABEL}={project}"] if project else []
+        found = engine.api.volumes(filters={"label": labels})["Volumes"] or []
+    return sorted((each.get("Labels") or {}).get(_VOLUME_LABEL) or each["Name"] for each in found)
+
+
+def run_inside(engine: Engine, volume: str, image: str, script: str, *, writes: bool) -> Ran:
+    """Run a shell script as root in a container that has nothing but the volume, read-only unless it `writes`.
+
+    The container is removed, and with it the volumes that the image asks for.
+    """
+    with errors():
+        api = engine.api
+        made = api.create_container(
+            image,
+            entrypoint=["/bin/sh", "-c"],
+            command=[script],
+            user="0:0",
+            network_disabled=True,
+            labels={"stackhand.helper": "perms"},
+            host_config=api.create_host_config(
+                binds=[f"{volume}:{INSIDE}:{'rw' if writes else 'ro'}"], network_mode="none"
+            ),
+        )["Id"]
+    try:
+        with errors():
+            api.start(made)
+            code = int(api.wait(made)["StatusCode"])
+            stdout: bytes = api.logs(made, stdout=True, stderr=False)
+            stderr: bytes = api.logs(made, stdout=False, stderr=True)
+        return Ran(code, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
+    finally:
+        with contextlib.suppress(Exception):
+            api.remove_container(made, force=True, v=True)

@@ -1,0 +1,1 @@
+"""The Compose command line, and the project that it describes."""

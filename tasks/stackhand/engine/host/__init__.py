@@ -1,0 +1,1 @@
+"""This machine: other programs, ports, mounts, git, sudo."""

@@ -1,0 +1,1 @@
+"""The tasks `engine.check` and `engine.install`: what is missing, and installing it."""

@@ -1,0 +1,189 @@
+"""Is there an engine, and can it be used? Looks once, judges without looking, reports.
+
+`observe` reads the facts, `judge` turns them into findings, and `Observation.error` is the first prerequisite
+that is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stackhand.engine.api import endpoint as endpoints
+from stackhand.engine.api.endpoint import Endpoint
+from stackhand.engine.compose.cli import Compose
+from stackhand.engine.host.programs import Commands
+from stackhand.errors import DockerMissing, StackError
+from stackhand.model import Finding
+
+PHASE = "engine"
+# From this API on (engine 19.03) healthchecks, exec and BuildKit all behave as stackhand expects.
+OLDEST_API = (1, 40)
+_LOW_SPACE = 2 * 1024**3
+_LOW_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The file system that holds the engine's images, volumes and containers; sizes in bytes."""
+
+    path: str
+    used: int
+    free: int
+    total: int
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the next image or database may well not fit."""
+        return self.free < _LOW_SPACE or self.free < self.total * _LOW_SHARE
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen. An error stands where the thing itself could not be had."""
+
+    cli: str | None = None
+    endpoint: Endpoint | None = None
+    version: str | None = None
+    api: str | None = None
+    engine_error: StackError | None = None
+    compose: str | None = None
+    compose_error: StackError | None = None
+    disk: Disk | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> StackError | None:
+        """The first prerequisite that is missing, as an error."""
+        if self.cli is None:
+            return DockerMissing("the docker command is not installed", "run `inv engine.install`")
+        return self.engine_error or self.compose_error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `engine.check`."""
+        disk = self.disk
+        return {
+            "ok": self.error is None,
+            "engine": {
+                "version": self.version,
+                "api": self.api,
+                "endpoint": self.endpoint.url if self.endpoint else None,
+                "source": self.endpoint.source if self.endpoint else None,
+            },
+            "compose": {"version": self.compose},
+            "disk": {"path": disk.path, "used": disk.used, "free": disk.free} if disk else None,
+            "findings": [finding.to_json() for finding in judge(self)],
+        }
+
+
+def observe(commands: Commands, environ: Mapping[str, str]) -> Observation:
+    """Look at the CLI, the engine, Compose and the engine's disk. Never raises a missing prerequisite."""
+    seen: dict[str, Any] = {"cli": shutil.which("docker", path=environ.get("PATH"))}
+    try:
+        seen["endpoint"] = endpoints.resolve(environ)
+        seen |= _ask_engine(seen["endpoint"], environ)
+    except StackError as error:
+        seen["engine_error"] = error
+    if seen["cli"]:
+        try:
+            seen["compose"] = Compose(commands, Path.cwd(), environ).version()
+        except StackError as error:
+            seen["compose_error"] = error
+    return Observation(**seen)
+
+
+def judge(seen: Observation) -> tuple[Finding, ...]:
+    """Return one finding for each thing that was looked at.
+
+    >>> [finding.status for finding in judge(Observation())][:3]
+    ['fail', 'skip', 'skip']
+    """
+    return (_cli(seen), *_engine(seen), _compose(seen), *_disk(seen), *_warnings(seen))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it.
+
+    >>> size(123), size(5 * 1024**2), size(79 * 1024**3)
+    ('123 B', '5.0 MiB', '79.0 GiB')
+    """
+    value, units = float(count), ["B", "KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def _ask_engine(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, Any]:
+    client = endpoints.connect(endpoint, environ)
+    try:
+        version, info = client.version(), client.info()
+    finally:
+        client.close()
+    return {
+        "version": version.get("Version"),
+        "api": version.get("ApiVersion"),
+        "disk": _disk_of(info.get("DockerRootDir")) if endpoint.is_local else None,
+        "warnings": tuple(info.get("Warnings") or ()),
+    }
+
+
+def _disk_of(root: str | None) -> Disk | None:
+    try:
+        usage = shutil.disk_usage(root or "")
+    except OSError:
+        return None  # the engine runs in a virtual machine (Docker Desktop), or its folder is closed to us
+    return Disk(str(root), usage.used, usage.free, usage.total)
+
+
+def _cli(seen: Observation) -> Finding:
+    if seen.cli:
+        return _finding("cli", "ok", "the docker command is installed", seen.cli)
+    return _failed("cli", DockerMissing("the docker command is not installed", "run `inv engine.install`"))
+
+
+def _engine(seen: Observation) -> tuple[Finding, ...]:
+    if seen.engine_error:
+        return (_failed("answers", seen.engine_error),)
+    if not (seen.endpoint and seen.api):
+        return (_finding("answers", "skip", "the engine was not looked for"),)
+    where = f"{seen.endpoint.url} (from {seen.endpoint.source})"
+    found = _finding("answers", "ok", f"engine {seen.version} answers, API {seen.api}", where)
+    if tuple(int(part) for part in seen.api.split(".")) >= OLDEST_API:
+        return (found,)
+    old = f"the engine is old: API {seen.api}, and {OLDEST_API[0]}.{OLDEST_API[1]} or newer is expected"
+    return (found, _finding("version", "warn", old, seen.version or "", "update the engine"))
+
+
+def _compose(seen: Observation) -> Finding:
+    if seen.compose_error:
+        return _failed("compose", seen.compose_error)
+    if not seen.compose:
+        return _finding("compose", "skip", "Compose was not looked for: it is a plugin of the docker command")
+    return _finding("compose", "ok", f"Compose {seen.compose}")
+
+
+def _disk(seen: Observation) -> tuple[Finding, ...]:
+    if not seen.disk:
+        return ()
+    summary = f"{size(seen.disk.free)} of {size(seen.disk.total)} free for images and volumes"
+    remedy = "`docker system df` shows what uses it" if seen.disk.is_low else ""
+    return (_finding("disk", "warn" if seen.disk.is_low else "ok", summary, seen.disk.path, remedy),)
+
+
+def _warnings(seen: Observation) -> tuple[Finding, ...]:
+    return tuple(
+        _finding("warning", "warn", f"the engine warns: {text.removeprefix('WARNING: ')}") for text in seen.warnings
+    )
+
+
+def _finding(name: str, status: Any, summary: str, evidence: str = "", remedy: str = "") -> Finding:
+    return Finding(f"engine.{name}", None, PHASE, status, summary, evidence, remedy)
+
+
+def _failed(name: str, error: StackError) -> Finding:
+    installable = error.hint is not None and "engine.install" in error.hint
+    return Finding(f"engine.{name}", None, PHASE, "fail", error.message, remedy=error.hint or "", fixable=installable)

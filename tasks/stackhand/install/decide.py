@@ -1,0 +1,221 @@
+"""Engine and Compose plugin, from nothing to working: decide on facts, act, look again.
+
+`decide` is pure. `Installer` carries out what was decided. `ensure` repeats look, decide and act until
+nothing is left to do: what apt offers is only known once it has its lists, so a plan can end with fetching
+those.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stackhand.engine.api.endpoint import DEFAULT_SOCKET
+from stackhand.engine.compose.cli import OLDEST
+from stackhand.engine.host import sudo as root
+from stackhand.engine.host.programs import Commands
+from stackhand.errors import ConfigError, InstallFailed, PrerequisiteMissing, SocketPermission, StackError
+from stackhand.install import apt
+from stackhand.install.check import Observation
+from stackhand.install.installer import Installer
+from stackhand.install.machine import Machine, look
+from stackhand.model import Action, Plan
+
+# One round fetches the lists, one installs; a third finds nothing to do.
+_ROUNDS = 3
+
+_MANUAL = "https://docs.docker.com/engine/install/ explains it for every system"
+_HOW = {
+    "fedora": "dnf install moby-engine docker-cli docker-compose && systemctl enable --now docker",
+    "arch": "pacman -S docker docker-compose && systemctl enable --now docker",
+    "alpine": "apk add docker docker-cli-compose && rc-update add docker && service docker start",
+    "opensuse": "zypper install docker docker-compose && systemctl enable --now docker",
+    "suse": "zypper install docker docker-compose && systemctl enable --now docker",
+}
+_HOW_SYSTEM = {
+    "Darwin": "install Docker Desktop, or `brew install colima docker docker-compose && colima start`",
+    "Windows": "install Docker Desktop, or an engine inside WSL",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was planned or done, and what is there now."""
+
+    actions: tuple[Action, ...]
+    seen: Observation
+    dry: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `engine.install`: what was done, and that of `engine.check`."""
+        actions = [
+            {"part": a.service, "action": a.verb, "cause": a.cause, "arguments": list(a.arguments)}
+            for a in self.actions
+        ]
+        return {
+            **self.seen.to_json(),
+            "changed": bool(self.actions) and not self.dry,
+            "dry": self.dry,
+            "actions": actions,
+        }
+
+
+def decide(machine: Machine) -> Plan:
+    """Return what has to be done for a usable engine; nothing where there is one.
+
+    Raises PrerequisiteMissing and its like, with how to go on, where it cannot be done from here.
+    """
+    seen = machine.seen
+    if seen.error is None:
+        return Plan()
+    _refuse_what_is_not_ours(seen)
+    if not machine.has_apt:
+        raise _how(machine)
+    actions = [*_engine(machine), *_compose(machine)]
+    needs_packages = any(action.verb in ("install", "add") for action in actions)
+    if needs_packages and machine.available is None:
+        # What to install is decided from the lists, in the next round.
+        actions = [Action("packages", "update", "apt has no package lists yet")]
+    if machine.broken_packages:
+        actions.insert(0, Action("packages", "repair", "an earlier installation was interrupted"))
+    return Plan(tuple(actions))
+
+
+def needs_root(plan: Plan) -> bool:
+    """Return whether only root can carry out this plan: all but adding a plugin needs it."""
+    return any(action.verb != "add" for action in plan.actions)
+
+
+def ensure(
+    commands: Commands,
+    environ: Mapping[str, str],
+    *,
+    dry: bool = False,
+    become_root: Callable[[Plan], bool],
+    on_action: Callable[[Action], None],
+    on_line: Callable[[str], None],
+) -> Result:
+    """Look, decide and act until there is a usable engine. With `dry`, only say what would be done.
+
+    `become_root(plan)` is asked where root is needed: it does the whole work as root and returns True, or
+    returns False when it may not. Raises InstallFailed, PrerequisiteMissing.
+    """
+    done: list[Action] = []
+    last = Plan()
+    for _ in range(_ROUNDS):
+        machine = look(commands, environ)
+        plan = decide(machine)
+        if dry or not plan:
+            return Result((*done, *plan.actions), machine.seen, dry)
+        if plan == last:
+            break
+        last = plan
+        if needs_root(plan) and not machine.root:
+            if not (machine.sudo and become_root(plan)):
+                raise PrerequisiteMissing("root is needed to install or start the engine", _as_root_hint(machine))
+            done += plan.actions
+            continue
+        installer = Installer(commands, environ, machine, on_line)
+        for action in plan.actions:
+            on_action(action)
+            installer.carry_out(action)
+            done.append(action)
+    seen = look(commands, environ).seen
+    if seen.error:
+        raise InstallFailed(f"everything was installed, and still: {seen.error.message}", seen.error.hint)
+    return Result(tuple(done), seen)
+
+
+def _refuse_what_is_not_ours(seen: Observation) -> None:
+    """Raise where an engine was chosen that this machine's packages would not change."""
+    error = seen.engine_error
+    if isinstance(error, (ConfigError, SocketPermission)):
+        raise error
+    if error and seen.endpoint and seen.endpoint.socket != DEFAULT_SOCKET:
+        raise error
+
+
+def _engine(machine: Machine) -> list[Action]:
+    """Return what gives the machine a docker command and an engine that answers."""
+    seen = machine.seen
+    if seen.engine_error is None:
+        if seen.cli:
+            return []
+        command = "docker-cli" if "docker-cli" in (machine.available or {}) else "docker.io"
+        return [Action("engine", "install", "the docker command is missing", (command,))]
+    actions = []
+    packages = _engine_packages(machine)
+    if packages:
+        cause = "there is no engine" if not machine.dockerd else "the engine needs them"
+        actions.append(Action("engine", "install", cause, packages))
+    if machine.daemon:
+        cause = f"dockerd runs (process {machine.daemon}) and does not answer yet"
+        return [*actions, Action("engine", "wait", cause)]
+    if machine.stale_pid:
+        actions.append(Action("engine", "unlock", "the pid file names a process that is no engine"))
+    return [*actions, Action("engine", "start", "the engine is not running", (machine.init,))]
+
+
+def _engine_packages(machine: Machine) -> tuple[str, ...]:
+    available = machine.available or {}
+    packages: list[str] = []
+    if not machine.dockerd:
+        # Whoever added Docker's own repository wants its packages; Debian's conflict with them.
+        own = ["docker-ce", "docker-ce-cli", "containerd.io"]
+        packages += own if "docker-ce" in available else ["docker.io"]
+        # Without certificates no registry is trusted. Those that are there may hold more than the package's own.
+        packages += [] if machine.certificates else ["ca-certificates"]
+    if not machine.seen.cli and "docker-ce" not in available and "docker-cli" in available:
+        packages.append("docker-cli")
+    if not machine.iptables:
+        packages.append("iptables")
+    if packages and machine.apparmor:
+        # Where the kernel has AppArmor on, containers don't start without its parser.
+        packages.append("apparmor")
+    if machine.available is not None and "docker.io" in packages and "docker.io" not in available:
+        raise PrerequisiteMissing("apt offers no engine (package docker.io)", _MANUAL)
+    return tuple(packages)
+
+
+def _compose(machine: Machine) -> list[Action]:
+    """Return what gives the docker command its Compose v2 plugin."""
+    if machine.seen.compose:
+        return []
+    cause = machine.seen.compose_error.message if machine.seen.compose_error else "Compose v2 is missing"
+    if machine.available is None:
+        return [Action("compose", "install", cause)]
+    for package in ("docker-compose-plugin", "docker-compose-v2", "docker-compose"):
+        version = machine.available.get(package)
+        if version and apt.upstream(version) >= OLDEST:
+            if machine.root or needs_root(Plan(tuple(_engine(machine)))):
+                return [Action("compose", "install", cause, (package,))]
+            return [Action("compose", "add", cause, (package, machine.codename))]
+    successor = apt.NEXT_RELEASE.get(machine.codename)
+    if successor and apt.next_release_sources(machine.sources, machine.codename):
+        cause = f"{cause}; {machine.codename} itself has only v1"
+        return [Action("compose", "add", cause, ("docker-compose", successor))]
+    raise PrerequisiteMissing(
+        "apt offers no Compose v2",
+        "put the plugin into ~/.docker/cli-plugins: https://docs.docker.com/compose/install/linux/",
+    )
+
+
+def _how(machine: Machine) -> StackError:
+    error = machine.seen.error
+    assert error is not None
+    if machine.system in _HOW_SYSTEM:
+        return PrerequisiteMissing(error.message, _HOW_SYSTEM[machine.system])
+    for kin in (machine.distribution, *machine.like):
+        # openSUSE's releases are opensuse-leap, opensuse-tumbleweed and so on.
+        how = _HOW.get(kin.partition("-")[0])
+        if how:
+            return PrerequisiteMissing(error.message, f"as root: {how}")
+    where = machine.name or machine.system
+    return PrerequisiteMissing(error.message, f"install an engine and Compose v2 for {where}: {_MANUAL}")
+
+
+def _as_root_hint(machine: Machine) -> str:
+    command = shlex.join(root.typed())
+    return f"run: sudo {command}" if machine.sudo else f"run as root: {command}"

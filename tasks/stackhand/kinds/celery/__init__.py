@@ -1,0 +1,1 @@
+"""Celery workers: do they answer, and do they consume their queues?"""

@@ -1,0 +1,1 @@
+"""Postgres and PgBouncer: roles, rights, logins, indexes, migrations."""

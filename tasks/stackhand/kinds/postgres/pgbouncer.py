@@ -1,0 +1,253 @@
+"""The kind pgbouncer: its files and its console; that its clients get through it, and that its pools fit the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from stackhand.checks.connections import Client
+from stackhand.checks.context import Scene
+from stackhand.checks.kind import Check, Fix, Kind, Unanswered
+from stackhand.errors import StackError
+from stackhand.kinds.postgres import pgbouncer_console as console
+from stackhand.kinds.postgres.facts import Server
+from stackhand.kinds.postgres.logins import ATTEMPTS, PGBOUNCER, POSTGRES, Attempt, Login, links
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, passes, userlist_line
+from stackhand.kinds.postgres.pools import Pools, pools
+from stackhand.kinds.postgres.psql import literal
+from stackhand.model import Finding
+
+LOGIN, POOLS, POOLS_FILE = "pgbouncer.login", "pgbouncer.pools", "pgbouncer.pools_file"
+USERLIST, DATABASE = "pgbouncer.userlist", "pgbouncer.database"
+_DATABASE_FIRST = "write it as DATABASE: QUERY"
+# Appended with one write. A file that does not end its last line would run the two together.
+_APPEND = r"""
+if [ -n "$(tail -c 1 "$1")" ]; then STACKHAND_LINE="
+$STACKHAND_LINE"; fi
+printf '%s\n' "$STACKHAND_LINE" >> "$1"
+"""
+
+
+class PgBouncer(Kind[Bouncer]):
+    """A PgBouncer in front of a Postgres server."""
+
+    name = PGBOUNCER
+    images = frozenset({"pgbouncer"})
+    programs = frozenset({"pgbouncer"})
+    ports = frozenset({6432})
+
+    def look(self, scene: Scene, service: str) -> Bouncer:
+        """Read its files and ask its console. Raises Unanswered."""
+        return console.look(scene, service)
+
+    def checks(self) -> Sequence[Check]:
+        """Return what is asked about a PgBouncer."""
+        return (
+            *super().checks(),
+            Check(DATABASE, "databases", self._databases),
+            Check(USERLIST, "databases", self._userlist),
+            Check(LOGIN, "databases", self._logins),
+            Check(POOLS, "tuning", self._pools),
+            Check(POOLS_FILE, "tuning", self._pools_in_file),
+        )
+
+    def fixes(self) -> Mapping[str, Fix]:
+        """Return what can be put right."""
+        return {
+            USERLIST: Fix("add {subject} to the auth_file of", self._add_user),
+            POOLS: Fix("make the pools smaller in", self._shrink),
+        }
+
+    def warm(self, scene: Scene, service: str, what: str) -> None:
+        """Carry out a query through a pool, as a client whose password is known; it changes nothing.
+
+        `DATABASE: QUERY` names the database where clients use several.
+        """
+        known = {each.database or each.user: each for each in _passing(scene, service) if each.password}
+        first, _, rest = what.partition(":")
+        client, text = (known[first.strip()], rest) if first.strip() in known else (None, what)
+        if client is None and len(known) == 1:
+            client = next(iter(known.values()))
+        if client is None:
+            which = ", ".join(known) or "none with a password that is known"
+            raise StackError(f"{service}: which database is {what!r} for? its clients use {which}", _DATABASE_FIRST)
+        port = client.port or int(scene.facts(self, service).in_file("listen_port"))
+        console.query(scene, service, client, port, text)
+
+    def _databases(self, scene: Scene, service: str) -> Iterable[Finding]:
+        facts = scene.facts(self, service)
+        known = _passing(scene, service)
+        if known and not facts.ini:
+            yield Finding(DATABASE, service, "databases", "skip", "its configuration cannot be read")
+            return
+        for database in dict.fromkeys(each.database or each.user for each in known):
+            if facts.leads(database) is None:
+                yield Finding(
+                    DATABASE,
+                    service,
+                    "databases",
+                    "fail",
+                    f"it does not know the database {database}",
+                    evidence=f"its databases: {', '.join(facts.databases) or 'none'}",
+                    remedy=f"add `{database} = host=… dbname=…` to [databases] in {facts.ini}",
+                    subject=database,
+                )
+            else:
+                yield Finding(
+                    DATABASE, service, "databases", "ok", f"it knows the database {database}", subject=database
+                )
+
+    def _userlist(self, scene: Scene, service: str) -> Iterable[Finding]:
+        facts = scene.facts(self, service)
+        if not facts.ini or facts.setting("auth_type") in ("any", "trust", "hba", "pam", "cert", "ldap"):
+            return
+        for client in {each.user: each for each in _passing(scene, service)}.values():
+            mapped = facts.leads(client.database or client.user)
+            if client.user in facts.users or mapped is None or facts.auth_user(mapped):
+                continue
+            yield judge_missing_user(service, facts, client.user)
+
+    def _logins(self, scene: Scene, service: str) -> Iterable[Finding]:
+        for server in scene.kinds.services(POSTGRES):
+            tried = scene.facts(ATTEMPTS, server)
+            for login, attempt in tried.items():
+                if login.via == service:
+                    yield judge_login(login, attempt, tried, server)
+
+    def _pools(self, scene: Scene, service: str) -> Iterable[Finding]:
+        facts = scene.facts(self, service)
+        for server, postgres in _servers(scene):
+            found = _demand(scene, service, server, postgres)
+            if found and found.count + found.fixed:
+                one = sum(each.service == service and each.running for each in scene.containers()) == 1
+                yield judge_pools(service, facts, found, server, postgres.available, alone=one)
+
+    def _pools_in_file(self, scene: Scene, service: str) -> Iterable[Finding]:
+        facts = scene.facts(self, service)
+        for server, postgres in _servers(scene):
+            found = _demand(scene, service, server, postgres, running=False)
+            differs = facts.running and facts.setting("default_pool_size") != facts.in_file("default_pool_size")
+            if found and differs and found.worst > found.free:
+                yield Finding(
+                    POOLS_FILE,
+                    service,
+                    "tuning",
+                    "warn",
+                    f"its file has pools that are too large for {server}",
+                    evidence=f"they come to {found.worst} connections and {found.free} are free; the running ones fit",
+                    remedy=f"set default_pool_size = {max(1, found.fitting)} in {facts.ini}, or raise max_connections",
+                )
+
+    def _shrink(self, scene: Scene, finding: Finding) -> None:
+        """Set a smaller size on the running console: no connection in use is ended."""
+        service = finding.service or ""
+        facts = scene.facts(self, service)
+        for server, postgres in _servers(scene):
+            found = _demand(scene, service, server, postgres)
+            if found and found.worst > found.free and found.fitting >= 1:
+                console.order(scene, service, facts, f"SET default_pool_size = {found.fitting}")
+
+    def _add_user(self, scene: Scene, finding: Finding) -> None:
+        """Add a user with the verifier that the server has for it. Raises StackError."""
+        service, user = finding.service or "", finding.subject
+        facts = scene.facts(self, service)
+        for server, postgres in _servers(scene):
+            if service not in links(scene, server).bouncers or postgres.admin is None:
+                continue
+            text = (
+                f"SELECT rolpassword FROM pg_authid WHERE rolname = {literal(user)} AND rolcanlogin AND NOT rolsuper;"
+            )
+            verifier = postgres.admin.query(scene, server, text).stdout.strip()
+            if not verifier:
+                continue
+            scene.learn(verifier)
+            environment = {"STACKHAND_LINE": userlist_line(user, verifier)}
+            append = ["sh", "-c", _APPEND, "sh", facts.userlist]
+            scene.act(service, append, environment=environment, user=facts.account)
+            console.order(scene, service, facts, "RELOAD")
+            return
+        raise StackError(f"no server has a password for {user}")
+
+
+def judge_missing_user(service: str, facts: Bouncer, user: str) -> Finding:
+    """Return the finding about a client that PgBouncer does not know."""
+    return Finding(
+        USERLIST,
+        service,
+        "databases",
+        "fail",
+        f"its auth_file has no entry for {user}, and nobody looks up passwords",
+        evidence=f"{facts.userlist or 'auth_file'}: {', '.join(facts.users) or 'no entry'}",
+        remedy=f'add the line "{user}" "VERIFIER" with rolpassword of pg_authid to {facts.userlist or "auth_file"}, '
+        "then RELOAD on its console",
+        # A plain password would be needed for auth_type = plain, and none is written down.
+        fixable=facts.userlist_writable and facts.administered and facts.setting("auth_type") != "plain",
+        subject=user,
+    )
+
+
+def judge_login(login: Login, attempt: Attempt, tried: Mapping[Login, Attempt], server: str) -> Finding:
+    """Return the finding about one client's login through PgBouncer."""
+    subject = f"{login.role}@{login.database}"
+    users = ", ".join(login.clients)
+    if not attempt.trouble:
+        said = f"{users} can log in to {login.database} through it as {login.role}"
+        return Finding(LOGIN, login.via, "databases", "ok", said, subject=subject)
+    direct = [result for key, result in tried.items() if not key.via and key.role == login.role]
+    works = not any(each.trouble for each in direct)
+    directly = ("; logging in directly works" if works else "; nor directly") if direct else ""
+    return Finding(
+        LOGIN,
+        login.via,
+        "databases",
+        "fail",
+        f"{users} cannot log in to {login.database} through it as {login.role}",
+        evidence=f"{attempt.said}{directly}",
+        remedy=f"see what `inv services.fixes` says of {server}, and `inv services.logs -s {login.via}`",
+        subject=subject,
+    )
+
+
+def judge_pools(service: str, facts: Bouncer, found: Pools, server: str, available: int, *, alone: bool) -> Finding:
+    """Return the finding about the size of the pools."""
+    worst = f"{found.worst} connections at worst, {found.free} of {available} are free for them"
+    if found.worst <= found.free:
+        return Finding(POOLS, service, "tuning", "ok", f"its pools fit {server}: {worst}", subject=server)
+    size = found.fitting
+    return Finding(
+        POOLS,
+        service,
+        "tuning",
+        "fail",
+        f"its pools are larger than what {server} has",
+        evidence=f"{worst}; default_pool_size {found.size}, reserve_pool_size {found.reserve}",
+        remedy=f"set default_pool_size = {size}" if size >= 1 else "make the pools smaller, or raise max_connections",
+        # Each container has a console of its own, and one at a time is asked.
+        fixable=facts.administered and size >= 1 and alone,
+        subject=server,
+    )
+
+
+def _passing(scene: Scene, service: str) -> list[Client]:
+    """Return the clients that log in through a PgBouncer."""
+    return [each for each in scene.clients_of(service) if passes(each)]
+
+
+def _servers(scene: Scene) -> Iterable[tuple[str, Server]]:
+    """Yield the Postgres servers that can be asked."""
+    for name in scene.kinds.services(POSTGRES):
+        try:
+            facts: Server = scene.facts_of(POSTGRES, name)
+        except Unanswered:
+            continue
+        if facts.admin is not None and facts.available > 0:
+            yield name, facts
+
+
+def _demand(scene: Scene, service: str, server: str, postgres: Server, *, running: bool = True) -> Pools | None:
+    known = links(scene, server)
+    if service not in known.bouncers:
+        return None
+    replicas = {
+        name: sum(each.service == name and each.running for each in scene.containers()) for name in known.bouncers
+    }
+    return pools(service, known, postgres.available, replicas, running=running)

@@ -1,0 +1,1 @@
+"""Redis, and what speaks its protocol: logins, users, memory, saving to disk."""

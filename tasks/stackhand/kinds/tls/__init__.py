@@ -1,0 +1,1 @@
+"""Servers that speak TLS: their certificates, keys and what they present."""

@@ -1,0 +1,217 @@
+"""Reads the facts that the rules are made of: settings, the compose file, the engine, git, mounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackhand.engine.compose.files import FILE_NAMES, OVERRIDE_NAMES
+from stackhand.engine.compose.project import Project
+from stackhand.engine.host import git, mounts
+from stackhand.engine.host.programs import Commands
+from stackhand.errors import Interrupted, StackError
+from stackhand.model import Finding
+from stackhand.perms.policy import readers
+from stackhand.perms.policy.rules import BUNDLE, DATA_MARKS, Rules, Special, Target, mode_by_content
+from stackhand.perms.tree.cursor import MOUNTED
+from stackhand.perms.tree.workers import Notes
+from stackhand.settings import Perms
+from stackhand.state.folder import FOLDER
+
+if TYPE_CHECKING:
+    from stackhand.engine.api.client import Engine
+
+# Of many paths, those that a finding names.
+_NAMED = 3
+_GIT_NOT_ASKED = Finding(
+    "perms.git",
+    None,
+    readers.PHASE,
+    "skip",
+    "git could not be asked which files it records as executable: what is executable stays so",
+    "there is a repository, and `git ls-files` fails in it, or there is no git",
+    "see what `git status` says",
+)
+_TOP_FILES = (".env", "*.env", "run.sh", *FILE_NAMES, *OVERRIDE_NAMES)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The rules for a project, and what is to be said about who reads its files, with what a fix will make of them."""
+
+    rules: Rules
+    findings: tuple[Finding, ...]
+    looked_again: Callable[[], tuple[Finding, ...]]
+    """Returns the findings after a fix, with what has become of the files."""
+
+
+def survey(
+    root: Path,
+    settings: Perms,
+    target: Target,
+    commands: Commands,
+    project: Callable[[], Project],
+    engine: Callable[[], Engine],
+    compose_files: Iterable[str] = (),
+) -> Survey:
+    """Read what the rules for a project are made of.
+
+    Where Compose, the engine or git can't be asked, the rules are those of the settings, and a finding says what is
+    missing.
+    """
+    # As the kernel and Compose's own paths have it once links are followed.
+    real = Path(os.path.realpath(root))
+    top_files = (*_TOP_FILES, *(each for each in compose_files if "/" not in each))
+    recorded = git.executables(commands, root)
+    make = partial(
+        Rules,
+        target,
+        settings.roots,
+        settings.secrets,
+        settings.executable,
+        top_files,
+        keeps_executable=recorded is None,
+    )
+    plain = make()
+    special: dict[str, dict[str, Special]] = {}
+    for path in recorded or ():
+        if plain.area(path, folder=False).file == 0o644:
+            _add(special, path, Special(mode=0o755, plain=True))
+    first = (_GIT_NOT_ASKED,) if recorded is None else ()
+    try:
+        used = _Used.read(real, plain, project(), engine)
+        exceptions, findings, again = used.known.special, used.known.findings, used.again
+    except Interrupted:
+        raise
+    except StackError as error:
+        unread = (_unread(error),)
+        exceptions, findings, again = {}, unread, lambda: unread
+    for folder, found in exceptions.items():
+        special.setdefault(folder, {}).update(found)
+    for path in mounts.below(real):
+        _add(special, path, Special(leave=MOUNTED))
+    # stackhand's own; a fix looks after it by itself.
+    _add(special, FOLDER, Special(leave=""))
+    return Survey(make(special=special), (*first, *findings), lambda: (*first, *again()))
+
+
+def opened(notes: Notes) -> tuple[Finding, ...]:
+    """Return what is to be said where the rule opens environment files that had been closed to others."""
+    paths = list(islice((note.path for note in notes.read("opened")), _NAMED + 1))
+    if not paths:
+        return ()
+    named = ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
+    return (
+        Finding(
+            "perms.opened",
+            None,
+            readers.PHASE,
+            "warn",
+            f"{named}: closed to others before, 644 by the rule for environment files",
+            "as the other files, and compose files with them; those in perms.secrets get 600",
+            f"to keep it private, add it to `perms.secrets`: {json.dumps(['secrets', paths[0]], ensure_ascii=False)}",
+        ),
+    )
+
+
+def _add(special: dict[str, dict[str, Special]], path: str, exception: Special) -> None:
+    folder, _, name = path.rpartition("/")
+    special.setdefault(folder, {})[name] = exception
+
+
+@dataclass(frozen=True)
+class _Used:
+    """What the compose file names, and what was read of it."""
+
+    project: Project
+    root: Path
+    rules: Rules
+    users: Mapping[str, readers.User]
+    before: Mapping[Path, readers.Facts]
+    known: readers.Knowledge
+
+    @classmethod
+    def read(cls, root: Path, rules: Rules, project: Project, engine: Callable[[], Engine]) -> _Used:
+        before = _facts_of(project, rules)
+        names = dict.fromkeys(use.service for use in readers.uses(project) if use.path in before)
+        users = _users(project, names, engine)
+        known = readers.known(project, root, rules, users, before)
+        return cls(project, root, rules, users, before, known)
+
+    def again(self) -> tuple[Finding, ...]:
+        after = _facts_of(self.project, self.rules)
+        return readers.findings(self.project, self.root, self.rules.target, self.users, self.before, after)
+
+
+def _facts_of(project: Project, rules: Rules) -> dict[Path, readers.Facts]:
+    return {use.path: seen for use in readers.uses(project) if (seen := _facts(use.path, rules))}
+
+
+def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine]) -> dict[str, readers.User]:
+    found: dict[str, readers.User] = {}
+    asked: Engine | None = None
+    for name in names:
+        service = project.services[name]
+        user = readers.declared(service.raw, None)
+        try:
+            asked = asked or engine()
+            image = asked.image(service.image)
+            user = readers.declared(service.raw, image.user if image else None)
+            running = [each for each in asked.containers(project.name, name, brief=True) if each.running]
+            uids = frozenset().union(*(asked.uids(each.id) for each in running))
+            only = next(iter(uids)) if len(uids) == 1 else None
+            user = replace(user, running=uids, uid=only if user.uid is None and user.name else user.uid)
+        except Interrupted:
+            raise
+        except StackError:
+            pass  # what the compose file itself says has to do
+        found[name] = user
+    return found
+
+
+def _facts(path: Path, rules: Rules) -> readers.Facts | None:
+    try:
+        seen = path.lstat()
+    except OSError:
+        return None
+    owner = (seen.st_uid, seen.st_gid, seen.st_mode)
+    if stat.S_ISDIR(seen.st_mode):
+        mark = next((what for name, what in DATA_MARKS.items() if os.path.lexists(path / name)), "")
+        return readers.Facts(*owner, mark)
+    if not stat.S_ISREG(seen.st_mode):
+        return readers.Facts(*owner)
+    mode, script = stat.S_IMODE(seen.st_mode), rules.is_executable(path.name)
+    return readers.Facts(*owner, usual=mode_by_content(_head(path), mode, path.name, script=script))
+
+
+def _head(path: Path) -> bytes:
+    """Return what a file begins with; nothing where that can't be read, or is no longer a file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, BUNDLE, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def _unread(error: StackError) -> Finding:
+    return Finding(
+        "perms.compose",
+        None,
+        readers.PHASE,
+        "skip",
+        "the compose file could not be read: which secrets and data folders it names is not known",
+        error.message,
+        error.hint or "",
+    )

@@ -1,0 +1,1 @@
+"""Which owner and mode a file should have."""

@@ -1,0 +1,260 @@
+"""The reset: what goes and what stays of a project, decided from facts, listed, and removed.
+
+What a volume holds is for the kinds of services to say. In doubt it stays, and is listed with the doubt: it can be
+removed by hand at any time, and brought back never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stackhand.engine.api import resources as belongings
+from stackhand.engine.api.client import Engine
+from stackhand.engine.api.resources import Belongings, Held, Kept
+from stackhand.engine.compose.cli import Compose
+from stackhand.engine.compose.project import Project, Volume
+from stackhand.errors import ResetFailed, StackError, VolumeInUse
+from stackhand.graph import schedule
+from stackhand.kinds.data_volumes import looks_like_data
+from stackhand.kinds.registry import data_kind
+from stackhand.model import Action, Plan
+from stackhand.services.reset.journal import Mode
+
+What = Literal["container", "network", "volume", "bind mount"]
+
+KEEP_LABEL = "stackhand.keep"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that goes or stays, and why. `volumes` says of a container that its nameless volumes go with it."""
+
+    what: What
+    name: str
+    goes: bool
+    reason: str
+    id: str = ""
+    volumes: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.name}: {self.reason}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the item for the document of a reset."""
+        return {"what": self.what, "name": self.name, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Reset:
+    """What a reset would do: all that goes and all that stays, and the services to start afterwards."""
+
+    project: str
+    mode: Mode
+    items: tuple[Item, ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def going(self) -> list[Item]:
+        """What is removed."""
+        return [item for item in self.items if item.goes]
+
+    @property
+    def staying(self) -> list[Item]:
+        """What is left."""
+        return [item for item in self.items if not item.goes]
+
+    def plan(self) -> Plan:
+        """Return the reset as a plan, for `--dry`."""
+        return Plan(
+            (
+                *(Action(item.name, f"remove {item.what}", item.reason) for item in self.going),
+                *(Action(item.name, f"keep {item.what}", item.reason) for item in self.staying),
+                *(Action(name, "start", "everything is started again") for name in self.names),
+            )
+        )
+
+
+def decide(project: Project, seen: Belongings, mode: Mode, names: Sequence[str] = ()) -> Reset:
+    """Return what goes and what stays. Raises VolumeInUse.
+
+    `project` has the services of all profiles: also what is not active now may hold data.
+    """
+    volumes = {each.name: _volume(project, seen, mode, each) for each in seen.volumes}
+    containers = [_container(project, seen, each, volumes) for each in seen.containers]
+    pairs = zip(seen.containers, containers, strict=True)
+    held = {network for each, item in pairs if not item.goes for network in each.networks}
+    networks = [_network(seen, each, held) for each in seen.networks]
+    for name, item in volumes.items():
+        for other in seen.others:
+            if item.goes and name in other.volumes:
+                raise VolumeInUse(
+                    f"volume {name} is used by container {other.name} of {other.owner}: nothing was removed",
+                    f"remove that container first (`docker rm {other.name}`), or declare the volume `external: true`",
+                )
+    own = {each.name for each in seen.networks}
+    outside = [
+        Item("network", name, False, "not made by this project")
+        for name in sorted(set(project.networks.values()) - own)
+        if any(name in each.networks for each in seen.containers)
+    ]
+    return Reset(
+        project.name,
+        mode,
+        (*containers, *networks, *outside, *volumes.values(), *_bind_mounts(project)),
+        tuple(names),
+    )
+
+
+def read(engine: Engine, project: Project) -> Belongings:
+    """Return what the engine has of a project."""
+    return belongings.read(engine, project.name, [each.name for each in project.volumes.values()])
+
+
+def remove(
+    reset: Reset, compose: Compose, engine: Engine, project: Project, tell: Callable[[str, str, str], None]
+) -> list[Item]:
+    """Remove what goes; return what is really gone. Raises ResetFailed when something is still there.
+
+    `tell` takes what is worked on, how it stands (`wait`, `ok`) and a text.
+    """
+    there = read(engine, project)
+    running = [each for each in there.containers if each.running]
+    if running:
+        tell("containers", "wait", "stopping")
+        # In order and with the time that each service has; then those that the compose file does not know.
+        compose.stop([])
+        left = [each.id for each in read(engine, project).containers if each.running]
+        _side_by_side(left, lambda number: belongings.stop(engine, number))
+    problems: list[str] = []
+    for what, act in _removals(engine):
+        mine = [item for item in reset.going if item.what == what]
+        if mine:
+            tell(f"{what}s", "wait", "removing")
+            problems += _side_by_side(mine, act)
+            tell(f"{what}s", "ok", f"{len(mine)} removed")
+    now = read(engine, project)
+    left_over = {each.id for each in now.containers} | {each.id for each in (*now.networks, *now.volumes)}
+    still = [item for item in reset.going if item.id in left_over]
+    if still:
+        why = f": {problems[0]}" if problems else ""
+        raise ResetFailed(
+            f"still there: {', '.join(f'{item.what} {item.name}' for item in still)}{why}",
+            "the same reset, called again, goes on with what is left",
+        )
+    return reset.going
+
+
+def _volume(project: Project, seen: Belongings, mode: Mode, volume: Kept) -> Item:
+    # Two keys of the compose file may have one name.
+    declared = {key: each for key, each in project.volumes.items() if each.name == volume.name}
+    name = f"{volume.name[:12]} (without a name)" if volume.anonymous else volume.name
+    stays = _not_ours(project, declared.values(), volume)
+    if stays:
+        return Item("volume", name, False, stays, volume.name)
+    places, unknown = _users(project, seen, volume, declared)
+    users = sorted(places)
+    kinds = {user: kind for user in users if (kind := data_kind(project.services[user]))}
+    held = f"holds {next(iter(kinds.values()))} data of {', '.join(kinds)}" if kinds else ""
+    labels = (volume.labels, *(each.labels for each in declared.values()))
+    keep = any(each.get(KEEP_LABEL, "").lower() == "true" for each in labels)
+    used = f"of {', '.join(users)}" if users else "no service mounts it"
+    if mode == "full":
+        return Item("volume", name, True, held or used, volume.name)
+    doubt = f"{', '.join(unknown)} mounts it and is not in the compose file" if unknown else "" if users else used
+    kept = (f"label {KEEP_LABEL}=true" if keep else "") or held or (doubt and f"{doubt}: what it holds is not known")
+    kept = kept or _looks_like_data(project, places)
+    return Item("volume", name, not kept, kept or f"{used}, holds no data of a known kind", volume.name)
+
+
+def _looks_like_data(project: Project, places: Mapping[str, set[tuple[str, str]]]) -> str:
+    """Return why a volume may hold data although no kind of its services says so; "" where nothing does."""
+    for user, mounts in sorted(places.items()):
+        for key, target in sorted(mounts):
+            why = looks_like_data(project.services[user], key, target)
+            if why:
+                return f"may hold data of {user}, {why}; `docker volume rm` if not"
+    return ""
+
+
+def _not_ours(project: Project, declared: Iterable[Volume], volume: Kept) -> str | None:
+    """Return why a volume is not this project's to remove, or None."""
+    if any(each.external for each in declared):
+        return "external"
+    if volume.anonymous and not volume.project:
+        return None
+    if volume.project and volume.project != project.name:
+        return f"belongs to project {volume.project}"
+    if not volume.project:
+        return "not made by Compose, whose it is is not known"
+    return None
+
+
+def _users(
+    project: Project, seen: Belongings, volume: Kept, keys: Collection[str]
+) -> tuple[dict[str, set[tuple[str, str]]], list[str]]:
+    """Return the services that mount a volume, as configured or in truth, and what else of the project does.
+
+    Each service has the keys and places by which it mounts it; what a container has in truth has no key.
+    """
+    places: dict[str, set[tuple[str, str]]] = {}
+    for name, service in project.services.items():
+        for entry in service.raw.get("volumes") or ():
+            if entry.get("type") == "volume" and entry.get("source") in keys:
+                places.setdefault(name, set()).add((entry["source"], entry.get("target") or ""))
+    holders = [each for each in seen.containers if volume.name in each.volumes]
+    for each in holders:
+        if each.service in project.services:
+            places.setdefault(each.service, set()).add(("", each.volumes[volume.name]))
+    unknown = {each.service or each.name for each in holders if each.service not in project.services}
+    return places, sorted(unknown)
+
+
+def _container(project: Project, seen: Belongings, held: Held, volumes: dict[str, Item]) -> Item:
+    nameless = [each.name for each in seen.volumes if each.anonymous and each.name in held.volumes]
+    kept = [name for name in nameless if not volumes[name].goes]
+    known = held.service in project.services
+    if kept and known and not held.one_off:
+        # Without its container nobody would find the volume again; with it, the service has its data back.
+        reason = f"its volume without a name {volumes[kept[0]].reason}"
+        return Item("container", held.name, False, reason, held.id)
+    reason = f"of {held.service}" if known else f"the compose file has no service {held.service}"
+    if held.one_off:
+        reason = f"made by `docker compose run {held.service}`"
+    return Item("container", held.name, True, reason, held.id, volumes=not kept)
+
+
+def _network(seen: Belongings, network: Kept, held: set[str]) -> Item:
+    other = next((each for each in seen.others if network.name in each.networks), None)
+    if other:
+        return Item("network", network.name, False, f"container {other.name} of {other.owner} is on it", network.id)
+    if network.name in held:
+        return Item("network", network.name, False, "a container that stays is on it", network.id)
+    return Item("network", network.name, True, "of this project", network.id)
+
+
+def _bind_mounts(project: Project) -> list[Item]:
+    users: dict[str, list[str]] = {}
+    for name, service in project.services.items():
+        for entry in service.raw.get("volumes") or ():
+            if entry.get("type") == "bind":
+                users.setdefault(str(entry.get("source")), []).append(name)
+    return [Item("bind mount", source, False, f"of {', '.join(names)}") for source, names in users.items()]
+
+
+def _removals(engine: Engine) -> list[tuple[What, Callable[[Item], None]]]:
+    return [
+        ("container", lambda item: belongings.remove_container(engine, item.id, volumes=item.volumes)),
+        ("network", lambda item: belongings.remove_network(engine, item.id)),
+        ("volume", lambda item: belongings.remove_volume(engine, item.id)),
+    ]
+
+
+def _side_by_side(things: Iterable[Any], act: Callable[[Any], None]) -> list[str]:
+    """Do something to several things at once; return what went wrong."""
+    failed = schedule.run(dict.fromkeys(things, ()), act).failed
+    for error in failed.values():
+        if not isinstance(error, StackError):
+            raise error
+    return [str(error) for error in failed.values()]

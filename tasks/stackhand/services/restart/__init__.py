@@ -1,0 +1,1 @@
+"""The development restart: rebuild and restart what changed, and nothing else."""

@@ -1,0 +1,41 @@
+"""What a recreate leaves that was killed half-way: Compose makes the new container beside the old one first.
+
+It makes it under the old one's id and name, with a label that says whose place it is to take; then it stops and
+removes the old one and renames the new one. A run that was killed before has left both, and Compose itself stumbles
+over the name at its next try (compose, pkg/compose/convergence.go).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from stackhand.engine.api.client import Engine
+from stackhand.engine.api.containers import Container
+from stackhand.engine.compose.project import Project
+
+_DRAFT = re.compile(r"^[0-9a-f]{12}_(?P<name>.+)$")
+
+
+def half_made(containers: Sequence[Container]) -> list[Container]:
+    """Return the containers that were made to replace another one which is still there; they never ran."""
+    there = {word for each in containers for word in (each.id, each.name)}
+    return [each for each in containers if each.replaces in there and each.status == "created"]
+
+
+def unnamed(containers: Sequence[Container]) -> dict[str, str]:
+    """Return the containers whose predecessor is gone and that never got its name: their id, and that name."""
+    half = half_made(containers)
+    found = {each.id: _DRAFT.match(each.name) for each in containers if each.replaces and each not in half}
+    taken = {each.name for each in containers}
+    return {key: match["name"] for key, match in found.items() if match and match["name"] not in taken}
+
+
+def clear(engine: Engine, project: Project, names: Iterable[str]) -> None:
+    """Remove what was only half made of these services, and give the others their names."""
+    for name in names:
+        containers = engine.containers(project.name, name)
+        for each in half_made(containers):
+            engine.remove(each.id)
+        for container, called in unnamed(containers).items():
+            engine.rename(container, called)

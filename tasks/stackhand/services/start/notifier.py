@@ -1,0 +1,98 @@
+"""Wakes waiting threads when the engine reports something about their containers.
+
+Events only say that it is worth looking again; what is true always comes from an inspect. So a lost, doubled or
+late event costs a moment, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from stackhand.engine.api.events import Event
+from stackhand.errors import Interrupted
+
+LONGEST_SLEEP = 2.0
+"""Seconds that a waiter sleeps at most before it looks again, should an event get lost."""
+
+
+class Wakeups:
+    """Counts what happened to each service; `wait` returns when its count has moved on."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._counts: Counter[str] = Counter()
+        self._starts: Counter[str] = Counter()
+        self._oom: set[str] = set()
+        self._everything = 0
+        self._cancelled = False
+
+    def handle(self, event: Event) -> None:
+        """Take note of one event. Called from the listener's thread."""
+        with self._condition:
+            self._counts[event.service] += 1
+            if event.action == "start":
+                self._starts[event.service] += 1
+                self._oom.discard(event.container)
+            if event.action == "oom":
+                self._oom.add(event.container)
+            self._condition.notify_all()
+
+    def poke(self, service: str) -> None:
+        """Wake whoever waits for this service."""
+        with self._condition:
+            self._counts[service] += 1
+            self._condition.notify_all()
+
+    def lost(self) -> None:
+        """Events were missed: everybody has to look again."""
+        with self._condition:
+            self._everything += 1
+            self._condition.notify_all()
+
+    def cancel(self) -> None:
+        """Wake everybody, to leave."""
+        with self._condition:
+            self._cancelled = True
+            self._condition.notify_all()
+
+    def out_of_memory(self, container: str) -> bool:
+        """Return whether the engine reported that something in this run of the container ran out of memory."""
+        with self._condition:
+            return container in self._oom
+
+    def mark(self, service: str) -> int:
+        """Return the count to give to `wait` later."""
+        with self._condition:
+            return self._counts[service] + self._everything
+
+    def starts(self, service: str) -> int:
+        """Return how many containers of the service were seen to start."""
+        with self._condition:
+            return self._starts[service]
+
+    def wait(self, service: str, mark: int, seconds: float) -> bool:
+        """Wait until something happened to the service since `mark`, for `seconds` at most. Raises Interrupted."""
+        return self._wait(lambda: self._counts[service] + self._everything != mark, seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, unless the run is cancelled. Raises Interrupted."""
+        self._wait(lambda: False, seconds)
+
+    def check(self) -> None:
+        """Raise Interrupted once the run was cancelled."""
+        if self._cancelled:
+            raise Interrupted("interrupted")
+
+    def _wait(self, happened: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        with self._condition:
+            while not self._cancelled and not happened():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._condition.wait(left)
+        self.check()
+        return True

@@ -1,0 +1,179 @@
+"""When is a container ready, and when is it beyond hope? Pure decisions on snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stackhand.engine.api.containers import Container
+from stackhand.engine.api.exec import Probe
+from stackhand.services.start.record import Failure, State
+
+# A shell's own codes for a command that can't be run: a retry does not change that.
+_CANNOT_RUN = {126: "can't be executed", 127: "was not found"}
+# A single crash under a restart policy is not a loop; nor are two.
+_LOOP_DEATHS = 3
+
+_FIRST = 1.0
+_FIRST_PER_START = 0.1
+_SHORT = 2.0
+_FEW = 4
+_FASTEST = 0.05
+_SLOWEST = 2.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`ready` with the state to report, `wait`, or `dead` with the reason."""
+
+    kind: Literal["ready", "wait", "dead"]
+    state: State = "starting"
+    failure: Failure | None = None
+
+
+WAIT = Verdict("wait")
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected of a service's containers.
+
+    `one_shot`: some service waits for it to complete. `may_end`: it counts as completed when it ends with 0 and has no
+    healthcheck; not so where we have not seen it start, for a server that was stopped looks the same. `settle`: seconds
+    it must stay up where it has no healthcheck. `patience`: seconds that a restart loop may go on, which is as long
+    as our own attempts would take. `retries`: attempts.
+    """
+
+    one_shot: bool = False
+    may_end: bool = True
+    settle: float = 1.0
+    patience: float = 15.0
+    retries: int = 3
+
+
+def judge(container: Container, expected: Expectation, *, up: float, looping: float, oom: bool = False) -> Verdict:
+    """Return the verdict about a container.
+
+    `up` is how many seconds its main process has been running, `looping` how many seconds ago it first died
+    under its restart policy (0 when it has not), `oom` whether the engine reported that it ran out of memory.
+    """
+    if container.running:
+        return _running(container, expected, up, looping)
+    if container.status == "restarting":
+        return _loop(container, expected, looping, oom)
+    if container.status == "paused":
+        return _dead("paused", "it is paused", hint="`docker compose unpause` lets it go on", retry=False)
+    if container.stopped:
+        return _stopped(container, expected, oom)
+    return WAIT  # created, not started yet
+
+
+def after_probe(container: Container, probe: Probe) -> Verdict:
+    """Return the verdict after its healthcheck was run once more."""
+    return Verdict("ready", "healthy") if probe.ok and container.running else WAIT
+
+
+def worth_probing(interval: float, crowd: int) -> bool:
+    """Return whether to run a healthcheck ourselves, in a run that brings up a `crowd` of so many services.
+
+    Where the engine probes every second or two anyway, its own probes of many services use up the machine, and ours
+    would only delay them; its health events are enough.
+
+    >>> worth_probing(10, 40), worth_probing(1, 3), worth_probing(1, 40)
+    (True, True, False)
+    """
+    return interval > _SHORT or crowd <= _FEW
+
+
+def first_probe(starting: int) -> float:
+    """Return how many seconds after a container's start to probe it first.
+
+    A probe that comes too early costs the engine a quarter of a start, and so delays the `starting` services whose
+    start is under way; where there are none, it costs nobody anything.
+
+    >>> [first_probe(n) for n in (0, 2, 20)]
+    [0.0, 0.2, 1.0]
+    """
+    return min(_FIRST, starting * _FIRST_PER_START)
+
+
+def pause(elapsed: float, probe_seconds: float, interval: float, *, starting: int = 0, crowd: int = 1) -> float:
+    """Return how many seconds to wait before the next probe.
+
+    Often at first, when most services become ready; more slowly the longer it takes and the more a probe costs; while
+    others start, and while a `crowd` is being waited for, all the more; and never more slowly than the engine itself
+    would probe.
+
+    >>> [round(pause(t, 0.05, 10), 3) for t in (0, 2, 10, 100)]
+    [0.05, 0.1, 0.5, 2.0]
+    >>> pause(0, 0.125, 10, starting=3), pause(0, 0.125, 10, crowd=12)
+    (0.375, 0.75)
+    """
+    factor = max(3 if starting else 1, crowd / 2 if crowd > _FEW else 1)
+    return min(interval, _SLOWEST, max(_FASTEST, probe_seconds * factor, 0.05 * elapsed))
+
+
+def exit_reason(code: int, oom: bool) -> str:
+    """Return in words how a container ended."""
+    if oom:
+        return f"it ran out of memory and was killed (exit code {code})"
+    if code in _CANNOT_RUN:
+        return f"its command {_CANNOT_RUN[code]} (exit code {code})"
+    if code > 128:
+        return f"it was ended by signal {code - 128} (exit code {code})"
+    return f"it exited with code {code}"
+
+
+def _running(container: Container, expected: Expectation, up: float, looping: float) -> Verdict:
+    if expected.one_shot:
+        return WAIT  # ready is when it has completed
+    if container.healthcheck is not None:
+        # `unhealthy` is no end: many services get there late, and the time limit is ours to keep.
+        return Verdict("ready", "healthy") if container.health == "healthy" else WAIT
+    if looping and up < max(expected.settle, 1.0):
+        return WAIT
+    return Verdict("ready", "running") if up >= expected.settle else WAIT
+
+
+def _stopped(container: Container, expected: Expectation, oom: bool) -> Verdict:
+    code = container.exit_code
+    if code == 0 and not container.error and (expected.one_shot or (expected.may_end and not container.healthcheck)):
+        return Verdict("ready", "completed")
+    killed = oom or container.oom_killed
+    if code == 0 and not container.error:
+        reason = "it exited with code 0 before it was ready"
+    else:
+        reason = container.error or exit_reason(code, killed)
+    return _dead(
+        "out_of_memory" if killed else "exited",
+        reason,
+        code=code,
+        retry=code not in _CANNOT_RUN,
+        hint=_exit_hint(code, killed),
+    )
+
+
+def _loop(container: Container, expected: Expectation, looping: float, oom: bool) -> Verdict:
+    if container.restart_count < max(_LOOP_DEATHS, expected.retries) or looping < expected.patience:
+        return WAIT
+    killed = oom or container.oom_killed
+    reason = f"restart loop: {container.restart_count} restarts, last {exit_reason(container.exit_code, killed)}"
+    return _dead(
+        "restart_loop",
+        reason.replace("last it", "it last"),
+        code=container.exit_code,
+        retry=False,
+        hint=_exit_hint(container.exit_code, killed),
+    )
+
+
+def _exit_hint(code: int, oom: bool) -> str:
+    if oom:
+        return "raise its memory limit (`mem_limit`, `deploy.resources.limits.memory`), or make it need less"
+    if code in _CANNOT_RUN:
+        return "correct the service's command or entrypoint, or its image"
+    return "its last log lines should say why it ended"
+
+
+def _dead(kind: str, reason: str, *, code: int | None = None, retry: bool = True, hint: str = "") -> Verdict:
+    return Verdict("dead", "failed", Failure("ready", kind, reason, retry=retry, exit_code=code, hint=hint))

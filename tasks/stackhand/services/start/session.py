@@ -1,0 +1,62 @@
+"""What has to be open while services are brought up: the project's lock, and an ear to the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from stackhand.engine.api.client import Engine
+from stackhand.engine.api.events import Listener
+from stackhand.services.start.notifier import Wakeups
+from stackhand.state.folder import StateFolder
+
+
+class Session:
+    """Shared by the threads of a run: opened by the first that enters, closed by the last that leaves.
+
+    Between them the lock is free, so that a task's own body can call stackhand again.
+    """
+
+    def __init__(self, engine: Engine, state: StateFolder, wakeups: Wakeups) -> None:
+        self._engine = engine
+        self._state = state
+        self._wakeups = wakeups
+        self._mutex = threading.Lock()
+        self._inside = 0
+        self._open = contextlib.ExitStack()
+        self._listener: Listener | None = None
+
+    @contextlib.contextmanager
+    def changing(self, project: str) -> Iterator[None]:
+        """Hold the lock and listen while the body runs. Raises LockHeld."""
+        with self._mutex:
+            if self._inside == 0:
+                with contextlib.ExitStack() as opening:
+                    opening.enter_context(self._state.lock("services.start"))
+                    opening.enter_context(self.listening(project))
+                    # Kept open only when both are: a lock that nobody gives back would lock us out ourselves.
+                    self._open = opening.pop_all()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._open.close()
+
+    @contextlib.contextmanager
+    def listening(self, project: str) -> Iterator[None]:
+        """Listen to the engine while the body runs."""
+        self._listener = self._engine.listen(project, self._wakeups.handle, self._wakeups.lost)
+        try:
+            yield
+        finally:
+            self._listener.close()
+
+    def cancel(self) -> None:
+        """Wake all that wait, to leave."""
+        self._wakeups.cancel()
+        if self._listener:
+            self._listener.close()

@@ -1,0 +1,224 @@
+"""The project's `.stackhand/` folder: the lock that keeps two changing runs apart, and what is remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from stackhand.errors import LockHeld, StateFolderUnwritable
+from stackhand.state.private import PrivateFolder
+
+FOLDER = ".stackhand"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Nothing that is remembered comes near this.
+_LARGEST = 16_000_000
+_NOT_MINE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class StateFolder:
+    """What stackhand remembers of one project. Made when first written to; git ignores it by itself."""
+
+    def __init__(self, project_directory: Path, environ: Mapping[str, str] | None = None) -> None:
+        self.path = project_directory / FOLDER
+        # What has to be believed, as journals are, is kept where no container can write.
+        self.private = PrivateFolder(project_directory, environ)
+        self._mutex = threading.Lock()
+        self._updating = threading.Lock()
+        self._holders = 0
+        self._held = contextlib.ExitStack()
+
+    def prepare(self) -> Path:
+        """Make the folder where it is missing and return it. Raises StateFolderUnwritable."""
+        os.close(self.open())
+        return self.path
+
+    def open(self) -> int:
+        """Make the folder where it is missing and return a descriptor of it. Raises StateFolderUnwritable.
+
+        A container may be able to write to the project, and this run may be root's: so no symbolic link is followed,
+        neither to the folder nor to a file in it.
+        """
+        try:
+            with contextlib.suppress(FileExistsError):
+                self.path.mkdir()
+            folder = os.open(self.path, _FOLDER)
+            try:
+                with contextlib.suppress(FileExistsError):
+                    ignore = os.open(".gitignore", _CREATE, 0o644, dir_fd=folder)
+                    os.write(ignore, b"*\n")
+                    os.close(ignore)
+            except BaseException:
+                os.close(folder)
+                raise
+        except OSError as error:
+            raise StateFolderUnwritable(
+                f"cannot write to {self.path}: {error.strerror}",
+                "make the project's folder writable for this user; `inv perms.check` shows what is wrong",
+            ) from error
+        return folder
+
+    def recall(self, name: str) -> Any:
+        """Return what was remembered under a name, None where that is nothing.
+
+        A container may have put anything there: a fifo, a link to a device, brackets without end.
+        """
+        try:
+            folder = os.open(self.path, _FOLDER)
+            try:
+                fd = os.open(f"{name}.json", _READ, dir_fd=folder)
+            finally:
+                os.close(folder)
+            with os.fdopen(fd, "rb") as file:
+                seen = os.fstat(fd)
+                return json.load(file) if stat.S_ISREG(seen.st_mode) and seen.st_size <= _LARGEST else None
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def remember(self, name: str, value: Any) -> None:
+        """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable."""
+        folder, draft = self.open(), f"{name}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=folder)
+            with os.fdopen(os.open(draft, _CREATE, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
+                json.dump(value, file)
+            os.replace(draft, f"{name}.json", src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            raise StateFolderUnwritable(f"cannot write to {self.path}: {error.strerror}") from error
+        finally:
+            os.close(folder)
+
+    def update(self, name: str, change: Callable[[Any], Any]) -> Any:
+        """Remember what `change` makes of what is remembered under a name; return it. One thread at a time.
+
+        Raises StateFolderUnwritable.
+        """
+        with self._updating:
+            before = self.recall(name)
+            after = change(before)
+            if after != before:
+                self.remember(name, after)
+            return after
+
+    @property
+    def completed(self) -> frozenset[str]:
+        """The runs of containers that were seen to end by themselves, their work done."""
+        found = self.recall("completed")
+        return frozenset(found) if isinstance(found, list) else frozenset()
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The fingerprint of what each container was made from, where Compose's own hash does not tell."""
+        found = self.recall("made")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def files(self) -> dict[str, dict[str, str]]:
+        """What the file system said of the files that each run of a container began with; nothing of their content."""
+        found = self.recall("files")
+        return found if isinstance(found, dict) else {}
+
+    @contextlib.contextmanager
+    def lock(self, task: str, *, of_ones_own: bool = False) -> Iterator[None]:
+        """Hold the lock of this project while the body runs. Raises LockHeld with who has it, StateFolderUnwritable.
+
+        A run may hold it more than once: a fix that starts a service, for one. It is given back with the last. Who
+        may not write here can do with a lock `of_ones_own`.
+        """
+        with self._mutex:
+            if self._holders == 0:
+                with contextlib.ExitStack() as opening:
+                    opening.enter_context(self._flock(task, of_ones_own=of_ones_own))
+                    self._held = opening.pop_all()
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._held.close()
+
+    @contextlib.contextmanager
+    def _flock(self, task: str, *, of_ones_own: bool) -> Iterator[None]:
+        """Hold the operating system's lock (flock).
+
+        It is gone with the process that held it, however that ended; the text in the file only says who it is.
+        """
+        import fcntl
+
+        lock, writable = self._open_lock(of_ones_own=of_ones_own)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise LockHeld(
+                    f"another run is changing this stack: {_describe(lock)}",
+                    "wait for it to end, then try again",
+                ) from None
+            if not writable:
+                yield
+                return
+            holder = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "task": task,
+                "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            }
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, json.dumps(holder).encode(), 0)
+            try:
+                yield
+            finally:
+                os.ftruncate(lock, 0)
+        finally:
+            os.close(lock)
+
+    def _open_lock(self, *, of_ones_own: bool) -> tuple[int, bool]:
+        """Return a descriptor of the lock's file, and whether it may be written to."""
+        try:
+            return _lock_in(self.open(), self.path, os.O_RDWR | os.O_CREAT), True
+        except StateFolderUnwritable as error:
+            reason = error.__cause__
+            if not (of_ones_own and isinstance(reason, OSError) and reason.errno in _NOT_MINE):
+                raise
+        # Another user's: whoever may read it can hold it, and so keeps everybody apart.
+        with contextlib.suppress(OSError, StateFolderUnwritable):
+            return _lock_in(os.open(self.path, _FOLDER), self.path, os.O_RDONLY), False
+        # There is none, and this user can't make one; it keeps at least the user's own runs apart.
+        return _lock_in(self.private.make(), self.private.path, os.O_RDWR | os.O_CREAT), True
+
+
+def _lock_in(folder: int, place: Path, flags: int) -> int:
+    path = place / "lock"
+    try:
+        lock = os.open("lock", flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644, dir_fd=folder)
+        seen = os.fstat(lock)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
+            # It would be emptied, and may be another file under a second name.
+            os.close(lock)
+            raise StateFolderUnwritable(f"{path} is not a file of stackhand's", "remove it")
+    except OSError as error:
+        raise StateFolderUnwritable(f"cannot write to {path}: {error.strerror}") from error
+    finally:
+        os.close(folder)
+    return lock
+
+
+def _describe(lock: int) -> str:
+    try:
+        holder = json.loads(os.pread(lock, 4096, 0))
+        return f"{holder['task']} (process {holder['pid']} on {holder['host']}, since {holder['since']})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "a run that has just begun or is about to end"

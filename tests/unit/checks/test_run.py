@@ -1,0 +1,363 @@
+"""The driver of the post-startup fixes, with a kind whose service is a dictionary."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import START, container, healthy, project, service
+
+from stackhand.checks import run as fixing
+from stackhand.checks.context import Hands, Scene
+from stackhand.checks.kind import Check, Fix, Kind, Recognised, Unanswered
+from stackhand.errors import EngineUnreachable, LockHeld, StackError
+from stackhand.model import Finding, Report
+from stackhand.settings import Fixes
+from stackhand.state.folder import StateFolder
+
+World = dict[str, str]
+
+
+class Toy(Kind[World]):
+    """Each entry of its world is a thing that is `right`, `wrong` or `odd` (a warning)."""
+
+    name = "toy"
+
+    def __init__(self, world: World, phases: Mapping[str, str], repair: Callable[[World, str], None]) -> None:
+        self.world = world
+        self.looks = 0
+        self.done: list[str] = []
+        self._phases = phases
+        self._repair = repair
+
+    def look(self, scene: Scene, service: str) -> World:
+        self.looks += 1
+        if "silent" in self.world:
+            raise Unanswered("it says nothing")
+        return dict(self.world)
+
+    def checks(self) -> Sequence[Check]:
+        mine = (Check(f"toy.{name}", phase, self._judge(name)) for name, phase in self._phases.items())  # type: ignore[arg-type]
+        return (*super().checks(), *mine)
+
+    def fixes(self) -> Mapping[str, Fix]:
+        return {f"toy.{name}": Fix("mend {subject} in", self._act, patience=0.01) for name in self._phases}
+
+    def _judge(self, name: str) -> Callable[[Scene, str], Iterable[Finding]]:
+        def judge(scene: Scene, service: str) -> Iterable[Finding]:
+            state = scene.facts(self, service)[name]
+            if state == "crash":
+                raise ZeroDivisionError("oh")
+            status = {"right": "ok", "wrong": "fail", "hopeless": "fail", "odd": "warn", "strange": "warn"}[state]
+            fixable = state in ("wrong", "odd")
+            yield Finding(f"toy.{name}", service, self._phases[name], status, state, fixable=fixable, subject=name)  # type: ignore[arg-type]
+
+        return judge
+
+    def _act(self, scene: Scene, finding: Finding) -> None:
+        self.done.append(finding.subject)
+        self._repair(self.world, finding.subject)
+
+
+def mend(world: World, name: str) -> None:
+    world[name] = "right"
+
+
+class StubEngine:
+    """An engine that has these containers."""
+
+    alive = True
+
+    def __init__(self, containers: Sequence[Any]) -> None:
+        self._containers = containers
+
+    def containers(self, project: str, service: str | None = None) -> Sequence[Any]:
+        return self._containers
+
+    def answers(self, within: float | None = None) -> bool:
+        return self.alive
+
+
+def scene(
+    folder: Path,
+    toy: Toy,
+    *,
+    containers: Sequence[Any] | None = None,
+    mask: Callable[[str], str] = str,
+    patience: float = 0.01,
+) -> Scene:
+    hands = Hands(lambda name: None, lambda name: None, lambda name, command: None)
+    return Scene(
+        project(service("web")),
+        StubEngine([healthy()] if containers is None else containers),  # type: ignore[arg-type]
+        Recognised({"web": (toy,)}),
+        Fixes(patience=patience),
+        StateFolder(folder),
+        hands,
+        mask=mask,
+    )
+
+
+def run(folder: Path, toy: Toy, **more: Any) -> Report:
+    return fixing.run(scene(folder, toy), ["web"], **more)
+
+
+def states(report: Report) -> dict[str, str]:
+    return {finding.id: finding.status for finding in report.findings}
+
+
+PHASES = {"role": "databases", "index": "tuning"}
+
+
+def test_where_all_is_right_it_looks_once_and_does_nothing(tmp_path: Path) -> None:
+    toy = Toy({"role": "right", "index": "right"}, PHASES, mend)
+    report = run(tmp_path, toy)
+    assert report.ok
+    assert report.outcomes == ()
+    assert toy.looks == 1
+    assert toy.done == []
+    assert not (tmp_path / ".stackhand").exists()
+
+
+def test_what_is_wrong_is_mended_and_seen_to_be(tmp_path: Path) -> None:
+    toy = Toy({"role": "wrong", "index": "right"}, PHASES, mend)
+    report = run(tmp_path, toy)
+    assert report.ok
+    assert [(str(each.action), each.ok, each.error) for each in report.outcomes] == [
+        ("mend role in web: wrong", True, None)
+    ]
+    assert report.before["fail"] == 1
+    assert report.to_json()["after"]["fail"] == 0
+
+
+def test_a_warning_is_mended_only_where_that_is_possible(tmp_path: Path) -> None:
+    toy = Toy({"role": "strange", "index": "odd"}, PHASES, mend)
+    report = run(tmp_path, toy)
+    assert toy.done == ["index"]
+    assert states(report)["toy.role"] == "warn"
+    assert report.ok
+
+
+def test_what_cannot_be_mended_is_left_alone(tmp_path: Path) -> None:
+    toy = Toy({"role": "hopeless", "index": "right"}, PHASES, mend)
+    report = run(tmp_path, toy)
+    assert not report.ok
+    assert report.outcomes == ()
+
+
+def test_a_fix_that_does_not_help_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    toy = Toy({"role": "wrong", "index": "right"}, PHASES, lambda world, name: None)
+    report = run(tmp_path, toy)
+    assert not report.ok
+    assert toy.done == ["role"]
+    assert [(each.ok, each.error) for each in report.outcomes] == [(False, "it is still so after the fix")]
+
+
+def test_a_fix_after_which_the_service_is_silent_has_not_helped(tmp_path: Path) -> None:
+    def kill(world: World, name: str) -> None:
+        world["silent"] = ""
+
+    report = run(tmp_path, Toy({"role": "wrong", "index": "right"}, PHASES, kill))
+    assert not report.ok
+    assert [each.ok for each in report.outcomes] == [False]
+    assert states(report)["toy.answers"] == "fail"
+
+
+@pytest.mark.parametrize("error", [StackError("it said swordfish"), ValueError("swordfish")])
+def test_a_fix_that_fails_says_why_without_the_secret(tmp_path: Path, error: Exception) -> None:
+    def fail(world: World, name: str) -> None:
+        raise error
+
+    toy = Toy({"role": "wrong", "index": "right"}, PHASES, fail)
+    masked = scene(tmp_path, toy, mask=lambda text: text.replace("swordfish", "***"))
+    report = fixing.run(masked, ["web"])
+    assert not report.ok
+    assert "***" in str(report.outcomes[0].error)
+    assert "swordfish" not in str(report.to_json())
+
+
+def test_phases_come_in_order(tmp_path: Path) -> None:
+    toy = Toy({"index": "wrong", "role": "wrong"}, {"index": "tuning", "role": "databases"}, mend)
+    run(tmp_path, toy)
+    assert toy.done == ["role", "index"]
+
+
+def test_a_later_phase_is_judged_by_what_an_earlier_fix_left(tmp_path: Path) -> None:
+    def mend_all(world: World, name: str) -> None:
+        world.update(dict.fromkeys(PHASES, "right"))
+
+    toy = Toy({"role": "wrong", "index": "wrong"}, PHASES, mend_all)
+    assert run(tmp_path, toy).ok
+    assert toy.done == ["role"]
+
+
+def test_what_comes_to_light_after_a_fix_is_mended_too(tmp_path: Path) -> None:
+    def uncover(world: World, name: str) -> None:
+        world[name] = "right"
+        if name == "index":
+            world["role"] = "wrong"
+
+    toy = Toy({"role": "right", "index": "wrong"}, PHASES, uncover)
+    assert run(tmp_path, toy).ok
+    assert toy.done == ["index", "role"]
+
+
+def test_a_check_that_crashes_is_a_finding(tmp_path: Path) -> None:
+    toy = Toy({"role": "crash", "index": "wrong"}, PHASES, mend)
+    report = run(tmp_path, toy)
+    assert states(report)["toy.role"] == "warn"
+    assert "ZeroDivisionError" in next(each.evidence for each in report.findings if each.id == "toy.role")
+    assert toy.done == ["index"]
+
+
+def test_a_service_that_is_silent_is_not_asked_more(tmp_path: Path) -> None:
+    report = run(tmp_path, Toy({"silent": ""}, PHASES, mend))
+    mine = {name: state for name, state in states(report).items() if name.startswith("toy.")}
+    assert mine == {"toy.answers": "fail", "toy.role": "skip", "toy.index": "skip"}
+
+
+def test_what_does_not_run_is_not_asked(tmp_path: Path) -> None:
+    toy = Toy({"role": "wrong", "index": "right"}, PHASES, mend)
+    report = fixing.run(scene(tmp_path, toy, containers=[container(status="restarting")]), ["web"])
+    assert set(states(report)) == {"services.ready"}
+    assert toy.looks == 0
+
+
+def test_a_missing_engine_is_no_finding(tmp_path: Path) -> None:
+    toy = Toy({"role": "right", "index": "right"}, PHASES, mend)
+
+    def gone(scene: Scene, service: str) -> World:
+        raise EngineUnreachable("gone")
+
+    toy.look = gone  # type: ignore[method-assign]
+    with pytest.raises(EngineUnreachable):
+        run(tmp_path, toy)
+
+
+def test_another_run_is_not_disturbed(tmp_path: Path) -> None:
+    toy = Toy({"role": "wrong", "index": "right"}, PHASES, mend)
+    with StateFolder(tmp_path).lock("update.all"), pytest.raises(LockHeld, match=r"update\.all"):
+        run(tmp_path, toy)
+    assert toy.done == []
+
+
+def test_a_plan_is_what_a_run_would_do(tmp_path: Path) -> None:
+    toy = Toy({"role": "wrong", "index": "odd"}, PHASES, mend)
+    made, left = fixing.plan(scene(tmp_path, toy), ["web"], ["seed"])
+    assert left == ()
+    assert [str(each) for each in made.actions] == [
+        "mend role in web: wrong",
+        "mend index in web: odd",
+        "run the step seed: fixes.steps names it",
+    ]
+    assert toy.done == []
+    assert not (tmp_path / ".stackhand").exists()
+
+
+def test_steps_come_last_and_everything_is_asked_again(tmp_path: Path) -> None:
+    toy = Toy({"role": "right", "index": "right"}, PHASES, mend)
+    report = run(tmp_path, toy, steps={"seed": lambda: toy.world.update(role="hopeless")})
+    assert states(report)["fixes.step"] == "ok"
+    assert states(report)["toy.role"] == "fail"
+
+
+def test_a_step_that_fails_is_a_finding(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise StackError("no seeds")
+
+    report = run(tmp_path, Toy({"role": "right", "index": "right"}, PHASES, mend), steps={"seed": fail})
+    assert not report.ok
+    assert [(each.summary, each.evidence) for each in report.findings if each.phase == "steps"] == [
+        ("the step seed failed", "no seeds")
+    ]
+
+
+def test_of_several_containers_each_is_asked(tmp_path: Path) -> None:
+    class Many(Toy):
+        every_container = True
+
+        def look(self, scene: Scene, service: str) -> World:
+            super().look(scene, service)
+            return {"role": "wrong" if scene.container(service).number == 2 else "right", "index": "right"}
+
+    pair = [healthy(), healthy(number=2)]
+
+    def restart(world: World, name: str) -> None:
+        Many.look = Toy.look  # type: ignore[method-assign]
+        pair[1] = healthy(number=2, started_at=START + timedelta(seconds=9))
+
+    toy = Many({"role": "right", "index": "right"}, PHASES, restart)
+    report = fixing.run(scene(tmp_path, toy, containers=pair), ["web"])
+    assert [str(each.action) for each in report.outcomes] == ["mend shop-web-2 in web: shop-web-2: wrong"]
+    assert report.ok
+    assert sorted(each.subject for each in report.findings if each.id == "toy.answers") == ["shop-web-1", "shop-web-2"]
+
+
+def test_a_plan_comes_with_what_it_can_do_nothing_about(tmp_path: Path) -> None:
+    made, left = fixing.plan(scene(tmp_path, Toy({"role": "hopeless", "index": "right"}, PHASES, mend)), ["web"])
+    assert not made
+    assert [each.id for each in left] == ["toy.role"]
+
+
+def test_a_warning_that_could_not_be_mended_is_a_failure(tmp_path: Path) -> None:
+    report = run(tmp_path, Toy({"role": "odd", "index": "right"}, PHASES, lambda world, name: None))
+    assert not report.ok
+    assert states(report)["toy.role"] == "fail"
+
+
+def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path) -> None:
+    class Slow(Toy):
+        def look(self, scene: Scene, service: str) -> World:
+            if self.looks == 2:
+                self.world.pop("silent", None)
+            return super().look(scene, service)
+
+    toy = Slow({"silent": "", "role": "right", "index": "right"}, PHASES, mend)
+    just_now = datetime.now(timezone.utc)
+    place = scene(tmp_path, toy, containers=[healthy(started_at=just_now)], patience=30.0)
+    report = fixing.run(place, ["web"])
+    assert report.ok
+    assert report.outcomes == ()
+    assert toy.looks == 3
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
+    class Hanging(Toy):
+        def look(self, scene: Scene, service: str) -> World:
+            threading.Event().wait(30)
+            return {}
+
+    monkeypatch.setattr(fixing, "_CHECK_LIMIT", 0.05)
+    monkeypatch.setattr(StubEngine, "alive", alive)
+    toy = Hanging({"role": "right", "index": "right"}, PHASES, mend)
+    if not alive:
+        with pytest.raises(EngineUnreachable):
+            run(tmp_path, toy)
+        return
+    found = states(run(tmp_path, toy))
+    assert (found["toy.answers"], found["toy.role"]) == ("fail", "warn")
+    place = scene(tmp_path, toy)
+    place.kinds = Recognised({"web": (toy,)}, frozenset({("web", "toy")}))
+    assert states(fixing.run(place, ["web"]))["toy.answers"] == "skip"
+
+
+def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> None:
+    toy = Toy({"role": "wrong", "index": "right"}, PHASES, mend)
+    place = scene(tmp_path, toy)
+    lock = place.state.lock
+
+    def lock_late(task: str) -> AbstractContextManager[None]:
+        mend(toy.world, "role")  # meanwhile, by the other run
+        return lock(task)
+
+    place.state.lock = lock_late  # type: ignore[method-assign]
+    report = fixing.run(place, ["web"])
+    assert report.ok
+    assert report.outcomes == ()
+    assert toy.done == []

@@ -1,0 +1,82 @@
+"""The task `test`: which checks run, and what its exit code says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.config import Config
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+from stackhand.cli import dev as suite
+from stackhand.context import Stack
+from stackhand.engine.host.programs import Commands, Completed
+from stackhand.errors import CommandFailed
+
+
+class FakeCommands(Commands):
+    def __init__(self, failing: str = "") -> None:
+        super().__init__()
+        self.failing = failing
+        self.ran: list[str] = []
+
+    def run(self, argv: Sequence[str], *, on_line: Any = None, **_: Any) -> Completed:
+        line = " ".join([Path(argv[0]).name, *argv[1:]])
+        self.ran.append(line)
+        on_line(f"ran {line}")
+        if self.failing and self.failing in line:
+            raise CommandFailed(argv, 1, "")
+        return Completed(tuple(argv), 0, "", "")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, commands: Commands, *, dry: bool = False, **flags: Any) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    context = Context(Config(overrides={"run": {"dry": dry}}))
+    monkeypatch.setitem(Stack.of(context).__dict__, "commands", commands)
+    suite.test(context, **flags)
+    return out.getvalue(), err.getvalue()
+
+
+def test_all_checks_then_unit_then_engine_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    out, _ = run(monkeypatch, commands)
+    tools = [line.split()[0].rstrip("0123456789.") for line in commands.ran]
+    assert tools == ["ruff", "ruff", "python", "lint-imports", "python"]
+    assert commands.ran[-1].endswith("-m pytest --doctest-modules tasks/stackhand tests/unit tests/engine")
+    # pytest's own closing line is the last one.
+    assert out.splitlines()[-1] == f"ran {commands.ran[-1]}"
+
+
+def test_only_what_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    run(monkeypatch, commands, unit=True)
+    assert commands.ran[-1].endswith("tests/unit")
+
+
+@pytest.mark.parametrize("failing", ["ruff check", "ruff format", "mypy", "lint-imports", "pytest"])
+def test_any_failure_is_exit_code_1_and_hides_no_other(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    commands = FakeCommands(failing)
+    with pytest.raises(Exit) as caught:
+        run(monkeypatch, commands)
+    assert caught.value.code == 1
+    assert len(commands.ran) == 5
+
+
+def test_dry_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    out, _ = run(monkeypatch, commands, dry=True)
+    assert commands.ran == []
+    assert len(out.splitlines()) == 5
+
+
+def test_an_installed_package_has_no_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(suite, "__file__", str(tmp_path / "site-packages/stackhand/cli/suite.py"))
+    with pytest.raises(Exit) as caught:
+        run(monkeypatch, FakeCommands())
+    assert caught.value.code == 2

@@ -1,0 +1,183 @@
+"""What Docker's and Compose's messages mean. The texts are real: Compose 2.26 and 5.5, engine 20.10 and 29."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackhand.engine.messages import last_error_line, raise_for, understand
+from stackhand.errors import (
+    CommandFailed,
+    DependencyCycle,
+    EngineUnreachable,
+    InvalidComposeFile,
+    SocketPermission,
+    UnknownService,
+)
+
+DRIVER = "Error response from daemon: driver failed programming external connectivity on endpoint m-a-1 (f1b9fd9650): "
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "retry"),
+    [
+        (
+            DRIVER + "Error starting userland proxy: listen tcp4 127.0.0.1:45555: bind: address already in use",
+            "port_in_use",
+            False,
+        ),
+        (DRIVER + "Bind for 127.0.0.1:45555 failed: port is already allocated", "port_in_use", False),
+        (
+            "Error response from daemon: failed to set up container networking: driver failed programming external "
+            "connectivity on endpoint m-a-1 (f1b9): failed to bind host port for 127.0.0.1:45555:172.18.0.2:80/tcp: "
+            "address already in use",
+            "port_in_use",
+            False,
+        ),
+        (
+            " Container m-a-1  Creating\n"
+            "Error response from daemon: no such image: stackhand-none/none:1: No such image: stackhand-none/none:1",
+            "image_not_found",
+            False,
+        ),
+        ("Error response from daemon: manifest for redis:none not found: manifest unknown", "image_not_found", False),
+        (
+            "Error response from daemon: pull access denied for nosuch, repository does not exist or may require "
+            "'docker login': denied: requested access to the resource is denied",
+            "image_not_found",
+            False,
+        ),
+        (
+            ' a Pulling \n a Error Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on '
+            "10.255.255.53:53: no such host\nError response from daemon: Get "
+            '"https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on 10.255.255.53:53: '
+            "no such host",
+            "registry_unreachable",
+            False,
+        ),
+        (
+            'Error response from daemon: Get "http://127.0.0.1:5999/v2/": dial tcp 127.0.0.1:5999: connect: '
+            "connection refused",
+            "registry_unreachable",
+            False,
+        ),
+        (
+            "Error response from daemon: failed to create shim task: OCI runtime create failed: runc create failed: "
+            'unable to start container process: exec: "nosuchcmd": executable file not found in $PATH: unknown',
+            "command_not_found",
+            False,
+        ),
+        (
+            "Error response from daemon: failed to create task for container: failed to create shim task: OCI runtime "
+            'create failed: runc create failed: unable to start container process: exec: "/entry.sh": permission '
+            "denied: unknown",
+            "command_not_found",
+            False,
+        ),
+        (
+            'Error response from daemon: invalid mount config for type "bind": bind source path does not exist: '
+            "/tmp/w/m/nope.txt",
+            "mount_missing",
+            False,
+        ),
+        ("network n declared as external, but could not be found", "network_missing", False),
+        ('external volume "data" not found', "volume_missing", False),
+        ('environment variable "NOSECRET" required by file "m_s" is not set', "variable_missing", False),
+        ("Error response from daemon: Minimum memory limit allowed is 6MB", "bad_configuration", False),
+        ("write /var/lib/docker/overlay2/x: no space left on device", "no_space", False),
+        ("error during connect: Post \"http://docker/v1.41/containers/x/start\": EOF", "engine_gone", True),
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+         "engine_gone", True),
+        ("Error response from daemon: something nobody has seen yet", "unknown", True),
+        ("", "unknown", True),
+    ],
+)  # fmt: skip
+def test_what_a_message_means(text: str, kind: str, retry: bool) -> None:
+    complaint = understand(text)
+    assert (complaint.kind, complaint.retry) == (kind, retry)
+    assert "Error response from daemon" not in complaint.detail
+    assert "\n" not in complaint.detail
+    assert complaint.hint or kind == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (" Network m_default  Creating\n Container m-a-1  Starting\nError response from daemon: oh\n", "oh"),
+        ("Error: oh\nsome more words", "oh"),
+        ("only this", "only this"),
+        ("", ""),
+    ],
+)
+def test_the_line_that_counts(text: str, line: str) -> None:
+    assert last_error_line(text) == line
+
+
+def failed(text: str, *words: str) -> CommandFailed:
+    return CommandFailed(["docker", "compose", *(words or ("config",))], 1, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("yaml: line 4: could not find expected ':'", InvalidComposeFile, "line 4"),
+        (
+            "validating /m/c.yaml: services.a Additional property imag is not allowed",
+            InvalidComposeFile,
+            "Additional property imag",
+        ),
+        (
+            "env file /m/nope.env not found: stat /m/nope.env: no such file or directory",
+            InvalidComposeFile,
+            "/m/nope.env",
+        ),
+        ('service "a" depends on undefined service "zz": invalid compose project', InvalidComposeFile, '"zz"'),
+        ('service "a" refers to undefined volume nov: invalid compose project', InvalidComposeFile, "nov"),
+        (
+            "error while interpolating services.a.image: required variable NOPE is missing a value: must be set",
+            InvalidComposeFile,
+            "NOPE",
+        ),
+        ("open /m/zzz.yaml: no such file or directory", InvalidComposeFile, "zzz.yaml"),
+        ("services.a.ports must be a list", InvalidComposeFile, "services.a.ports"),
+        ("dependency cycle detected: a -> b -> a", DependencyCycle, "a → b → a"),
+        ("dependency cycle detected: a -> b", DependencyCycle, "a → b → a"),
+        ("dependency cycle detected: a -> a", DependencyCycle, "a → a"),
+        ("no such service: nosuch", UnknownService, "nosuch"),
+        (
+            "Cannot connect to the Docker daemon at tcp://127.0.0.1:1. Is the docker daemon running?",
+            EngineUnreachable,
+            "127.0.0.1:1",
+        ),
+        (
+            "failed to connect to the docker API at unix:///nope.sock; check if the path is correct and if the daemon "
+            "is running: dial unix /nope.sock: connect: no such file or directory",
+            EngineUnreachable,
+            "nope.sock",
+        ),
+        (
+            "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: "
+            'Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.45/containers/json": dial unix /var/run/docker.sock: connect: '
+            "permission denied",
+            SocketPermission,
+            "no permission",
+        ),
+        (
+            "permission denied while trying to connect to the docker API at unix:///var/run/docker.sock",
+            SocketPermission,
+            "no permission",
+        ),
+    ],
+)
+def test_a_better_error(text: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        raise_for(failed(text))
+    assert says in str(caught.value)
+    assert caught.value.hint  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["container exited: no such file or directory", "yaml: line 4: could not find expected ':'"],
+)
+def test_the_words_of_a_container_do_not_blame_the_compose_file(text: str) -> None:
+    raise_for(failed(text, "up", "-d"))

@@ -1,0 +1,306 @@
+"""The kind celery: what its script says, and what is made of that."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import container, project, service
+from shells import Shell, running, scene
+
+from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.traits import traits
+from stackhand.engine.api.exec import Answer
+from stackhand.kinds.celery.facts import _ASK, _FIND, CeleryFacts, look, said_by
+from stackhand.kinds.celery.kind import Celery, judge_pool, judge_queues
+from stackhand.model import Finding
+
+MB = 2**20
+MINE = "0"
+WELL = CeleryFacts(
+    "worker@1", frozenset({"a"}), frozenset({"a"}), concurrency=2, children=(50 * MB, 40 * MB), main=60 * MB
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "recognised"),
+    [
+        ({"command": ["celery", "-A", "app", "worker"]}, True),
+        ({"command": ["celery", "--app=app", "worker", "--beat"]}, True),
+        ({"command": ["python3", "-m", "celery", "-A", "app", "worker"]}, True),
+        ({"command": ["sh", "-c", "migrate && exec celery -A app worker"]}, True),
+        ({"entrypoint": ["/entrypoint.sh"], "command": ["celery", "-A", "app", "worker"]}, True),
+        ({"command": ["celery", "-A", "app", "beat"]}, False),
+        ({"command": ["celery", "-A", "app", "flower"]}, False),
+        ({"command": ["celery", "-A", "worker", "beat"]}, False),
+        ({"command": ["celery", "-A", "worker", "flower", "--port=5555"]}, False),
+        ({"command": ["celery", "--app", "worker", "-b", "redis://redis", "events"]}, False),
+        ({"command": ["celery", "-A", "worker", "-b", "redis://redis", "--workdir", "/worker", "worker"]}, True),
+        ({"command": ["celery", "--app=worker", "beat", "--workdir", "worker"]}, False),
+        ({"command": ["celery", "-A", "celery", "beat"]}, False),
+        ({"command": ["sh", "-c", "celery -A app beat & celery -A app worker"]}, True),
+        ({"command": ["sh", "-c", "celery -A app worker; true"]}, True),
+        ({"command": ["celery", "-A"]}, False),
+        ({"command": ["watchfiles", "celery -A app worker", "app"]}, True),
+        ({"command": ["watchfiles", "--filter", "python", "celery -A worker beat"]}, False),
+        (
+            {"command": ["watchmedo", "auto-restart", "-d", "app", "-p", "*.py", "--", "celery", "-A", "a", "worker"]},
+            True,
+        ),
+        ({"command": ["uv", "run", "--package", "shop", "celery", "-A", "app", "worker"]}, True),
+        ({"command": ["celery", "worker"]}, True),
+        ({"command": ["/start-celeryworker"]}, True),
+        ({"command": ["bash", "/scripts/celery-worker.sh"]}, True),
+        ({"command": ["/start-celerybeat"]}, False),
+        ({"command": ["/start-flower"]}, False),
+        ({"command": ["celery", "-A", "celery_worker", "beat"]}, False),
+        ({"command": ["worker", "celery"]}, False),
+        ({"healthcheck": {"test": "celery -A app inspect ping -d celery@$HOSTNAME"}}, True),
+        ({"healthcheck": {"test": "celery -A app status"}}, True),
+        ({"command": ["gunicorn"], "healthcheck": {"test": "celery -A app status"}}, False),
+        ({}, False),
+    ],
+)
+def test_recognition(raw: dict[str, Any], recognised: bool) -> None:
+    assert Celery().recognises(traits(service("it", image="celery-thing", raw=raw))) is recognised
+
+
+def _queues(**changes: Any) -> Finding:
+    (finding,) = judge_queues("worker", replace(WELL, **changes))
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "fixable", "says"),
+    [
+        ({}, "ok", False, "it consumes a"),
+        ({"queues": frozenset()}, "fail", True, "consumes nothing"),
+        ({"queues": frozenset(), "active": 2}, "fail", False, "still works on 2 tasks"),
+        ({"wanted": frozenset({"a", "b"})}, "warn", False, "does not consume b"),
+        ({"queues": frozenset({"a", "added"})}, "ok", False, "it consumes a, added"),
+    ],
+)
+def test_queues(changes: dict[str, Any], status: str, fixable: bool, says: str) -> None:
+    finding = _queues(**changes)
+    assert (finding.status, finding.fixable) == (status, fixable)
+    assert says in finding.summary
+    assert finding.remedy or status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({}, None),
+        ({"cpus": 1.0}, None),
+        ({"cpus": 1.0, "concurrency": 3}, "`--concurrency=2`"),
+        ({"cpus": 0.25}, "`--concurrency=1`"),
+        ({"cpus": 1.0, "concurrency": 8, "autoscale": "8,3"}, "`--autoscale=2,2`"),
+        ({"memory_limit": 512 * MB, "memory_used": 160 * MB}, None),
+        # 0.9 * 200 - 60 leaves room for two of 50 MB.
+        ({"memory_limit": 200 * MB, "concurrency": 4, "memory_used": 100 * MB}, "`--concurrency=2`"),
+        ({"memory_limit": 512 * MB, "memory_used": 500 * MB, "concurrency": 4}, "`--concurrency=3`"),
+        ({"memory_limit": 100 * MB, "memory_used": 95 * MB, "concurrency": 1}, "a higher memory limit"),
+    ],
+)
+def test_pool(changes: dict[str, Any], remedy: str | None) -> None:
+    (finding,) = judge_pool("worker", replace(WELL, **changes))
+    assert finding.status == ("warn" if remedy else "ok")
+    assert finding.remedy.startswith(remedy or "")
+    assert not finding.fixable
+
+
+def test_a_pool_that_is_none_of_processes() -> None:
+    assert list(judge_pool("worker", replace(WELL, children=(), cpus=0.1, concurrency=500))) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "says"),
+    [
+        ({"kind": "silent", "error": "worker@1 does not answer"}, Unanswered, "does not answer"),
+        ({"kind": "silent", "error": "x", "solo": True}, Unasked, "solo"),
+        ({"kind": "broker", "error": "OperationalError: refused"}, Unanswered, "refused"),
+        ({"kind": "app", "error": "ImportError: no"}, Unasked, "could not be loaded to ask it: ImportError"),
+        ({"kind": "control", "error": "no remote control"}, Unasked, "no remote control"),
+    ],
+)
+def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        said_by("noise of the application\n" + json.dumps(said) + "\n")
+    assert type(caught.value) is error
+
+
+def test_no_answer_at_all() -> None:
+    with pytest.raises(Unanswered, match="printed no answer"):
+        said_by("")
+
+
+CELERY = """
+import types, sys
+conf = types.SimpleNamespace(broker_url=None, broker_read_url=None, broker_write_url=None, result_backend=None,
+    worker_enable_remote_control=False)
+current_app = types.SimpleNamespace(conf=conf, _get_current_object=lambda: current_app)
+for name in ("app", "app.utils", "utils", "utils.nodenames"):
+    sys.modules["celery." + name] = types.ModuleType(name)
+sys.modules["celery.app.utils"].find_app = lambda name: current_app
+sys.modules["celery.utils.nodenames"].host_format = lambda node: node
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "says"),
+    [
+        ([], {}, "names none"),
+        (["-A", "shop"], {}, "remote control is switched off"),
+        ([], {"CELERY_APP": "shop"}, "remote control is switched off"),
+    ],
+)
+def test_no_application_is_asked_that_nobody_named(
+    tmp_path: Path, words: list[str], variables: dict[str, str], says: str
+) -> None:
+    """The default application would be asked at the default broker, and not be there."""
+    (tmp_path / "celery.py").write_text(CELERY)
+    program = [sys.executable, "-c", "input()", "worker", *words]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as worker:
+        asking = [sys.executable, "-c", _ASK, str(worker.pid)]
+        environment = {"PYTHONPATH": str(tmp_path), **variables}
+        done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=True)
+        worker.communicate(b"\n")
+    with pytest.raises(Unasked, match=says):
+        said_by(done.stdout)
+
+
+class _Engine:
+    """Gives the same answer to whatever is asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.restarted: list[str] = []
+
+    def containers(self, project: str) -> list[Any]:
+        return [container("worker", cpus=2.0, memory_limit=512 * MB)]
+
+    def memory(self, container: str) -> int:
+        return 100 * MB
+
+    def ask(self, *_: Any, **__: Any) -> Answer:
+        return self.answer
+
+
+def test_facts(tmp_path: Path) -> None:
+    said = {
+        "name": "w@1",
+        "queues": ["a"],
+        "wanted": ["a"],
+        "concurrency": 2,
+        "autoscale": "",
+        "children": [1],
+        "main": 2,
+    }
+    stage = scene(project(service("worker")), _Engine(Answer(0, f"noise\n{json.dumps(said)}\n")), tmp_path)
+    facts = look(stage, "worker")
+    assert facts == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (Answer(None, "", seconds=12.0), Unanswered, "no answer within 12 s"),
+        (Answer(127, ""), Unasked, "no shell"),
+        (Answer(3, "none of its processes can be seen"), Unasked, "none of its processes"),
+        (Answer(4, "33:33"), Unasked, "cannot be looked at"),
+        (Answer(1, "", "python: error while loading"), Unanswered, "error while loading"),
+    ],
+)
+def test_the_script_does_not_get_far(tmp_path: Path, answer: Answer, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        look(scene(project(service("worker")), _Engine(answer), tmp_path), "worker")
+
+
+class _Dropped(_Engine):
+    """Its worker is another user's than the container's: an entrypoint has dropped root's rights."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.users: list[str] = []
+
+    def ask(self, *_: Any, user: str, **__: Any) -> Answer:
+        self.users.append(user)
+        return self.answer if user else Answer(4, "33:34\n")
+
+
+def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
+    said = {
+        "name": "w@1",
+        "queues": ["a"],
+        "wanted": ["a"],
+        "concurrency": 2,
+        "autoscale": "",
+        "children": [],
+        "main": 0,
+    }
+    engine = _Dropped(Answer(0, json.dumps(said)))
+    assert look(scene(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
+    assert engine.users == ["", "33:34"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "code", "says"),
+    [
+        # gosu, su-exec, setpriv: root may not read where another user's process has its program.
+        ({"7": ("33", "celery -A app worker", False)}, 4, "33:33"),
+        ({"1": ("me", "sh -c celery -A app worker", True), "7": ("33", "/py/python /bin/celery -A a worker", False)},
+         4, "33:33"),
+        ({"9": ("33", "[celeryd: celery@x:MainProcess] -active- (worker)", False)}, 4, "33:33"),
+        ({"7": ("me", "python3 -m celery worker", True), "12": ("me", "python3 -m celery worker", True)},
+         0, "asked 7"),
+        ({"7": ("me", "python3 -m celery worker", False)}, 3, "cannot be read"),
+        ({"7": ("me", "celery -A app beat", True), "8": ("me", "sh -c celery worker", True)},
+         3, "none of its processes"),
+        ({"7": ("me", "python3 /bin/celery -A worker beat -s /run/beat", True)}, 3, "none of its processes"),
+        ({"7": ("me", "celery -A worker flower", True)}, 3, "none of its processes"),
+        ({"7": ("me", "python3 /bin/celery -b redis://redis --app worker -q beat", True)}, 3, "none of its processes"),
+        ({"7": ("me", "python3 -X utf8 -m celery --app worker -q worker *", True)}, 0, "asked 7"),
+        ({"7": ("me", "python3 /py/celery/__main__.py --app=shop worker", True)}, 0, "asked 7"),
+        ({"7": ("me", "python3 /srv/celery_app.py worker", True)}, 0, "asked 7"),
+        ({"7": ("me", "/usr/bin/python3 /bin/airflow celery worker", True)}, 0, "asked 7"),
+        # What restarts a worker has its words as well.
+        ({"1": ("me", "python3 /bin/watchfiles celery -A app worker", True),
+          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
+        ({"1": ("me", "python3 /bin/watchmedo auto-restart -- celery -A app worker", True),
+          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
+        ({"7": ("me", "python3 -X", True), "8": ("me", "python3", True), "9": ("me", "celery -A", True)},
+         3, "none of its processes"),
+    ],
+)  # fmt: skip
+def test_which_process_is_the_worker(
+    tmp_path: Path, processes: dict[str, tuple[str, str, bool]], code: int, says: str
+) -> None:
+    shell = Shell(tmp_path / "bin", {"python3": "#!/bin/sh\necho asked $3\n"}, running("worker"))
+    for number, (user, line, readable) in {"self": ("me", "sh", False), **processes}.items():
+        folder = tmp_path / "proc" / number
+        folder.mkdir(parents=True)
+        uid = {"me": MINE}.get(user, user)
+        (folder / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\nGid:\t{uid}\t{uid}\t{uid}\n")
+        (folder / "cmdline").write_bytes(line.replace(" ", "\0").encode() + b"\0")
+        if readable:
+            (folder / "exe").symlink_to(shell.folder / "python3")
+    answer = scene(project(service("worker")), shell, tmp_path).shell(
+        "worker", _FIND.replace("/proc/", f"{tmp_path}/proc/"), "become", "ask"
+    )
+    assert answer.exit_code == code
+    assert says in answer.stdout
+
+
+@pytest.mark.parametrize(("workers", "restarted"), [(1, ["worker"]), (2, ["id-worker-2"])])
+def test_only_the_deaf_one_is_restarted(tmp_path: Path, workers: int, restarted: list[str]) -> None:
+    all_of_them = [container("worker", number=number + 1) for number in range(workers)]
+    shell = Shell(tmp_path / "bin", {}, [*running("redis"), *all_of_them])
+    stage = scene(project(service("worker"), service("redis")), shell, tmp_path)
+    deaf = Finding("celery.consumes", "worker", "services", "fail", "deaf", fixable=True, subject=all_of_them[-1].name)
+    Celery().fixes()["celery.consumes"].act(stage, deaf)
+    assert shell.restarted == restarted

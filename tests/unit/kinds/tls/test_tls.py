@@ -1,0 +1,329 @@
+"""The kind tls: which services it recognises, what it says of certificates, and when it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import Any
+
+import pytest
+from builders import needs, project, service
+
+from stackhand.checks.connections import clients
+from stackhand.checks.traits import Traits, traits
+from stackhand.kinds.registry import data_kind
+from stackhand.kinds.tls import certificates, handshake
+from stackhand.kinds.tls import checks as tls_checks
+from stackhand.kinds.tls import kind as tls
+from stackhand.kinds.tls.certificates import Certificate, CertificateFile
+from stackhand.kinds.tls.checks import Circumstances
+from stackhand.kinds.tls.handshake import Served, Shown
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+CRT, KEY, CA = "/tls/server.crt", "/tls/server.key", "/tls/ca.crt"
+
+
+@cache
+def private_key(name: str) -> Any:
+    """A key of its own for each name."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@cache
+def pem(
+    subject: str = "leaf",
+    names: tuple[str, ...] = ("localhost",),
+    by: str = "ca",
+    begins: float = -10,
+    ends: float = 100,
+    signer: str = "",
+) -> str:
+    """A certificate as PEM: `by` is the issuer, `signer` whose key signs; days from now."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    def called(name: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+    def alternative(name: str) -> x509.GeneralName:
+        return x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(called(subject))
+        .issuer_name(called(by))
+        .public_key(private_key(subject).public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW + begins * DAY)
+        .not_valid_after(NOW + ends * DAY)
+        .add_extension(x509.BasicConstraints(ca=subject == by, path_length=None), critical=True)
+    )
+    if names:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([alternative(each) for each in names]), critical=False
+        )
+    signed = builder.sign(private_key(signer or by), hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def leaf(**more: Any) -> tuple[Certificate, ...]:
+    return certificates.read(pem(**more))
+
+
+def authority(subject: str = "ca", **more: Any) -> tuple[Certificate, ...]:
+    return certificates.read(pem(subject=subject, by=subject, names=(), **{"ends": 1000, **more}))
+
+
+def shown(
+    on_disk: tuple[Certificate, ...] | None = None,
+    served: tuple[Certificate, ...] | None = None,
+    *,
+    ca: tuple[Certificate, ...] | None = None,
+    key: bytes | None = None,
+    mode: int = 0o600,
+    changed: datetime = NOW - 5 * DAY,
+) -> Shown:
+    """What a service with one certificate shows; all is well where nothing else is said."""
+    chain = leaf() if on_disk is None else on_disk
+    files = (
+        CertificateFile(CRT, chain, mode=0o644, changed=changed),
+        CertificateFile(KEY, key=chain[0].key if key is None else key, mode=mode, owner="10001:10001"),
+        CertificateFile(CA, authority() if ca is None else ca, mode=0o644),
+    )
+    return Shown((Served(8443, "localhost", chain if served is None else served),), files, tool="openssl", asker="web")
+
+
+def around(**more: Any) -> Circumstances:
+    facts: dict[str, Any] = {
+        "names": {"localhost": "its healthcheck asks for it"},
+        "authorities": (CA,),
+        "named": frozenset({CRT, KEY}),
+        "port": 8443,
+        "maker": "certs",
+        "started": NOW - 4 * DAY,
+    }
+    return Circumstances(**{**facts, **more})
+
+
+def judged(seen: Shown, circumstances: Circumstances) -> dict[str, tuple[str, bool]]:
+    """The status of each judgement, and whether it would be put right; those that are content are left out."""
+    found = [each for name in tls_checks.JUDGES for each in tls_checks.judge(name, "web", seen, circumstances, NOW)]
+    return {each.id.removeprefix("tls."): (each.status, each.fixable) for each in found if each.status != "ok"}
+
+
+FAIL, LEFT = ("fail", True), ("fail", False)
+SOON, TOLD = ("warn", False), ("warn", False)
+OTHER = certificates.read(pem(subject="other"))[0].key
+LATER = NOW - 1 * DAY
+
+
+@pytest.mark.parametrize(
+    ("seen", "circumstances", "expected"),
+    [
+        pytest.param(shown(), around(), {}, id="all is well"),
+        pytest.param(shown(leaf(ends=-1)), around(), {"dates": FAIL}, id="expired"),
+        pytest.param(shown(leaf(ends=-1)), around(maker=None), {"dates": LEFT}, id="expired, and nobody makes them"),
+        pytest.param(shown(leaf(begins=1)), around(), {"dates": FAIL}, id="not yet valid"),
+        pytest.param(shown(leaf(ends=10)), around(), {"dates": SOON}, id="it ends soon"),
+        pytest.param(shown(ca=authority(ends=-1)), around(), {"dates": FAIL}, id="its authority has expired"),
+        pytest.param(shown(leaf(names=("elsewhere",))), around(), {"names": FAIL}, id="another name"),
+        pytest.param(shown(leaf(signer="other")), around(), {"chain": FAIL}, id="not signed by the authority"),
+        pytest.param(shown(ca=authority("other")), around(), {"chain": FAIL}, id="the healthcheck trusts another"),
+        pytest.param(
+            shown(ca=authority("other")), around(authorities=()), {"chain": TOLD}, id="another authority lies beside it"
+        ),
+        pytest.param(shown(key=OTHER), around(), {"key": FAIL}, id="the key is another's"),
+        pytest.param(shown(key=OTHER), around(maker=None), {"key": LEFT}, id="the key is another's, nobody makes it"),
+        pytest.param(shown(key=b""), around(), {"key": ("skip", False)}, id="the key cannot be read"),
+        pytest.param(shown(mode=0o644), around(), {"permissions": TOLD}, id="everybody can read the key"),
+        pytest.param(shown(mode=0o640), around(), {}, id="its group may read the key"),
+        pytest.param(
+            shown(leaf(ends=99), leaf(), changed=LATER), around(), {"served": ("warn", True)}, id="not taken up yet"
+        ),
+        pytest.param(
+            shown(leaf(ends=99), leaf()), around(), {"served": TOLD}, id="it started after the file was written"
+        ),
+        pytest.param(
+            shown(leaf(), leaf(ends=-1), changed=LATER),
+            around(maker=None),
+            {"dates": FAIL, "served": ("warn", True)},
+            id="the new one is there, the old one expired: a restart is enough",
+        ),
+        pytest.param(
+            shown(leaf(ends=99), leaf(), key=OTHER, changed=LATER),
+            around(maker=None),
+            {"key": LEFT, "served": TOLD},
+            id="nothing is restarted on a pair that does not fit",
+        ),
+        pytest.param(
+            shown(leaf(names=("elsewhere",)), leaf(), changed=LATER),
+            around(),
+            {"names": FAIL, "served": ("warn", True)},
+            id="a bad one lies ready",
+        ),
+    ],
+)
+def test_what_is_said_of_certificates(
+    seen: Shown, circumstances: Circumstances, expected: dict[str, tuple[str, bool]]
+) -> None:
+    assert judged(seen, circumstances) == expected
+
+
+def test_of_several_files_the_one_that_is_served_counts() -> None:
+    old, new = leaf(ends=-1), leaf()
+    files = (CertificateFile("/tls/archive/1.crt", old), CertificateFile("/tls/live.crt", new))
+    seen = Shown((Served(8443, "localhost", new),), files)
+    assert tls_checks.in_use(seen, around(named=frozenset())) == files[1]
+    assert judged(seen, around(named=frozenset(), authorities=()))["key"] == ("skip", False)
+
+
+def test_a_file_for_other_names_that_nobody_names_is_not_taken_for_the_servers() -> None:
+    files = (CertificateFile("/tls/client.crt", leaf(names=("client",))),)
+    assert tls_checks.in_use(Shown((Served(8443, "localhost", leaf()),), files), around(named=frozenset())) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "good"),
+    [
+        (("localhost",), "localhost", True),
+        (("*.example.com",), "a.example.com", True),
+        (("*.example.com",), "a.b.example.com", False),
+        (("*.example.com",), "example.com", False),
+        (("127.0.0.1",), "127.0.0.1", True),
+        (("localhost",), "127.0.0.1", False),
+        (("Example.com",), "example.COM.", True),
+        ((), "leaf", True),
+    ],
+)
+def test_names_and_addresses(names: tuple[str, ...], name: str, good: bool) -> None:
+    assert certificates.carries(leaf(names=names)[0], name) is good
+
+
+def test_a_chain_leads_through_those_between() -> None:
+    between = certificates.read(pem(subject="between", by="ca", names=()))
+    last = certificates.read(pem(by="between"))
+    assert certificates.leads_to((*last, *between), authority())
+    assert not certificates.leads_to(last, authority())
+
+
+def test_the_answer_of_the_script_and_its_secrets() -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    secret = private_key("leaf").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    text = "\n".join(
+        [
+            "\n== tool openssl\n\n== served 8443 localhost\nCONNECTED(00000003)",
+            pem(),
+            "\n== served 9443 localhost",
+            "40E7:error:0A00010B:SSL routines:ssl3_get_record:wrong version number:../ssl.c:354:",
+            f"\n== file 644 10001:10001 1795460000 {CRT}\n{pem()}",
+            f"\n== file 600 10001:10001 1795460000 {KEY}\n== key\n{secret}",
+            "\n== file 600 0:0 1795460000 /tls/locked.key\n== unreadable",
+            "\n== file 644 0:0 1795460000 /etc/other.pem",
+            f"== named {CRT}",
+        ]
+    )
+    learnt: list[str] = []
+    found = handshake.parse(text, learnt.append)
+    assert [(each.port, len(each.chain), each.said) for each in found.served] == [
+        (8443, 1, ""),
+        (9443, 0, "SSL routines: wrong version number"),
+    ]
+    files = {file.path: file for file in found.files}
+    assert set(files) == {CRT, KEY, "/tls/locked.key"}
+    assert files[KEY].key == files[CRT].certificates[0].key
+    assert files[KEY].mode == 0o600
+    assert files["/tls/locked.key"].key == b""
+    assert found.named == {CRT}
+    assert secret.strip() in learnt
+    assert secret.splitlines()[1] in learnt
+    assert "PRIVATE" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("traits_", "recognised"),
+    [
+        (Traits(probe="curl -fsS --cacert /tls/ca.crt https://localhost:8443/health"), True),
+        (Traits(probe="curl -fsS http://localhost:8080/health"), False),
+        (Traits(probe="curl https://example.com/up"), False),
+        (Traits(argv=("uvicorn", "app:app", "--ssl-certfile=/tls/a.crt")), True),
+        (Traits(argv=("gunicorn", "--certfile", "/tls/a.crt")), True),
+        (Traits(environment={"APP_TLS_CERT": "/tls/a.crt", "APP_TLS_KEY": "/tls/a.key"}), True),
+        (Traits(environment={"CERT_NAMES": "localhost"}), False),
+        (Traits(environment={"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"}), False),
+        (Traits(images=frozenset({"nginx"}), ports=frozenset({443})), True),
+        (Traits(images=frozenset({"nginx"}), ports=frozenset({80})), False),
+    ],
+)
+def test_recognition(traits_: Traits, recognised: bool) -> None:
+    assert tls.Tls().recognises(traits_) is recognised
+
+
+@pytest.mark.parametrize(
+    ("probe", "environment", "names", "authorities"),
+    [
+        (["CMD", "curl", "--cacert", CA, "https://localhost:8443/x"], {}, ["localhost"], (CA,)),
+        (["CMD", "curl", "-fsSk", "https://localhost:8443/x"], {}, [], ()),
+        (["CMD-SHELL", "wget --no-check-certificate -O- 'https://127.0.0.1/'"], {}, [], ()),
+        ([], {"API_URL": "https://web:8443/api"}, ["web"], ()),
+        ([], {"API_URL": "http://web:8080/api"}, [], ()),
+    ],
+)
+def test_expectations(
+    probe: list[str], environment: dict[str, str], names: Sequence[str], authorities: tuple[str, ...]
+) -> None:
+    web = service("web", raw={"healthcheck": {"test": probe}} if probe else {})
+    stack = project(web, service("other", environment=environment))
+    expected = tls.expectations(stack, web, clients(stack))
+    assert (list(expected.names), expected.authorities) == (list(names), authorities)
+
+
+def mount(source: str, target: str, *, read_only: bool = False) -> dict[str, Any]:
+    return {"type": "volume", "source": source, "target": target, "read_only": read_only}
+
+
+def test_the_maker_is_the_one_shot_that_writes_where_the_certificate_lies() -> None:
+    done = "service_completed_successfully"
+    volumes = {"volumes": [mount("tls", "/tls", read_only=True), mount("static", "/srv")]}
+    web = service("web", needs("collect", done), needs("certs", done), raw=volumes)
+    stack = project(
+        web,
+        service("collect", raw={"volumes": [mount("static", "/out")]}),
+        service("certs", raw={"volumes": [mount("ca", "/ca"), mount("tls", "/made")]}),
+    )
+    assert tls._maker(stack, web, CRT) == "certs"
+    assert tls._maker(stack, web, "/etc/own.crt") is None
+
+
+@pytest.mark.parametrize(
+    ("image", "volume", "kept"),
+    [
+        ("alpine", mount("ca", "/ca"), "tls"),
+        ("alpine", mount("certs-data", "/out"), "tls"),
+        ("certbot/certbot", mount("state", "/etc/letsencrypt"), "tls"),
+        ("caddy:2", mount("caddy_data", "/data"), "tls"),
+        ("nginx", mount("tls", "/etc/nginx/certs", read_only=True), None),
+        ("nginx", mount("cache", "/var/cache/nginx"), None),
+    ],
+)
+def test_volumes_with_certificates_are_kept(image: str, volume: dict[str, Any], kept: str | None) -> None:
+    assert data_kind(service("one", image=image, raw={"volumes": [volume]})) == kept
+
+
+def test_only_what_may_hold_certificates_is_searched() -> None:
+    web = service(
+        "web",
+        raw={
+            "command": ["nginx", "-c", "/etc/web.conf"],
+            "volumes": [mount("tls", "/tls"), mount("uploads", "/srv/uploads")],
+            "secrets": [{"source": "web_key"}],
+        },
+    )
+    assert traits(web).argv
+    assert tls._places(web) == ["config:/etc/web.conf", "/tls", "config:/srv/uploads", "/run/secrets/web_key"]

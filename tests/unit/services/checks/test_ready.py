@@ -1,0 +1,80 @@
+"""Which services a fix starts, and which may well be meant not to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import container, ended, needs, project, service
+
+from stackhand.checks.context import Hands, Scene
+from stackhand.checks.kind import Recognised
+from stackhand.engine.api.containers import Container
+from stackhand.services.checks.ready import check_ready
+from stackhand.services.stop import STOPPED
+from stackhand.settings import Fixes
+from stackhand.state.folder import StateFolder
+
+
+class StubEngine:
+    """An engine that has these containers."""
+
+    def __init__(self, containers: list[Container]) -> None:
+        self._containers = containers
+
+    def containers(self, project: str) -> list[Container]:
+        return self._containers
+
+
+def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> Scene:
+    stack = project(service("web", **more), service("front", needs("web")))
+    hands = Hands(lambda name: None, lambda name: None, lambda name, command: None)
+    engine: Any = StubEngine(containers)
+    return Scene(stack, engine, Recognised({}), Fixes(), StateFolder(folder), hands, named=named)
+
+
+def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:
+    (found,) = check_ready(look(folder, containers, **more), "web")
+    return found.status, found.fixable
+
+
+ENDED, KILLED, FRONT = ended(code=0), ended(code=137), container("front")
+
+
+@pytest.mark.parametrize(
+    ("containers", "more", "expected"),
+    [
+        ([KILLED], {}, ("fail", True)),
+        ([], {}, ("skip", False)),
+        ([FRONT], {}, ("fail", True)),
+        ([], {"named": ("web",)}, ("fail", True)),
+        ([ENDED], {}, ("warn", False)),
+        ([ENDED], {"restart": "unless-stopped"}, ("fail", True)),
+        ([ENDED, FRONT], {}, ("fail", True)),
+        ([ENDED], {"named": ("web",)}, ("fail", True)),
+    ],
+)
+def test_what_may_be_meant_so_is_left_alone(
+    tmp_path: Path, containers: list[Container], more: dict[str, Any], expected: tuple[str, bool]
+) -> None:
+    assert judge(tmp_path, containers, **more) == expected
+
+
+def test_what_was_stopped_on_purpose_stays_so_until_it_is_started(tmp_path: Path) -> None:
+    StateFolder(tmp_path).remember(STOPPED, [KILLED.run])
+    assert judge(tmp_path, [KILLED]) == ("skip", False)
+    assert judge(tmp_path, [ended(code=137, id="another")]) == ("fail", True)
+
+
+def test_what_a_fix_that_was_killed_has_stopped_is_started_again(tmp_path: Path) -> None:
+    running = container("web")
+    assert running.run == ENDED.run
+    with pytest.raises(KeyboardInterrupt), look(tmp_path, [running]).restarting("web"):
+        raise KeyboardInterrupt
+    assert judge(tmp_path, [ENDED]) == ("fail", True)
+    # Another end than that one may be meant.
+    assert judge(tmp_path, [ended(code=0, id="another")]) == ("warn", False)
+    # What came back is owed nothing any more.
+    look(tmp_path, [running]).restart("web")
+    assert judge(tmp_path, [ENDED]) == ("warn", False)

@@ -1,0 +1,169 @@
+"""What goes and what stays: facts in, the list out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from builders import project, service
+
+from stackhand.engine.api.resources import Belongings, Held, Kept
+from stackhand.engine.compose.project import Project, Volume
+from stackhand.errors import VolumeInUse
+from stackhand.kinds.data_volumes import looks_like_data
+from stackhand.services.reset.journal import Mode
+from stackhand.services.reset.plan import Reset, decide
+
+NAMELESS = "0123456789abcdef" * 4
+
+
+def stack(**volumes: Volume) -> Project:
+    def mounting(name: str, *keys: str, **more: Any) -> Any:
+        entries = [{"type": "volume", "source": key, "target": f"/{key}"} for key in keys]
+        return service(name, raw={"volumes": entries, **more.pop("raw", {})}, **more)
+
+    return project(
+        mounting("db", "data", "shared", image="postgres:16"),
+        mounting("web", "cache", "shared", "kept", image="web"),
+        volumes={
+            **{key: Volume(f"shop_{key}") for key in ("data", "shared", "cache", "kept")},
+            **volumes,
+        },
+    )
+
+
+def seen(*volumes: Kept, containers: tuple[Held, ...] = (), others: tuple[Held, ...] = ()) -> Belongings:
+    return Belongings(containers, (Kept("n1", "shop_default", "shop"),), volumes, others)
+
+
+def ours(key: str, **labels: str) -> Kept:
+    return Kept(f"shop_{key}", f"shop_{key}", "shop", labels)
+
+
+def verdict(made: Reset, name: str) -> tuple[bool, str]:
+    item = next(each for each in made.items if each.name == name)
+    return item.goes, item.reason
+
+
+@pytest.mark.parametrize(
+    ("volume", "mode", "goes", "reason"),
+    [
+        (ours("data"), "soft", False, "holds postgres data of db"),
+        (ours("data"), "full", True, "holds postgres data of db"),
+        (ours("shared"), "soft", False, "holds postgres data of db"),
+        (ours("cache"), "soft", True, "of web, holds no data of a known kind"),
+        (ours("cache", **{"stackhand.keep": "true"}), "soft", False, "label stackhand.keep=true"),
+        (ours("cache", **{"stackhand.keep": "true"}), "full", True, "of web"),
+        (ours("cache", **{"stackhand.keep": "false"}), "soft", True, "of web, holds no data of a known kind"),
+        (ours("old"), "soft", False, "no service mounts it: what it holds is not known"),
+        (ours("old"), "full", True, "no service mounts it"),
+        (Kept("shop_cache", "shop_cache", "shop-2"), "full", False, "belongs to project shop-2"),
+        (Kept("shop_cache", "shop_cache"), "full", False, "not made by Compose, whose it is is not known"),
+    ],
+)
+def test_volumes(volume: Kept, mode: Mode, goes: bool, reason: str) -> None:
+    assert verdict(decide(stack(), seen(volume), mode), volume.name) == (goes, reason)
+
+
+def test_a_label_in_the_compose_file_counts_before_compose_has_put_it_on_the_volume() -> None:
+    labelled = stack(cache=Volume("shop_cache", labels={"stackhand.keep": "true"}))
+    assert verdict(decide(labelled, seen(ours("cache")), "soft"), "shop_cache")[0] is False
+
+
+@pytest.mark.parametrize("mode", ["soft", "full"])
+def test_external_volumes_stay(mode: Mode) -> None:
+    made = stack(cache=Volume("shop_cache", external=True))
+    assert verdict(decide(made, seen(ours("cache")), mode), "shop_cache") == (False, "external")
+
+
+def test_a_volume_in_use_by_somebody_else_is_refused() -> None:
+    other = Held("o", "theirs-1", "theirs", volumes={"shop_cache": ""})
+    for mode in ("soft", "full"):
+        with pytest.raises(VolumeInUse, match=r"shop_cache is used by container theirs-1 of project theirs"):
+            decide(stack(), seen(ours("cache"), others=(other,)), mode)  # type: ignore[arg-type]
+    # What stays may be used by whoever likes.
+    assert decide(stack(cache=Volume("shop_cache", external=True)), seen(ours("cache"), others=(other,)), "full")
+    plain = Held("o", "by-hand", volumes={"shop_cache": ""})
+    with pytest.raises(VolumeInUse, match="container by-hand of no Compose project"):
+        decide(stack(), seen(ours("cache"), others=(plain,)), "soft")
+
+
+@pytest.mark.parametrize(
+    ("held", "mode", "goes", "nameless_go"),
+    [
+        (Held("c", "shop-web-1", "shop", "web"), "soft", True, True),
+        (Held("c", "shop-db-1", "shop", "db"), "soft", False, False),
+        (Held("c", "shop-db-1", "shop", "db"), "full", True, True),
+        # A client that was run once goes; whether its volume holds data nobody knows.
+        (Held("c", "shop-db-run", "shop", "db", one_off=True), "soft", True, False),
+        (Held("c", "shop-old-1", "shop", "old"), "soft", True, False),
+        (Held("c", "shop-old-1", "shop", "old"), "full", True, True),
+    ],
+)
+def test_volumes_without_a_name(held: Held, mode: Mode, goes: bool, nameless_go: bool) -> None:
+    container = Held(held.id, held.name, held.project, held.service, held.one_off, True, {NAMELESS: "/app/x"})
+    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(container,)), mode)
+    by_what = {item.what: item for item in made.items}
+    assert by_what["container"].goes is goes
+    assert by_what["volume"].goes is nameless_go
+    assert by_what["container"].volumes is (goes and nameless_go)
+
+
+@pytest.mark.parametrize(("place", "stays"), [("/var/lib/frob", True), ("/app/cache", False)])
+def test_a_volume_without_a_name_is_told_by_its_place(place: str, stays: bool) -> None:
+    container = Held("c", "shop-web-1", "shop", "web", volumes={NAMELESS: place})
+    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(container,)), "soft")
+    assert [item.goes for item in made.items if item.what in ("container", "volume")] == [not stays] * 2
+
+
+def test_two_keys_of_one_name_are_one_volume() -> None:
+    def both(**more: Any) -> Project:
+        return stack(cache=Volume("shop_cache"), again=Volume("shop_cache", **more))
+
+    assert verdict(decide(both(), seen(ours("cache")), "soft"), "shop_cache")[0]
+    assert not verdict(decide(both(external=True), seen(ours("cache")), "full"), "shop_cache")[0]
+    assert not verdict(decide(both(labels={"stackhand.keep": "true"}), seen(ours("cache")), "soft"), "shop_cache")[0]
+
+
+def test_networks() -> None:
+    assert verdict(decide(stack(), seen(), "soft"), "shop_default") == (True, "of this project")
+    other = Held("o", "theirs-1", "theirs", networks=frozenset({"shop_default"}))
+    made = decide(stack(), seen(others=(other,)), "full")
+    assert verdict(made, "shop_default") == (False, "container theirs-1 of project theirs is on it")
+    kept = Held("c", "shop-db-1", "shop", "db", volumes={NAMELESS: ""}, networks=frozenset({"shop_default"}))
+    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(kept,)), "soft")
+    assert verdict(made, "shop_default")[0] is False
+
+
+def test_bind_mounts_are_listed_and_stay() -> None:
+    entry = {"type": "bind", "source": "/srv/data", "target": "/data"}
+    made = decide(
+        project(service("web", raw={"volumes": [entry]}), service("api", raw={"volumes": [entry]})), seen(), "full"
+    )
+    assert verdict(made, "/srv/data") == (False, "of web, api")
+
+
+def test_the_plan_has_all_of_it() -> None:
+    made = decide(stack(), seen(ours("data"), ours("cache")), "soft", ["db", "web"])
+    assert [str(action).partition(":")[0] for action in made.plan().actions] == [
+        "remove network shop_default", "remove volume shop_cache", "keep volume shop_data", "start db", "start web",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "environment", "stays"),
+    [
+        ("dbdata", "/somewhere", {}, True),
+        ("store", "/var/lib/postgresql/data", {}, True),
+        ("uploads", "/app/x", {}, True),
+        ("x", "/app/media", {}, True),
+        ("x", "/x", {"POSTGRES_PASSWORD": "x"}, True),
+        ("x", "/x", {"POSTGRES_PASSWORD": "x", "POSTGRES_HOST": "db"}, False),
+        ("node_modules", "/app/node_modules", {}, False),
+        ("cache", "/root/.cache", {}, False),
+        ("cache", "/cache", {}, False),
+        ("scratch", "/tmp/work", {}, False),
+    ],
+)
+def test_a_volume_that_looks_like_data(name: str, target: str, environment: dict[str, str], stays: bool) -> None:
+    assert bool(looks_like_data(service("web", environment=environment), name, target)) is stays

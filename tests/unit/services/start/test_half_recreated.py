@@ -1,0 +1,43 @@
+"""What a killed recreate leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from builders import container
+
+from stackhand.services.start.half_recreated import half_made, unnamed
+
+OLD = container(id="0123456789abcdef")
+NEW = replace(OLD, id="fedcba", name="0123456789ab_shop-web-1", status="created", started_at=None, replaces=OLD.id)
+
+
+def test_beside_the_old_one_the_new_one_is_half_made() -> None:
+    assert half_made([OLD, NEW]) == [NEW]
+    assert unnamed([OLD, NEW]) == {}
+
+
+def test_the_label_may_hold_the_name() -> None:
+    by_name = replace(NEW, replaces=OLD.name)
+    assert half_made([OLD, by_name]) == [by_name]
+
+
+def test_where_the_old_one_is_gone_only_the_name_is_missing() -> None:
+    assert half_made([NEW]) == []
+    assert unnamed([NEW]) == {"fedcba": "shop-web-1"}
+
+
+def test_a_name_that_somebody_has_is_left_to_him() -> None:
+    other = replace(OLD, id="77")
+    assert unnamed([NEW, other]) == {}
+
+
+def test_a_container_that_took_its_place_is_just_a_container() -> None:
+    done = replace(OLD, id="fedcba", replaces=OLD.id)
+    assert half_made([done]) == []
+    assert unnamed([done]) == {}
+
+
+def test_one_that_has_run_is_never_removed() -> None:
+    ran = replace(NEW, status="exited")
+    assert half_made([OLD, ran]) == []

@@ -1,0 +1,167 @@
+"""Facts in, actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from builders import HASH, IMAGE_ID, container, ended, graph, healthy, needs, project, service
+
+from stackhand.engine.api.containers import Container
+from stackhand.engine.compose.project import Project
+from stackhand.model import Plan
+from stackhand.services.start.plan import Facts, plan_start, restarts
+
+WEB = project(service("web"))
+DONE = "service_completed_successfully"
+MIGRATE = project(service("db"), service("migrate", "db"), service("api", needs("migrate", DONE)))
+
+
+def facts(stack: Project, *containers: Container, **more: Any) -> Facts:
+    """Return facts in which every image is here and every container is as configured, unless named."""
+    by_service: dict[str, list[Container]] = {}
+    for each in containers:
+        by_service.setdefault(each.service, []).append(each)
+    images: dict[str, str | None] = {each.image: IMAGE_ID for each in stack.services.values()}
+    images.update(more.pop("images", {}))
+    return Facts(by_service, dict.fromkeys(stack.services, HASH), images)
+
+
+def planned(stack: Project, known: Facts, names: Sequence[str] = (), **more: Any) -> list[str]:
+    plan: Plan = plan_start(stack, names or list(stack.services), known, **more)
+    assert all(action.cause for action in plan.actions)
+    return [f"{action.verb} {action.service}" for action in plan.actions]
+
+
+@pytest.mark.parametrize(
+    ("containers", "action"),
+    [
+        ([container()], []),
+        ([healthy()], []),
+        ([], ["create web"]),
+        ([container(status="created")], ["start web"]),
+        ([ended(code=0)], ["start web"]),
+        ([ended(code=1)], ["start web"]),
+        ([container(status="paused")], ["start web"]),
+        ([container(status="restarting")], ["start web"]),
+        ([container(status="dead")], ["start web"]),
+        ([healthy(health="starting")], ["check web"]),
+        ([healthy(health="unhealthy")], ["check web"]),
+        ([container(config_hash="of yesterday")], ["recreate web"]),
+        ([ended(config_hash="of yesterday")], ["recreate web"]),
+        ([container(image_id="sha256:old")], ["recreate web"]),
+        ([container(), container(number=2)], ["recreate web"]),
+    ],
+)
+def test_one_service(containers: list[Container], action: list[str]) -> None:
+    assert planned(WEB, facts(WEB, *containers)) == action
+
+
+@pytest.mark.parametrize(
+    ("more", "here", "rebuild", "action"),
+    [
+        ({}, None, False, ["pull web", "create web"]),
+        ({}, IMAGE_ID, False, ["create web"]),
+        ({"pull_policy": "always"}, IMAGE_ID, False, ["pull web", "create web"]),
+        ({"pull_policy": "never"}, None, False, ["create web"]),
+        ({"builds": True}, None, False, ["build web", "create web"]),
+        ({"builds": True}, IMAGE_ID, False, ["create web"]),
+        ({"builds": True}, IMAGE_ID, True, ["build web", "create web"]),
+        ({"builds": True, "pull_policy": "build"}, IMAGE_ID, False, ["build web", "create web"]),
+        ({}, IMAGE_ID, True, ["create web"]),
+    ],
+)
+def test_images(more: dict[str, Any], here: str | None, rebuild: bool, action: list[str]) -> None:
+    stack = project(service("web", **more))
+    assert planned(stack, facts(stack, images={"image/web": here}), rebuild=rebuild) == action
+
+
+def test_an_image_is_got_once_for_all_that_use_it() -> None:
+    stack = project(service("api", image="shared"), service("worker", image="shared"))
+    assert planned(stack, facts(stack, images={"shared": None})) == ["pull api", "create api", "create worker"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "containers", "action"),
+    [
+        (2, [container(), container(number=2)], []),
+        (2, [container()], ["recreate web"]),
+        (2, [container(), ended(number=2)], ["start web"]),
+        (2, [container(), container(number=2, config_hash="old")], ["recreate web"]),
+        (2, [healthy(), healthy(number=2, health="starting")], ["check web"]),
+        (0, [], []),
+    ],
+)
+def test_replicas(replicas: int, containers: list[Container], action: list[str]) -> None:
+    stack = project(service("web", replicas=replicas))
+    assert planned(stack, facts(stack, *containers)) == action
+
+
+@pytest.mark.parametrize(
+    ("containers", "named", "actions"),
+    [
+        # All as it should be: the one-shot has done its work.
+        ([healthy("db"), ended("migrate"), container("api")], [], []),
+        # What waits for it starts: it runs again, before.
+        ([healthy("db"), ended("migrate"), ended("api")], [], ["start migrate", "start api"]),
+        ([healthy("db"), ended("migrate")], [], ["start migrate", "create api"]),
+        ([healthy("db"), ended("migrate"), container("api", config_hash="old")], [], ["start migrate", "recreate api"]),
+        # Only what it needs itself starts: no reason to run it again.
+        ([ended("db"), ended("migrate"), container("api")], [], ["start db"]),
+        # It failed, or never ran, or is of yesterday.
+        ([healthy("db"), ended("migrate", code=3), container("api")], [], ["start migrate"]),
+        ([healthy("db"), container("migrate", status="created"), container("api")], [], ["start migrate"]),
+        ([healthy("db"), ended("migrate", config_hash="old"), container("api")], [], ["recreate migrate"]),
+        ([healthy("db"), ended("migrate", image_id="old"), container("api")], [], ["recreate migrate"]),
+        # Somebody asks for it.
+        ([healthy("db"), ended("migrate"), container("api")], ["migrate"], ["start migrate"]),
+        ([healthy("db"), ended("migrate"), container("api")], ["api"], []),
+    ],
+)
+def test_one_shots(containers: list[Container], named: list[str], actions: list[str]) -> None:
+    assert planned(MIGRATE, facts(MIGRATE, *containers), named=named) == actions
+
+
+def test_a_chain_of_one_shots_runs_again_from_its_beginning() -> None:
+    stack = project(service("first"), service("second", needs("first", DONE)), service("api", needs("second", DONE)))
+    known = facts(stack, ended("first"), ended("second"), ended("api"))
+    assert planned(stack, known) == ["start first", "start second", "start api"]
+
+
+def test_the_order_is_that_of_dependencies() -> None:
+    stack = graph({"proxy": ["api"], "api": ["db", "cache"], "cache": [], "db": []})
+    actions = planned(stack, facts(stack))
+    assert sorted(actions[:2]) == ["create cache", "create db"]
+    assert actions[2:] == ["create api", "create proxy"]
+
+
+def test_only_what_was_asked_for() -> None:
+    stack = graph({"proxy": ["api"], "api": ["db"], "db": []})
+    assert planned(stack, facts(stack), ["db", "api"]) == ["create db", "create api"]
+
+
+@pytest.mark.parametrize(
+    ("recreated", "restarted"),
+    [
+        ({"db"}, ["api"]),
+        ({"db", "api"}, []),
+        ({"cache"}, []),
+        (set(), []),
+    ],
+)
+def test_restarts_that_follow_a_recreation(recreated: set[str], restarted: list[str]) -> None:
+    stack = project(
+        service("db"),
+        service("cache"),
+        service("api", needs("db", restart=True), needs("cache")),
+        service("other", needs("db")),
+    )
+    plan = restarts(stack, list(stack.services), recreated)
+    assert [action.service for action in plan.actions] == restarted
+    assert all(action.verb == "restart" and "db" in action.cause for action in plan.actions)
+
+
+def test_planning_twice_gives_the_same() -> None:
+    known = facts(MIGRATE, ended("db"))
+    assert planned(MIGRATE, known) == planned(MIGRATE, known)
