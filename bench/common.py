@@ -105,7 +105,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Memory:
+class StartHistory:
     """Peaks of memory, in MB: the process itself, its largest child, and the whole family at one moment.
 
     A process's own figure is its resident set. For the family, pages that several share count once (PSS).
@@ -124,7 +124,7 @@ class Done:
     code: int
     stdout: str
     stderr: str
-    memory: Memory = Memory()
+    memory: StartHistory = StartHistory()
 
 
 def main(compare: Callable[[Options], Report], *, runs: int, flags: Mapping[str, str] | None = None) -> None:
@@ -247,7 +247,7 @@ def measure(
                 process.terminate()
                 process.wait(30)
         seconds = time.monotonic() - began
-        peaks = watch.stop() if watch else Memory()
+        peaks = watch.stop() if watch else StartHistory()
         out.seek(0)
         err.seek(0)
         return Done(seconds, code, out.read(), err.read(), peaks)
@@ -422,11 +422,11 @@ class _MemoryWatch:
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self._over = threading.Event()
-        self._peaks = Memory()
+        self._peaks = StartHistory()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> Memory:
+    def stop(self) -> StartHistory:
         """Stop looking and return the peaks."""
         self._over.set()
         self._thread.join()
@@ -439,7 +439,7 @@ class _MemoryWatch:
                 own = _peak_resident(self._process.pid)
                 largest = max((_peak_resident(child.pid) for child in children), default=0.0)
                 family = sum(_proportional(process.pid) for process in (self._process, *children))
-                self._peaks = Memory(
+                self._peaks = StartHistory(
                     max(self._peaks.process, own),
                     max(self._peaks.largest_child, largest),
                     max(self._peaks.family, family),

@@ -11,10 +11,10 @@ from typing import Any
 
 from builders import container
 
-from stackhand.checks.context import Hands, Scene
-from stackhand.checks.kind import Recognised
+from stackhand.checks.context import CheckContext, ServiceActions
+from stackhand.checks.kind import ServiceKinds
 from stackhand.engine.api.containers import Container
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.compose.project import Project
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
@@ -59,7 +59,7 @@ class Shell:
         timeout: float,
         environment: Mapping[str, str] | None = None,
         user: str = "",
-    ) -> Answer:
+    ) -> ExecResult:
         given = dict(environment or {})
         self.asked.append((list(argv), given))
         try:
@@ -72,8 +72,8 @@ class Shell:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Answer(None, "", seconds=timeout)
-        return Answer(done.returncode, done.stdout, done.stderr)
+            return ExecResult(None, "", seconds=timeout)
+        return ExecResult(done.returncode, done.stdout, done.stderr)
 
 
 def _real(name: str) -> str | Path:
@@ -83,17 +83,17 @@ def _real(name: str) -> str | Path:
     return shutil.which(name) or "/missing"
 
 
-def scene(project: Project, shell: Any, folder: Path, *, celery: Sequence[str] = ()) -> Scene:
+def context(project: Project, shell: Any, folder: Path, *, celery: Sequence[str] = ()) -> CheckContext:
     """Return a scene of this project on this shell; restarts of services are kept in `shell.restarted`."""
     from stackhand.kinds.celery.kind import Celery
 
-    hands = Hands(
+    hands = ServiceActions(
         start=lambda name: None,
         restart=shell.restarted.append,
         run=lambda name, command: None,
     )
-    kinds = Recognised(dict.fromkeys(celery, (Celery(),)))
-    return Scene(project, shell, kinds, Fixes(), StateFolder(folder), hands)
+    kinds = ServiceKinds(dict.fromkeys(celery, (Celery(),)))
+    return CheckContext(project, shell, kinds, Fixes(), StateFolder(folder), hands)
 
 
 def running(*names: str, **more: Any) -> list[Container]:

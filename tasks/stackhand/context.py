@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from invoke.config import Config
     from invoke.context import Context
 
-    from stackhand.checks.context import Scene
+    from stackhand.checks.context import CheckContext
     from stackhand.engine.api.client import Engine
     from stackhand.engine.compose.cli import Compose, Selection
     from stackhand.engine.compose.project import Project
-    from stackhand.engine.host.programs import Commands
+    from stackhand.engine.host.programs import Programs
     from stackhand.errors import Interrupted
     from stackhand.model import Report
     from stackhand.output.live import Live
@@ -115,11 +115,11 @@ class Stack:
         return load(self._raw_settings, self.environ)
 
     @_shared
-    def commands(self) -> Commands:
+    def commands(self) -> Programs:
         """Runs other programs."""
-        from stackhand.engine.host.programs import Commands
+        from stackhand.engine.host.programs import Programs
 
-        return Commands()
+        return Programs()
 
     @_shared
     def directory(self) -> Path:
@@ -243,21 +243,21 @@ class Stack:
         self.__dict__["compose"] = self.compose.with_profiles(profiles)
         self.__dict__["project"] = self._learn(self.compose.config())
 
-    def scene(self, named: Sequence[str] = ()) -> Scene:
+    def check_context(self, named: Sequence[str] = ()) -> CheckContext:
         """Return the project as the checks of its kinds see it, and how a fix starts, restarts or runs a service.
 
         `named` are the services that the person named. Raises UnknownKind, BrokenKind.
         """
-        from stackhand.checks.context import Hands, Scene
+        from stackhand.checks.context import CheckContext, ServiceActions
         from stackhand.kinds.registry import recognise
 
-        return Scene(
+        return CheckContext(
             self.project,
             self.engine,
             recognise(self.project),
             self.settings.fixes,
             self.state,
-            Hands(self._start_again, self._restart, self._run_once),
+            ServiceActions(self._start_again, self._restart, self._run_once),
             named=named,
             proven=self.starter.ledger.proven,
             mask=self.redactor.text,
@@ -274,13 +274,13 @@ class Stack:
 
     def _run_once(self, name: str, command: Sequence[str]) -> None:
         from stackhand.errors import StackError
-        from stackhand.output.pulse import Pulse
+        from stackhand.output.pulse import ProgressTicker
 
         under_way = self.engine.one_offs(self.project.name, name)
         if under_way:
             # Of a run that was killed: Compose's own process, and the container, live on.
             raise StackError(f"{under_way[0]} still runs; it has to end first (`docker logs {under_way[0]}`)")
-        self.compose.run_once(name, command, Pulse(self.console))
+        self.compose.run_once(name, command, ProgressTicker(self.console))
 
     def _restart(self, name: str) -> None:
         """Stop and start the containers of one service as they are, and wait until it is ready. Raises StackError."""

@@ -16,7 +16,7 @@ from typing import Any
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Selection
 from stackhand.engine.compose.project import PROJECT_LABEL, Project
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import CommandFailed, ConfigError, StackError
 from stackhand.model import Action, Plan
 
@@ -62,7 +62,7 @@ class Demo:
     """The reference stack in one folder."""
 
     folder: Path
-    commands: Commands
+    commands: Programs
     environ: Mapping[str, str]
 
     def refuse_others(self, project: str) -> None:

@@ -11,12 +11,12 @@ import pytest
 from stackhand import demo
 from stackhand.demo import Demo, DemoFailed, Work, find
 from stackhand.engine.compose.project import Project, Service
-from stackhand.engine.host.programs import Commands, Completed
+from stackhand.engine.host.programs import Completed, Programs
 from stackhand.errors import CommandFailed, ConfigError
 from stackhand.model import Action
 
 
-class FakeCommands(Commands):
+class FakeCommands(Programs):
     """Answers by the first two words of a command."""
 
     def __init__(self, answers: Mapping[str, str | CommandFailed]) -> None:

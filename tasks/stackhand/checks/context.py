@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from stackhand.checks.connections import Client, clients
-from stackhand.checks.kind import Kind, Recognised, Unanswered
+from stackhand.checks.kind import Kind, NoAnswer, ServiceKinds
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
@@ -29,7 +29,7 @@ _RESTARTING = "fixes-restarting"
 
 
 @dataclass(frozen=True)
-class Hands:
+class ServiceActions:
     """How a fix acts on whole services. Each raises StackError where it did not work.
 
     `start` starts a service, runs a one-shot again, and waits until it is ready; `restart` stops and starts its
@@ -42,17 +42,17 @@ class Hands:
     run: Callable[[str, Sequence[str]], None]
 
 
-class Scene:
+class CheckContext:
     """One project as its checks see it: containers, the facts of each service by kind, who connects to whom."""
 
     def __init__(
         self,
         project: Project,
         engine: Engine,
-        kinds: Recognised,
+        kinds: ServiceKinds,
         settings: Fixes,
         state: StateFolder,
-        hands: Hands,
+        hands: ServiceActions,
         *,
         named: Collection[str] = (),
         proven: Collection[str] = (),
@@ -81,7 +81,7 @@ class Scene:
         self._look = _Look()
         self._pinned: Container | None = None
 
-    def at(self, container: Container) -> Scene:
+    def at(self, container: Container) -> CheckContext:
         """Return this scene with one container of several for the one of its service that is asked."""
         view = copy.copy(self)
         view._pinned = container
@@ -102,10 +102,10 @@ class Scene:
         return next((each for each in self.containers() if each.service == service and each.running), None)
 
     def container(self, service: str) -> Container:
-        """Return the container of a service that is asked. Raises Unanswered where none runs."""
+        """Return the container of a service that is asked. Raises NoAnswer where none runs."""
         found = self.running(service)
         if found is None:
-            raise Unanswered(f"no container of {service} runs", f"`inv up.{service}` starts it")
+            raise NoAnswer(f"no container of {service} runs", f"`inv up.{service}` starts it")
         return found
 
     def clients_of(self, server: str) -> list[Client]:
@@ -124,11 +124,11 @@ class Scene:
         return list(dict.fromkeys([service, *(name for name in near if stores or name not in holding)]))
 
     def facts(self, kind: Kind[F], service: str) -> F:
-        """Return what a kind knows of a service; asked once until `forget`. Raises Unanswered."""
+        """Return what a kind knows of a service; asked once until `forget`. Raises NoAnswer."""
         return self.once((kind.name, service), lambda: kind.look(self, service))
 
     def facts_of(self, kind: str, service: str) -> Any:
-        """Return what the kind of this name, which is one of the service's, knows of it. Raises Unanswered."""
+        """Return what the kind of this name, which is one of the service's, knows of it. Raises NoAnswer."""
         return self.facts(next(each for each in self.kinds.of(service) if each.name == kind), service)
 
     def once(self, key: tuple[str, str], ask: Callable[[], F]) -> F:
@@ -163,8 +163,8 @@ class Scene:
         environment: Mapping[str, str] | None = None,
         user: str = "",
         timeout: float = _PATIENCE,
-    ) -> Answer:
-        """Run a program inside the service's container. Raises Unanswered where none runs; never for its exit code.
+    ) -> ExecResult:
+        """Run a program inside the service's container. Raises NoAnswer where none runs; never for its exit code.
 
         Passwords go into the `environment`, never on the command line.
         """
@@ -173,13 +173,13 @@ class Scene:
                 self.container(service).id, argv, environment=environment, user=user, timeout=timeout
             )
         except ContainerGone as error:
-            raise Unanswered(f"the container of {service} has ended: {error.message}") from error
+            raise NoAnswer(f"the container of {service} has ended: {error.message}") from error
 
-    def shell(self, service: str, script: str, *words: str, **options: Any) -> Answer:
+    def shell(self, service: str, script: str, *words: str, **options: Any) -> ExecResult:
         """Run a script of the container's `sh`, `words` being its $1, $2, …; `options` are those of `ask`."""
         return self.ask(service, ["sh", "-c", script, "sh", *words], **options)
 
-    def act(self, service: str, argv: Sequence[str], **options: Any) -> Answer:
+    def act(self, service: str, argv: Sequence[str], **options: Any) -> ExecResult:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
         answer = self.ask(service, argv, **{"timeout": 60.0, **options})
         if not answer.ok:

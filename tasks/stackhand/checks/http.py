@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 
 TIMEOUT = 4.0
 # Web servers and proxies, by the words of their images.
@@ -107,7 +107,7 @@ read -t "${PATIENCE%.*}" -r line <&3 && printf "%s\n" "$line" && head -c 4096 <&
 """
 
 
-class Late(Unanswered):
+class Late(NoAnswer):
     """There was no answer in time."""
 
 
@@ -176,15 +176,15 @@ def probed_url(shown: Traits) -> Url | None:
 
 
 def request(
-    scene: Scene, service: str, url: Url, *, method: str = "GET", body: str = "", seconds: float = TIMEOUT
+    context: CheckContext, service: str, url: Url, *, method: str = "GET", body: str = "", seconds: float = TIMEOUT
 ) -> Reply:
     """Ask a service for a path, from inside its container, else from one on its networks.
 
-    Raises Unanswered with what came instead of an HTTP answer, Late where nothing came within `seconds`, Unasked where
+    Raises NoAnswer with what came instead of an HTTP answer, Late where nothing came within `seconds`, CannotAsk where
     nothing is there to ask with.
     """
-    for place in scene.neighbours(service):
-        host = url.host if place == service else _name(scene, service)
+    for place in context.neighbours(service):
+        host = url.host if place == service else _name(context, service)
         there = Url(url.scheme, host, url.port, url.path)
         environment = {
             "URL": str(there),
@@ -194,7 +194,7 @@ def request(
             "BODY": body,
             "PATIENCE": f"{seconds:g}",
         }
-        answer = scene.shell(place, SCRIPT, environment=environment, timeout=seconds + 1)
+        answer = context.shell(place, SCRIPT, environment=environment, timeout=seconds + 1)
         if answer.missing:
             continue
         reply = _reply(answer)
@@ -202,18 +202,18 @@ def request(
             return reply
         if place != service:
             # A server that listens on the loopback address only is none of a neighbour's business.
-            raise Unasked(f"{service} has no program to ask with, and from {place} there is no answer: {reply}")
-        raise (Late if _LATE.search(reply) else Unanswered)(f"{scene.mask(str(url))}: {reply}")
-    raise Unasked("no container on its networks has a program to ask with (curl, wget, python3, node, bash)")
+            raise CannotAsk(f"{service} has no program to ask with, and from {place} there is no answer: {reply}")
+        raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.mask(str(url))}: {reply}")
+    raise CannotAsk("no container on its networks has a program to ask with (curl, wget, python3, node, bash)")
 
 
-def _name(scene: Scene, service: str) -> str:
+def _name(context: CheckContext, service: str) -> str:
     """Return what leads to the container that is asked: of several, the service's name leads to any."""
-    running = [each for each in scene.containers() if each.service == service and each.running]
-    return scene.container(service).name if len(running) > 1 else service
+    running = [each for each in context.containers() if each.service == service and each.running]
+    return context.container(service).name if len(running) > 1 else service
 
 
-def _reply(answer: Answer) -> Reply | str:
+def _reply(answer: ExecResult) -> Reply | str:
     """Return the HTTP answer in what the script printed; what it said instead where that is none."""
     if answer.exit_code is None:
         return f"no answer within {answer.seconds:.0f} s"

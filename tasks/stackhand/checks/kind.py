@@ -12,16 +12,16 @@ from stackhand.errors import StackError
 from stackhand.model import Finding, Phase
 
 if TYPE_CHECKING:
-    from stackhand.checks.context import Scene
+    from stackhand.checks.context import CheckContext
 
 F = TypeVar("F")
 
 
-class Unanswered(StackError):
+class NoAnswer(StackError):
     """A service did not answer in its own protocol; the message says what came instead."""
 
 
-class Unasked(Unanswered):
+class CannotAsk(NoAnswer):
     """Whether a service answers cannot be told: there is nothing to ask with, or nowhere that it surely listens."""
 
 
@@ -31,7 +31,7 @@ class Check:
 
     id: str
     phase: Phase
-    judge: Callable[[Scene, str], Iterable[Finding]]
+    judge: Callable[[CheckContext, str], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Fix:
     """
 
     does: str
-    act: Callable[[Scene, Finding], None]
+    act: Callable[[CheckContext, Finding], None]
     patience: float = 5.0
 
 
@@ -84,10 +84,10 @@ class Kind(Generic[F]):
         """Return whether a service listens on a port of this kind."""
         return bool(shown.ports & self.ports)
 
-    def look(self, scene: Scene, service: str) -> F:
+    def look(self, context: CheckContext, service: str) -> F:
         """Ask the service, from inside its container, for all that the checks want to know.
 
-        Raises Unanswered when it does not answer in its own protocol.
+        Raises NoAnswer when it does not answer in its own protocol.
         """
         raise NotImplementedError
 
@@ -99,22 +99,22 @@ class Kind(Generic[F]):
         """Return what can be put right, by the id of the finding."""
         return {}
 
-    def warm(self, scene: Scene, service: str, what: str) -> None:
+    def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Carry out one configured warm-up, in this kind's own words: a query, a path, a model.
 
         Raises StackError when it fails, or when this kind has no warm-ups.
         """
         raise StackError(f"{service}: the kind {self.name} has no warm-ups")
 
-    def answers(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def answers(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge whether the service answers in its own protocol."""
         try:
-            scene.facts(self, service)
-        except Unasked as error:
+            context.facts(self, service)
+        except CannotAsk as error:
             why, hint = error.message, error.hint or ""
             yield Finding(f"{self.name}.answers", service, "services", "skip", "it cannot be asked", why, hint)
-        except Unanswered as error:
-            if scene.kinds.is_guess(service, self.name):
+        except NoAnswer as error:
+            if context.kinds.is_guess(service, self.name):
                 summary = f"that it is {self.name} is a guess, and it does not answer as such"
                 hint = f"the label {KIND_LABEL} says what it is: {self.name}, another kind, or none"
                 yield Finding(f"{self.name}.answers", service, "services", "skip", summary, error.message, hint)
@@ -134,7 +134,7 @@ class Kind(Generic[F]):
 
 
 @dataclass(frozen=True)
-class Recognised:
+class ServiceKinds:
     """The kinds of a project's services; `guesses` are the pairs of service and kind that are not certain."""
 
     kinds: Mapping[str, tuple[Kind[Any], ...]] = field(default_factory=dict)

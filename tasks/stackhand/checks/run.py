@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Check, Fix, Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Check, Fix, NoAnswer
 from stackhand.engine.api.containers import Container
 from stackhand.errors import EngineUnreachable, Interrupted, PrerequisiteMissing, StackError
 from stackhand.graph import schedule
@@ -51,40 +51,42 @@ class _Question:
     container: Container | None = field(default=None, compare=False)
     place: str = ""
 
-    def judge(self, scene: Scene) -> list[Finding]:
+    def judge(self, context: CheckContext) -> list[Finding]:
         """Ask it. A finding about one container of several has its name for a subject."""
         if self.container is None:
-            return list(self.check.judge(scene, self.service))
-        found = self.check.judge(scene.at(self.container), self.service)
+            return list(self.check.judge(context, self.service))
+        found = self.check.judge(context.at(self.container), self.service)
         return [replace(each, subject=self.place, summary=f"{self.place}: {each.summary}") for each in found]
 
 
 _Look = dict[_Question, list[Finding]]
 
 
-def run(scene: Scene, names: Sequence[str], steps: Steps | None = None, tell: Tell = lambda text: None) -> Report:
+def run(
+    context: CheckContext, names: Sequence[str], steps: Steps | None = None, tell: Tell = lambda text: None
+) -> Report:
     """Carry out all phases in order, then `steps`. Returns what was found at the end, and what was done.
 
     `tell` is called with each action when it begins. Raises LockHeld, and PrerequisiteMissing where nothing can be
     asked at all.
     """
-    worker = _Run(scene, names, tell)
+    worker = _Run(context, names, tell)
     found = first = worker.grown(worker.look(PHASES))
     for _ in range(_ROUNDS):
         if not worker.repair(found):
             break
         found = worker.settle()
-    own = [_step(scene, name, step, tell) for name, step in (steps or {}).items()]
+    own = [_step(context, name, step, tell) for name, step in (steps or {}).items()]
     if own:
-        scene.forget()
+        context.forget()
         found = worker.look(PHASES)
     before = count_by_status(tuple(_flat(first)))
     return Report((*worker.final(found), *own), tuple(worker.outcomes), before)
 
 
-def plan(scene: Scene, names: Sequence[str], steps: Iterable[str] = ()) -> tuple[Plan, tuple[Finding, ...]]:
+def plan(context: CheckContext, names: Sequence[str], steps: Iterable[str] = ()) -> tuple[Plan, tuple[Finding, ...]]:
     """Return what a run would do now, and the findings that it could do nothing about."""
-    worker = _Run(scene, names, lambda text: None)
+    worker = _Run(context, names, lambda text: None)
     wrong = [each for each in _flat(worker.look(PHASES)) if each.status in ("fail", "warn")]
     own = tuple(Action("", f"run the step {name}", "fixes.steps names it") for name in steps)
     made = Plan((*(worker.action(each) for each in wrong if each.to_fix), *own))
@@ -94,8 +96,8 @@ def plan(scene: Scene, names: Sequence[str], steps: Iterable[str] = ()) -> tuple
 class _Run:
     """One run of the fixes: what was tried so far, and what became of it."""
 
-    def __init__(self, scene: Scene, names: Sequence[str], tell: Tell) -> None:
-        self._scene = scene
+    def __init__(self, context: CheckContext, names: Sequence[str], tell: Tell) -> None:
+        self._scene = context
         self._names = names
         self._tell = tell
         self._tried: set[tuple[str, str | None, str]] = set()
@@ -105,7 +107,7 @@ class _Run:
         for module in _GENERAL:
             self._fixes.update(module.FIXES)
         for service in names:
-            for kind in scene.kinds.of(service):
+            for kind in context.kinds.of(service):
                 self._fixes.update(kind.fixes())
 
     def look(self, phases: Collection[Phase]) -> _Look:
@@ -246,14 +248,14 @@ class _Run:
             time.sleep(_PAUSE)
 
 
-def _judge(scene: Scene, question: _Question) -> list[Finding]:
+def _judge(context: CheckContext, question: _Question) -> list[Finding]:
     check, service = question.check, question.service
     found: list[list[Finding]] = []
     errors: list[Exception] = []
 
     def judge() -> None:
         try:
-            found.append(question.judge(scene))
+            found.append(question.judge(context))
         except Exception as error:
             errors.append(error)
 
@@ -262,26 +264,26 @@ def _judge(scene: Scene, question: _Question) -> list[Finding]:
     thread.start()
     thread.join(_CHECK_LIMIT)
     if found:
-        return [replace(each, evidence=scene.mask(each.evidence)) for each in found[0]]
+        return [replace(each, evidence=context.mask(each.evidence)) for each in found[0]]
     if not errors:
-        return [_late(scene, check, service)]
+        return [_late(context, check, service)]
     error = errors[0]
-    if isinstance(error, Unanswered):
+    if isinstance(error, NoAnswer):
         return [Finding(check.id, service, check.phase, "skip", "not asked: the service does not answer")]
     if isinstance(error, PrerequisiteMissing | Interrupted):
         raise error
     if isinstance(error, StackError):
-        return [_unchecked(check, service, "warn", scene.mask(error.message))]
+        return [_unchecked(check, service, "warn", context.mask(error.message))]
     _log.debug("the check %s of %s crashed", check.id, service, exc_info=error)
-    why = f"the check crashed: {type(error).__name__}: {scene.mask(str(error))}"
+    why = f"the check crashed: {type(error).__name__}: {context.mask(str(error))}"
     return [_unchecked(check, service, "warn", why)]
 
 
-def _late(scene: Scene, check: Check, service: str) -> Finding:
+def _late(context: CheckContext, check: Check, service: str) -> Finding:
     """Return the finding about a check that took too long. Raises EngineUnreachable where the engine hangs."""
-    if not scene.engine.answers(within=_ENGINE_LIMIT):
+    if not context.engine.answers(within=_ENGINE_LIMIT):
         raise EngineUnreachable(f"the engine does not answer within {_ENGINE_LIMIT:.0f} s", "see `inv engine.check`")
-    guessed = scene.kinds.is_guess(service, check.id.partition(".")[0])
+    guessed = context.kinds.is_guess(service, check.id.partition(".")[0])
     # Whether a service answers is the question itself.
     status: Status = "skip" if guessed else "fail" if check.phase == "services" else "warn"
     return _unchecked(check, service, status, f"no answer within {_CHECK_LIMIT:.0f} s")
@@ -299,13 +301,13 @@ def _unchecked(check: Check, service: str, status: Status, why: str) -> Finding:
     )
 
 
-def _step(scene: Scene, name: str, step: Callable[[], object], tell: Tell) -> Finding:
+def _step(context: CheckContext, name: str, step: Callable[[], object], tell: Tell) -> Finding:
     """Run one step of the project's own. What it raises is a finding."""
     tell(f"run the step {name}")
     try:
         step()
     except Exception as error:
-        why = scene.mask(str(error) or type(error).__name__)
+        why = context.mask(str(error) or type(error).__name__)
         return Finding(
             "fixes.step",
             None,

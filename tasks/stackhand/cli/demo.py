@@ -14,7 +14,7 @@ from stackhand.cli.task import task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, StartFailed
 from stackhand.model import Plan, Report
-from stackhand.output.pulse import Pulse
+from stackhand.output.pulse import ProgressTicker
 
 if TYPE_CHECKING:
     from stackhand.demo import Demo, Work
@@ -92,7 +92,7 @@ def _start_and_use(stack: Stack, example: Demo, *, json: bool) -> dict[str, Any]
 def _prepare(stack: Stack, example: Demo, plan: Plan) -> None:
     for action in plan.actions:
         stack.console.progress("wait", str(action))
-        example.carry_out(action, Pulse(stack.console))
+        example.carry_out(action, ProgressTicker(stack.console))
 
 
 def _start(stack: Stack, names: list[str], *, json: bool) -> StartReport:
@@ -109,7 +109,7 @@ def _start(stack: Stack, names: list[str], *, json: bool) -> StartReport:
 def _fix(stack: Stack, names: list[str], *, json: bool) -> Report:
     from stackhand.checks import run as fixing
 
-    report = fixing.run(stack.scene(), names, tell=lambda text: stack.console.progress("wait", text))
+    report = fixing.run(stack.check_context(), names, tell=lambda text: stack.console.progress("wait", text))
     if not json:
         render.findings(stack, report, phases=False)
     if not report.ok:
@@ -122,7 +122,7 @@ def _remove(stack: Stack, example: Demo, *, json: bool) -> None:
         stack.console.result("would remove the reference stack: containers, networks, volumes and secrets")
         return
     name = stack.project.name
-    example.remove(Pulse(stack.console))
+    example.remove(ProgressTicker(stack.console))
     if json:
         stack.console.document({"project": name, "ok": True, "removed": True})
         return

@@ -10,7 +10,7 @@ from invoke.context import Context
 from stackhand.cli.task import task
 from stackhand.context import Stack
 from stackhand.errors import ApprovalNeeded
-from stackhand.output.pulse import Pulse
+from stackhand.output.pulse import ProgressTicker
 
 if TYPE_CHECKING:
     from stackhand.install.check import Observation
@@ -58,7 +58,7 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
         dry=stack.dry,
         become_root=become_root,
         on_action=lambda action: console.progress("wait", describe(action)),
-        on_line=Pulse(console),
+        on_line=ProgressTicker(console),
     )
     if json:
         console.document(result.to_json())

@@ -255,15 +255,15 @@ def _fix(
 ) -> None:
     from stackhand.checks import run as fixing
 
-    scene = stack.scene(names if after_start else named)
+    context = stack.check_context(names if after_start else named)
     steps = own_steps(c, stack.settings.fixes.steps, json=json or stack.json)
     if stack.dry:
-        made, left = fixing.plan(scene, names, steps)
+        made, left = fixing.plan(context, names, steps)
         render.dry(
             stack, made, json=json, idle="nothing to fix" if not left else "nothing that could be fixed", left=left
         )
         return
-    report = fixing.run(scene, names, steps, lambda text: stack.console.progress("wait", text))
+    report = fixing.run(context, names, steps, lambda text: stack.console.progress("wait", text))
     stack.fixes_report = report
     if json:
         stack.console.document({"service": named[0] if len(named) == 1 else None, **report.to_json()})

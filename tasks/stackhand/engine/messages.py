@@ -20,7 +20,7 @@ from stackhand.errors import (
 
 
 @dataclass(frozen=True)
-class Complaint:
+class EngineMessage:
     """One understood message. `retry` says whether trying again can help."""
 
     kind: str
@@ -124,13 +124,13 @@ _INVALID = re.compile(
 SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
 
 
-def understand(text: str) -> Complaint:
+def understand(text: str) -> EngineMessage:
     """Return what a message of the engine or of Compose means; of kind `unknown`, worth a retry, if nothing else."""
     line = last_error_line(text)
     for kind, pattern, retry, hint in _TABLE:
         if re.search(pattern, line, re.IGNORECASE):
-            return Complaint(kind, line, retry, hint)
-    return Complaint("unknown", line, True, "")
+            return EngineMessage(kind, line, retry, hint)
+    return EngineMessage("unknown", line, True, "")
 
 
 def last_error_line(text: str) -> str:

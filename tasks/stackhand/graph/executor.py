@@ -18,7 +18,7 @@ from invoke.tasks import Call, Task
 from stackhand.errors import DependencyCycle, InvalidSetting
 from stackhand.graph import schedule
 from stackhand.graph.signals import interrupt_on_termination
-from stackhand.graph.streams import Apart
+from stackhand.graph.streams import LabelledOutput
 from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
 
@@ -52,7 +52,7 @@ class GraphExecutor(Executor):
         self._add(direct, nodes, needs, [])
         again = not self.config.tasks.dedupe
         graph = {index: needs[index] for index, call in enumerate(nodes) if again or call not in finished}
-        with Apart(sys.stdout, sys.stderr) as apart:
+        with LabelledOutput(sys.stdout, sys.stderr) as apart:
 
             def work(index: int) -> None:
                 call = nodes[index]

@@ -73,7 +73,7 @@ class _PerThread(io.TextIOBase):
         self._stream().flush()
 
 
-class Apart:
+class LabelledOutput:
     """While open, text that a task prints from a thread of its own is labelled with the task's name.
 
     Tasks that run alone, in the main thread, write as always. A task whose class sets `labels_itself` (its lines
@@ -85,7 +85,7 @@ class Apart:
         self._streams: tuple[dict[int, _Labelled], dict[int, _Labelled]] = ({}, {})
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Apart:
+    def __enter__(self) -> LabelledOutput:
         sys.stdout = _PerThread(self._targets[0], self._streams[0])
         sys.stderr = _PerThread(self._targets[1], self._streams[1])
         return self

@@ -15,7 +15,7 @@ from typing import Any
 from stackhand.engine.api import endpoint as endpoints
 from stackhand.engine.api.endpoint import Endpoint
 from stackhand.engine.compose.cli import Compose
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import DockerMissing, StackError
 from stackhand.model import Finding
 
@@ -79,7 +79,7 @@ class Observation:
         }
 
 
-def observe(commands: Commands, environ: Mapping[str, str]) -> Observation:
+def observe(commands: Programs, environ: Mapping[str, str]) -> Observation:
     """Look at the CLI, the engine, Compose and the engine's disk. Never raises a missing prerequisite."""
     seen: dict[str, Any] = {"cli": shutil.which("docker", path=environ.get("PATH"))}
     try:

@@ -15,7 +15,7 @@ from typing import Any
 from stackhand.engine.api.endpoint import DEFAULT_SOCKET
 from stackhand.engine.compose.cli import OLDEST
 from stackhand.engine.host import sudo as root
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import ConfigError, InstallFailed, PrerequisiteMissing, SocketPermission, StackError
 from stackhand.install import apt
 from stackhand.install.check import Observation
@@ -89,7 +89,7 @@ def needs_root(plan: Plan) -> bool:
 
 
 def ensure(
-    commands: Commands,
+    commands: Programs,
     environ: Mapping[str, str],
     *,
     dry: bool = False,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stackhand.engine.api import endpoint
 from stackhand.engine.compose.plugin import PLUGIN
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import CommandFailed, EngineUnreachable, InstallFailed
 from stackhand.install import apt
 from stackhand.install.machine import PID_FILE, Machine, root_path
@@ -32,7 +32,7 @@ class Installer:
 
     def __init__(
         self,
-        commands: Commands,
+        commands: Programs,
         environ: Mapping[str, str],
         machine: Machine,
         on_line: Callable[[str], None],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stackhand.engine.compose.plugin import SYSTEM_FOLDERS, config_folder
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.install import apt, check
 
 Init = Literal["systemd", "service", "none"]
@@ -63,7 +63,7 @@ class Machine:
         return self.system == "Linux" and bool({"debian", "ubuntu"} & {self.distribution, *self.like})
 
 
-def look(commands: Commands, environ: Mapping[str, str]) -> Machine:
+def look(commands: Programs, environ: Mapping[str, str]) -> Machine:
     """Read the facts. Nothing is changed, and only what is missing makes it look further."""
     seen = check.observe(commands, environ)
     root = os.geteuid() == 0
@@ -127,7 +127,7 @@ def _daemon() -> tuple[int | None, bool]:
     return (int(text), False) if alive else (None, True)
 
 
-def _available(commands: Commands, env: Mapping[str, str]) -> dict[str, str] | None:
+def _available(commands: Programs, env: Mapping[str, str]) -> dict[str, str] | None:
     # Without lists, apt knows at most what is installed already.
     if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
         return None

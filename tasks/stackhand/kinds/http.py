@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.http import SERVERS, TIMEOUT, Late, Reply, Url, probed_url, request
-from stackhand.checks.kind import Kind, Unanswered, Unasked
+from stackhand.checks.kind import CannotAsk, Kind, NoAnswer
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Service
 from stackhand.errors import StackError
@@ -55,45 +55,45 @@ class Http(Kind[HttpFacts]):
         """Return True: what is a guess is told by what is asked for. A healthcheck's own URL is none."""
         return True
 
-    def look(self, scene: Scene, service: str) -> HttpFacts:
+    def look(self, context: CheckContext, service: str) -> HttpFacts:
         """Ask for the path of the healthcheck, else for `/`."""
-        container = scene.container(service)
-        url = url_to_ask(scene.project.services[service], container.exposed)
+        container = context.container(service)
+        url = url_to_ask(context.project.services[service], container.exposed)
         healthy = container.health == "healthy"
         allowed = container.healthcheck.timeout if url.given and container.healthcheck else TIMEOUT
         seconds = max(TIMEOUT, min(allowed, _LONGEST))
         try:
-            reply = request(scene, service, url, seconds=seconds)
-        except Unasked:
+            reply = request(context, service, url, seconds=seconds)
+        except CannotAsk:
             raise
-        except Unanswered as error:
-            if not url.given and not traits(scene.project.services[service]).label:
-                raise Unasked(f"that it speaks HTTP is a guess, and there is no answer: {error.message}") from error
+        except NoAnswer as error:
+            if not url.given and not traits(context.project.services[service]).label:
+                raise CannotAsk(f"that it speaks HTTP is a guess, and there is no answer: {error.message}") from error
             if healthy and not url.plain:
-                raise Unasked(f"only its healthcheck knows how to ask it, and is content: {error.message}") from error
+                raise CannotAsk(f"only its healthcheck knows how to ask it, and is content: {error.message}") from error
             if healthy and isinstance(error, Late) and allowed > seconds:
-                raise Unasked(
+                raise CannotAsk(
                     f"its healthcheck gives it {allowed:g} s, and is content: {error.message}",
                     "if it need not be that slow, give the healthcheck a shorter timeout",
                 ) from error
             raise
         return HttpFacts(url, reply, healthy)
 
-    def answers(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def answers(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge the answer's status, where there is one."""
         try:
-            facts = scene.facts(self, service)
-        except Unanswered:
-            return super().answers(scene, service)
-        return [judge(service, facts, scene.mask(str(facts.url)))]
+            facts = context.facts(self, service)
+        except NoAnswer:
+            return super().answers(context, service)
+        return [judge(service, facts, context.mask(str(facts.url)))]
 
-    def warm(self, scene: Scene, service: str, what: str) -> None:
+    def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Ask for one path, which may take a while."""
-        url = url_to_ask(scene.project.services[service], scene.container(service).exposed)
+        url = url_to_ask(context.project.services[service], context.container(service).exposed)
         path = quote(what if what.startswith("/") else f"/{what}", safe="/?&=%:;,+@!~*'()$")
-        reply = request(scene, service, Url(url.scheme, url.host, url.port, path), seconds=_PATIENCE)
+        reply = request(context, service, Url(url.scheme, url.host, url.port, path), seconds=_PATIENCE)
         if reply.status >= 400:
-            raise StackError(f"{service}: {path} answers {reply.status}: {scene.mask(reply.line)}")
+            raise StackError(f"{service}: {path} answers {reply.status}: {context.mask(reply.line)}")
 
 
 def judge(service: str, facts: HttpFacts, url: str) -> Finding:

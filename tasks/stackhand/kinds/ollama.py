@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Url, json_of, probed_url, request
-from stackhand.checks.kind import Kind, Unanswered
+from stackhand.checks.kind import Kind, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 
@@ -39,26 +39,26 @@ class Ollama(Kind[OllamaFacts]):
         probed = probed_url(shown)
         return super().recognises(shown) or bool(probed and probed.port == _PORT)
 
-    def look(self, scene: Scene, service: str) -> OllamaFacts:
+    def look(self, context: CheckContext, service: str) -> OllamaFacts:
         """Ask for the version."""
-        reply = request(scene, service, _url(scene, service, "/api/version"))
+        reply = request(context, service, _url(context, service, "/api/version"))
         version = json_of(reply).get("version")
         if reply.status >= 400 or not version:
-            raise Unanswered(f"/api/version answers {reply.status} {reply.line}".strip())
+            raise NoAnswer(f"/api/version answers {reply.status} {reply.line}".strip())
         return OllamaFacts(str(version))
 
-    def warm(self, scene: Scene, service: str, what: str) -> None:
+    def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Load one model: without a prompt `/api/generate` does just that. It stays for as long as the server says."""
         body = json.dumps({"model": what, "stream": False})
-        url = _url(scene, service, "/api/generate")
-        reply = request(scene, service, url, method="POST", body=body, seconds=_LOADING)
+        url = _url(context, service, "/api/generate")
+        reply = request(context, service, url, method="POST", body=body, seconds=_LOADING)
         if reply.status >= 400:
             why = json_of(reply).get("error") or reply.line
             raise StackError(f"{service}: {what} could not be loaded: {why}", f"`inv models.pull {what}` fetches it")
 
 
-def _url(scene: Scene, service: str, path: str) -> Url:
+def _url(context: CheckContext, service: str, path: str) -> Url:
     """Return where the server listens: `OLLAMA_HOST` may name another port."""
-    given = scene.project.services[service].environment.get("OLLAMA_HOST") or ""
+    given = context.project.services[service].environment.get("OLLAMA_HOST") or ""
     port = given.rstrip("/").rpartition(":")[2]
     return Url("http", "127.0.0.1", int(port) if port.isdecimal() else _PORT, path)

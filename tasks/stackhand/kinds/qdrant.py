@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Url, probed_url, request
-from stackhand.checks.kind import Kind, Unanswered
+from stackhand.checks.kind import Kind, NoAnswer
 from stackhand.checks.traits import Traits
 
 _PORT = 6333
@@ -25,11 +25,11 @@ class Qdrant(Kind[None]):
         probed = probed_url(shown)
         return super().recognises(shown) or bool(probed and probed.port == _PORT)
 
-    def look(self, scene: Scene, service: str) -> None:
+    def look(self, context: CheckContext, service: str) -> None:
         """Ask whether it is ready. Versions before 1.5 know no `/readyz`, and answer 404."""
-        environment = scene.project.services[service].environment
+        environment = context.project.services[service].environment
         scheme = "https" if (environment.get("QDRANT__SERVICE__ENABLE_TLS") or "").lower() in ("1", "true") else "http"
         port = environment.get("QDRANT__SERVICE__HTTP_PORT") or ""
-        reply = request(scene, service, Url(scheme, "127.0.0.1", int(port) if port.isdecimal() else _PORT, "/readyz"))
+        reply = request(context, service, Url(scheme, "127.0.0.1", int(port) if port.isdecimal() else _PORT, "/readyz"))
         if reply.status >= 400 and reply.status != 404:
-            raise Unanswered(f"/readyz answers {reply.status} {reply.line}".strip())
+            raise NoAnswer(f"/readyz answers {reply.status} {reply.line}".strip())

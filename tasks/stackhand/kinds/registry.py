@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from stackhand.checks.kind import Kind, Recognised
+from stackhand.checks.kind import Kind, ServiceKinds
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import BrokenKind, UnknownKind, did_you_mean
@@ -33,7 +33,7 @@ def kinds() -> tuple[Kind[Any], ...]:
     return (*_brought({kind.name for kind in own}), *own)
 
 
-def recognise(project: Project) -> Recognised:
+def recognise(project: Project) -> ServiceKinds:
     """Return the kinds of every service of a project. Raises UnknownKind, BrokenKind."""
     found = {name: kinds_of(service) for name, service in project.services.items()}
     shown = {name: traits(service) for name, service in project.services.items()}
@@ -43,7 +43,7 @@ def recognise(project: Project) -> Recognised:
         for kind in some
         if shown[name].label is None and not kind.certain(shown[name])
     }
-    return Recognised(found, frozenset(guesses))
+    return ServiceKinds(found, frozenset(guesses))
 
 
 def kinds_of(service: Service) -> tuple[Kind[Any], ...]:

@@ -9,7 +9,7 @@ from stackhand.output.console import Console
 _LINE_EVERY = 2.0
 
 
-class Pulse:
+class ProgressTicker:
     """Shows a line of a long output now and then: that the work goes on, and how far it is."""
 
     def __init__(self, console: Console) -> None:

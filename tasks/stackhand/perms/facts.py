@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from stackhand.engine.compose.files import FILE_NAMES, OVERRIDE_NAMES
 from stackhand.engine.compose.project import Project
 from stackhand.engine.host import git, mounts
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
 from stackhand.perms.policy import readers
@@ -56,7 +56,7 @@ def survey(
     root: Path,
     settings: Perms,
     target: Target,
-    commands: Commands,
+    commands: Programs,
     project: Callable[[], Project],
     engine: Callable[[], Engine],
     compose_files: Iterable[str] = (),

@@ -13,7 +13,7 @@ from stackhand.perms.journal import Change, Journal, Journals, Writer
 from stackhand.perms.policy.rules import SETID_BITS, states
 from stackhand.perms.replay import Replay, Step
 from stackhand.perms.tree.apply import refusal
-from stackhand.perms.tree.counts import Tally
+from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.entry import Entry
 
 
@@ -22,7 +22,7 @@ def finish(
     journals: Journals,
     volume: str | None,
     writer: Writer,
-    tally: Tally,
+    tally: Counts,
     note: Callable[[str, str, str], None],
 ) -> None:
     """Finish what the last runs left half way that came to no end. Raises JournalFailed, OSError without the root."""

@@ -15,7 +15,7 @@ from stackhand.model import Finding
 from stackhand.perms.journal import Journals, Writer
 from stackhand.perms.policy.rules import Rules, Target, why
 from stackhand.perms.recover import finish
-from stackhand.perms.tree.counts import Tally
+from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.entry import TICK, Descriptors, Entry
 from stackhand.perms.tree.evaluate import NEEDS_ROOT
 from stackhand.perms.tree.walk import Known
@@ -31,7 +31,7 @@ class Result:
 
     root: Path
     target: Target
-    tally: Tally = field(default_factory=Tally)
+    tally: Counts = field(default_factory=Counts)
     notes: Notes = field(default_factory=Notes)
     findings: tuple[Finding, ...] = ()
     journal: str | None = None
@@ -95,7 +95,7 @@ def fix(
     result = Result(root, rules.target, findings=findings)
     known, began = _known(state, rules), time.time_ns() - TICK
 
-    def work(writer: Writer) -> Tally:
+    def work(writer: Writer) -> Counts:
         return walk(str(root), rules, known, writer, result.notes, progress, result.tally)
 
     journaled(state, result, work)
@@ -110,7 +110,7 @@ def fix(
     return result
 
 
-def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Tally], volume: str | None = None) -> None:
+def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Counts], volume: str | None = None) -> None:
     """Do work that writes to a journal, after what a run that was killed has left half way.
 
     `result` gets the journal's id, none where it is empty, and what ended the work early: Ctrl-C, a full disk. The work

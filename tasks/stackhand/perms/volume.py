@@ -12,7 +12,7 @@ from stackhand.errors import UnknownVolume, VolumeUnreachable, did_you_mean
 from stackhand.perms.journal import Writer
 from stackhand.perms.policy.rules import VOLUME, Rules, Target
 from stackhand.perms.run import Result, journaled
-from stackhand.perms.tree.counts import Tally
+from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.walk import Known
 from stackhand.perms.tree.workers import Progress, walk
 from stackhand.state.folder import StateFolder
@@ -91,7 +91,7 @@ def fix(
         target, (), (), (), root_area=VOLUME, spares_data=False, links_stay_inside=_links_stay_inside(way.volume)
     )
 
-    def work(writer: Writer | None) -> Tally:
+    def work(writer: Writer | None) -> Counts:
         return walk(folder, rules, Known(), writer, result.notes, progress, result.tally)
 
     if state is None:
@@ -102,7 +102,7 @@ def fix(
 
 
 def _inside(way: Way, engine: Engine, target: Target, *, change: bool) -> Result:
-    result, tally = Result(Path(way.volume.mountpoint or way.volume.name), target), Tally()
+    result, tally = Result(Path(way.volume.mountpoint or way.volume.name), target), Counts()
     result.tally = tally
     count, give = _COUNT.format(uid=target.uid, gid=target.gid), _CHANGE.format(uid=target.uid, gid=target.gid)
     script = f"{count}; {give}; {count}" if change else count

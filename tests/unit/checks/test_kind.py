@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from builders import project, service
-from shells import Shell, running, scene
+from shells import Shell, context, running
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Kind, Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Kind, NoAnswer
 from stackhand.checks.traits import Traits, traits
 from stackhand.errors import UnknownKind
 from stackhand.kinds.registry import data_kind, kinds_of, recognise
@@ -151,8 +151,8 @@ def test_a_healthcheck_that_takes_the_host_from_the_environment() -> None:
 class _Silent(_Redis):
     ports = frozenset({6379})
 
-    def look(self, scene: Scene, service: str) -> None:
-        raise Unanswered("Connection refused")
+    def look(self, context: CheckContext, service: str) -> None:
+        raise NoAnswer("Connection refused")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_guess_that_does_not_answer_is_no_failure(
     kind = _Silent()
     monkeypatch.setattr("stackhand.kinds.registry.kinds", lambda: (kind,))
     made = project(service("it", image=image, raw=raw))
-    stage = scene(made, Shell(tmp_path / "bin", {}, running("it")), tmp_path)
+    stage = context(made, Shell(tmp_path / "bin", {}, running("it")), tmp_path)
     stage.kinds = recognise(made)
     (finding,) = stage.kinds.of("it")[0].answers(stage, "it")
     assert (finding.status, finding.fixable, finding.evidence) == (status, False, "Connection refused")

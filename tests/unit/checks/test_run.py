@@ -13,8 +13,8 @@ import pytest
 from builders import START, container, healthy, project, service
 
 from stackhand.checks import run as fixing
-from stackhand.checks.context import Hands, Scene
-from stackhand.checks.kind import Check, Fix, Kind, Recognised, Unanswered
+from stackhand.checks.context import CheckContext, ServiceActions
+from stackhand.checks.kind import Check, Fix, Kind, NoAnswer, ServiceKinds
 from stackhand.errors import EngineUnreachable, LockHeld, StackError
 from stackhand.model import Finding, Report
 from stackhand.settings import Fixes
@@ -35,10 +35,10 @@ class Toy(Kind[World]):
         self._phases = phases
         self._repair = repair
 
-    def look(self, scene: Scene, service: str) -> World:
+    def look(self, context: CheckContext, service: str) -> World:
         self.looks += 1
         if "silent" in self.world:
-            raise Unanswered("it says nothing")
+            raise NoAnswer("it says nothing")
         return dict(self.world)
 
     def checks(self) -> Sequence[Check]:
@@ -48,9 +48,9 @@ class Toy(Kind[World]):
     def fixes(self) -> Mapping[str, Fix]:
         return {f"toy.{name}": Fix("mend {subject} in", self._act, patience=0.01) for name in self._phases}
 
-    def _judge(self, name: str) -> Callable[[Scene, str], Iterable[Finding]]:
-        def judge(scene: Scene, service: str) -> Iterable[Finding]:
-            state = scene.facts(self, service)[name]
+    def _judge(self, name: str) -> Callable[[CheckContext, str], Iterable[Finding]]:
+        def judge(context: CheckContext, service: str) -> Iterable[Finding]:
+            state = context.facts(self, service)[name]
             if state == "crash":
                 raise ZeroDivisionError("oh")
             status = {"right": "ok", "wrong": "fail", "hopeless": "fail", "odd": "warn", "strange": "warn"}[state]
@@ -59,7 +59,7 @@ class Toy(Kind[World]):
 
         return judge
 
-    def _act(self, scene: Scene, finding: Finding) -> None:
+    def _act(self, context: CheckContext, finding: Finding) -> None:
         self.done.append(finding.subject)
         self._repair(self.world, finding.subject)
 
@@ -83,19 +83,19 @@ class StubEngine:
         return self.alive
 
 
-def scene(
+def context(
     folder: Path,
     toy: Toy,
     *,
     containers: Sequence[Any] | None = None,
     mask: Callable[[str], str] = str,
     patience: float = 0.01,
-) -> Scene:
-    hands = Hands(lambda name: None, lambda name: None, lambda name, command: None)
-    return Scene(
+) -> CheckContext:
+    hands = ServiceActions(lambda name: None, lambda name: None, lambda name, command: None)
+    return CheckContext(
         project(service("web")),
         StubEngine([healthy()] if containers is None else containers),  # type: ignore[arg-type]
-        Recognised({"web": (toy,)}),
+        ServiceKinds({"web": (toy,)}),
         Fixes(patience=patience),
         StateFolder(folder),
         hands,
@@ -104,7 +104,7 @@ def scene(
 
 
 def run(folder: Path, toy: Toy, **more: Any) -> Report:
-    return fixing.run(scene(folder, toy), ["web"], **more)
+    return fixing.run(context(folder, toy), ["web"], **more)
 
 
 def states(report: Report) -> dict[str, str]:
@@ -174,7 +174,7 @@ def test_a_fix_that_fails_says_why_without_the_secret(tmp_path: Path, error: Exc
         raise error
 
     toy = Toy({"role": "wrong", "index": "right"}, PHASES, fail)
-    masked = scene(tmp_path, toy, mask=lambda text: text.replace("swordfish", "***"))
+    masked = context(tmp_path, toy, mask=lambda text: text.replace("swordfish", "***"))
     report = fixing.run(masked, ["web"])
     assert not report.ok
     assert "***" in str(report.outcomes[0].error)
@@ -223,7 +223,7 @@ def test_a_service_that_is_silent_is_not_asked_more(tmp_path: Path) -> None:
 
 def test_what_does_not_run_is_not_asked(tmp_path: Path) -> None:
     toy = Toy({"role": "wrong", "index": "right"}, PHASES, mend)
-    report = fixing.run(scene(tmp_path, toy, containers=[container(status="restarting")]), ["web"])
+    report = fixing.run(context(tmp_path, toy, containers=[container(status="restarting")]), ["web"])
     assert set(states(report)) == {"services.ready"}
     assert toy.looks == 0
 
@@ -231,7 +231,7 @@ def test_what_does_not_run_is_not_asked(tmp_path: Path) -> None:
 def test_a_missing_engine_is_no_finding(tmp_path: Path) -> None:
     toy = Toy({"role": "right", "index": "right"}, PHASES, mend)
 
-    def gone(scene: Scene, service: str) -> World:
+    def gone(context: CheckContext, service: str) -> World:
         raise EngineUnreachable("gone")
 
     toy.look = gone  # type: ignore[method-assign]
@@ -248,7 +248,7 @@ def test_another_run_is_not_disturbed(tmp_path: Path) -> None:
 
 def test_a_plan_is_what_a_run_would_do(tmp_path: Path) -> None:
     toy = Toy({"role": "wrong", "index": "odd"}, PHASES, mend)
-    made, left = fixing.plan(scene(tmp_path, toy), ["web"], ["seed"])
+    made, left = fixing.plan(context(tmp_path, toy), ["web"], ["seed"])
     assert left == ()
     assert [str(each) for each in made.actions] == [
         "mend role in web: wrong",
@@ -281,9 +281,9 @@ def test_of_several_containers_each_is_asked(tmp_path: Path) -> None:
     class Many(Toy):
         every_container = True
 
-        def look(self, scene: Scene, service: str) -> World:
-            super().look(scene, service)
-            return {"role": "wrong" if scene.container(service).number == 2 else "right", "index": "right"}
+        def look(self, context: CheckContext, service: str) -> World:
+            super().look(context, service)
+            return {"role": "wrong" if context.container(service).number == 2 else "right", "index": "right"}
 
     pair = [healthy(), healthy(number=2)]
 
@@ -292,14 +292,14 @@ def test_of_several_containers_each_is_asked(tmp_path: Path) -> None:
         pair[1] = healthy(number=2, started_at=START + timedelta(seconds=9))
 
     toy = Many({"role": "right", "index": "right"}, PHASES, restart)
-    report = fixing.run(scene(tmp_path, toy, containers=pair), ["web"])
+    report = fixing.run(context(tmp_path, toy, containers=pair), ["web"])
     assert [str(each.action) for each in report.outcomes] == ["mend shop-web-2 in web: shop-web-2: wrong"]
     assert report.ok
     assert sorted(each.subject for each in report.findings if each.id == "toy.answers") == ["shop-web-1", "shop-web-2"]
 
 
 def test_a_plan_comes_with_what_it_can_do_nothing_about(tmp_path: Path) -> None:
-    made, left = fixing.plan(scene(tmp_path, Toy({"role": "hopeless", "index": "right"}, PHASES, mend)), ["web"])
+    made, left = fixing.plan(context(tmp_path, Toy({"role": "hopeless", "index": "right"}, PHASES, mend)), ["web"])
     assert not made
     assert [each.id for each in left] == ["toy.role"]
 
@@ -312,14 +312,14 @@ def test_a_warning_that_could_not_be_mended_is_a_failure(tmp_path: Path) -> None
 
 def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path) -> None:
     class Slow(Toy):
-        def look(self, scene: Scene, service: str) -> World:
+        def look(self, context: CheckContext, service: str) -> World:
             if self.looks == 2:
                 self.world.pop("silent", None)
-            return super().look(scene, service)
+            return super().look(context, service)
 
     toy = Slow({"silent": "", "role": "right", "index": "right"}, PHASES, mend)
     just_now = datetime.now(timezone.utc)
-    place = scene(tmp_path, toy, containers=[healthy(started_at=just_now)], patience=30.0)
+    place = context(tmp_path, toy, containers=[healthy(started_at=just_now)], patience=30.0)
     report = fixing.run(place, ["web"])
     assert report.ok
     assert report.outcomes == ()
@@ -329,7 +329,7 @@ def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path)
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
     class Hanging(Toy):
-        def look(self, scene: Scene, service: str) -> World:
+        def look(self, context: CheckContext, service: str) -> World:
             threading.Event().wait(30)
             return {}
 
@@ -342,14 +342,14 @@ def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return
     found = states(run(tmp_path, toy))
     assert (found["toy.answers"], found["toy.role"]) == ("fail", "warn")
-    place = scene(tmp_path, toy)
-    place.kinds = Recognised({"web": (toy,)}, frozenset({("web", "toy")}))
+    place = context(tmp_path, toy)
+    place.kinds = ServiceKinds({"web": (toy,)}, frozenset({("web", "toy")}))
     assert states(fixing.run(place, ["web"]))["toy.answers"] == "skip"
 
 
 def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> None:
     toy = Toy({"role": "wrong", "index": "right"}, PHASES, mend)
-    place = scene(tmp_path, toy)
+    place = context(tmp_path, toy)
     lock = place.state.lock
 
     def lock_late(task: str) -> AbstractContextManager[None]:

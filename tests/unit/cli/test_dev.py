@@ -14,11 +14,11 @@ from invoke.exceptions import Exit
 
 from stackhand.cli import dev as suite
 from stackhand.context import Stack
-from stackhand.engine.host.programs import Commands, Completed
+from stackhand.engine.host.programs import Completed, Programs
 from stackhand.errors import CommandFailed
 
 
-class FakeCommands(Commands):
+class FakeCommands(Programs):
     def __init__(self, failing: str = "") -> None:
         super().__init__()
         self.failing = failing
@@ -33,7 +33,7 @@ class FakeCommands(Commands):
         return Completed(tuple(argv), 0, "", "")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, commands: Commands, *, dry: bool = False, **flags: Any) -> tuple[str, str]:
+def run(monkeypatch: pytest.MonkeyPatch, commands: Programs, *, dry: bool = False, **flags: Any) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setattr("sys.stderr", err)

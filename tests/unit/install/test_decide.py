@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stackhand.engine.api.endpoint import Endpoint
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import (
     ComposeMissing,
     ConfigError,
@@ -239,7 +239,7 @@ class FakeMachine:
             "on_action": lambda _: None,
             "on_line": lambda _: None,
         }
-        return ensure(Commands(), {}, **{**usual, **options})
+        return ensure(Programs(), {}, **{**usual, **options})
 
 
 def test_looks_again_after_the_lists_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stackhand.engine.api import endpoint
-from stackhand.engine.host.programs import Commands, Completed
+from stackhand.engine.host.programs import Completed, Programs
 from stackhand.errors import CommandFailed, EngineUnreachable, InstallFailed
 from stackhand.install import installer
 from stackhand.install.check import Observation
@@ -20,7 +20,7 @@ from stackhand.model import Action
 SOURCES = {"debian.list": "deb http://mirror.example/debian bookworm main\n"}
 
 
-class FakeCommands(Commands):
+class FakeCommands(Programs):
     """Notes what would be run; `react` stands in for what the programs do."""
 
     def __init__(self, react: Callable[[list[str], Path | None], None] = lambda *_: None) -> None:
@@ -40,7 +40,7 @@ class FakeCommands(Commands):
         return 4242
 
 
-def make(commands: Commands, **facts: Any) -> Installer:
+def make(commands: Programs, **facts: Any) -> Installer:
     machine = Machine(Observation(), codename="bookworm", sources=SOURCES, **facts)
     return Installer(commands, {"PATH": "/bin", "DOCKER_TLS_VERIFY": "1"}, machine, lambda _: None)
 

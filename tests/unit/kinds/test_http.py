@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from builders import project, service
-from shells import Shell, running, scene
+from shells import Shell, context, running
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Reply, Url, parse, probed_url, request, url_of
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.containers import Healthcheck
 from stackhand.errors import StackError
@@ -207,10 +207,10 @@ def tool(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def _stage(tmp_path: Path, *programs: str, **environment: str) -> tuple[Scene, Shell]:
+def _stage(tmp_path: Path, *programs: str, **environment: str) -> tuple[CheckContext, Shell]:
     shell = Shell(tmp_path / "bin", dict.fromkeys(programs), running("web", "beside"))
     made = project(service("web", environment=environment), service("beside"))
-    return scene(made, shell, tmp_path), shell
+    return context(made, shell, tmp_path), shell
 
 
 def test_every_tool_asks(tmp_path: Path, port: int, tool: str) -> None:
@@ -224,20 +224,20 @@ def test_every_tool_asks(tmp_path: Path, port: int, tool: str) -> None:
 
 def test_no_tool_has_an_answer_where_nothing_listens(tmp_path: Path, tool: str) -> None:
     stage, _ = _stage(tmp_path, tool)
-    with pytest.raises(Unanswered, match=r"http://127.0.0.1:1/: .*(?i:refused|connect)"):
+    with pytest.raises(NoAnswer, match=r"http://127.0.0.1:1/: .*(?i:refused|connect)"):
         request(stage, "web", Url("http", "127.0.0.1", 1))
 
 
 def test_with_nothing_to_ask_with(tmp_path: Path) -> None:
     stage, shell = _stage(tmp_path)
-    with pytest.raises(Unasked, match="has a program to ask with"):
+    with pytest.raises(CannotAsk, match="has a program to ask with"):
         request(stage, "web", Url("http", "127.0.0.1", 1))
     assert [env["HOST"] for _, env in shell.asked] == ["127.0.0.1", "web"]
 
 
 def test_a_guess_that_has_no_answer_is_no_failure(tmp_path: Path) -> None:
     stage, _ = _stage(tmp_path, "python3")
-    with pytest.raises(Unasked, match="a guess"):
+    with pytest.raises(CannotAsk, match="a guess"):
         Http().look(stage, "web")
     assert [each.status for each in Http().answers(stage, "web")] == ["skip"]
 
@@ -264,23 +264,23 @@ def test_no_answer_where_the_healthcheck_has_one(
     probe = Healthcheck(("true",), timeout=timeout)
     shell = Shell(tmp_path / "bin", {"curl": curl}, running("web", health=health, healthcheck=probe))
     made = project(service("web", raw={"healthcheck": {"test": f"curl {options} http://localhost:1/"}}))
-    assert [each.status for each in Http().answers(scene(made, shell, tmp_path), "web")] == [status]
+    assert [each.status for each in Http().answers(context(made, shell, tmp_path), "web")] == [status]
     if patience:
         assert (shell.folder / "patience").read_text() == patience
 
 
 def test_each_of_several_containers_is_asked_itself_also_from_beside(tmp_path: Path) -> None:
     shell = Shell(tmp_path / "bin", {}, [*running("web"), *running("web", number=2), *running("beside")])
-    stage = scene(project(service("web"), service("beside")), shell, tmp_path)
+    stage = context(project(service("web"), service("beside")), shell, tmp_path)
     for one in shell.containers("shop")[:2]:
-        with pytest.raises(Unasked):
+        with pytest.raises(CannotAsk):
             request(stage.at(one), "web", Url("http", "127.0.0.1", 1))
     assert [env["HOST"] for _, env in shell.asked] == ["127.0.0.1", "shop-web-1", "127.0.0.1", "shop-web-2"]
 
 
 def test_warm_ups(tmp_path: Path, port: int) -> None:
     shell = Shell(tmp_path / "bin", {"python3": None}, running("web"))
-    stage = scene(project(service("web", raw={"expose": [str(port)]})), shell, tmp_path)
+    stage = context(project(service("web", raw={"expose": [str(port)]})), shell, tmp_path)
     Http().warm(stage, "web", "/a b")
     with pytest.raises(StackError, match="/nothing answers 404: not here"):
         Http().warm(stage, "web", "nothing")

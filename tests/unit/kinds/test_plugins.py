@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from builders import project, service
-from shells import Shell, running, scene
+from shells import Shell, context, running
 from support import CHECKOUT
 
-from stackhand.checks.kind import Unanswered
+from stackhand.checks.kind import NoAnswer
 from stackhand.errors import BrokenKind, UnknownKind
 from stackhand.kinds import registry
 
@@ -81,7 +81,7 @@ def test_the_kind_of_the_documentation(tmp_path: Path, install: Install) -> None
 
     shell = Shell(tmp_path / "bin", {"mysql": MYSQL}, running("db", "api"))
     (shell.folder / "users").write_text("root\n")
-    stage = scene(made, shell, tmp_path)
+    stage = context(made, shell, tmp_path)
     answers, users = kind.checks()
     assert [each.status for each in answers.judge(stage, "db")] == ["ok"]
     found = {each.subject: each for each in users.judge(stage, "db")}
@@ -96,8 +96,8 @@ def test_the_kind_of_the_documentation(tmp_path: Path, install: Install) -> None
     assert not any("it's" in word for argv, _ in shell.asked for word in argv)
 
     stranger = project(service("db", image="mariadb:11", environment={"MYSQL_ROOT_PASSWORD": "wrong"}))
-    with pytest.raises(Unanswered, match="Access denied"):
-        kind.look(scene(stranger, shell, tmp_path), "db")
+    with pytest.raises(NoAnswer, match="Access denied"):
+        kind.look(context(stranger, shell, tmp_path), "db")
 
 
 KIND = """

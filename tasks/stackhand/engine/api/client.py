@@ -11,7 +11,7 @@ from typing import Any
 from stackhand.engine.api import archive
 from stackhand.engine.api import containers as facts
 from stackhand.engine.api.events import Event, Listener
-from stackhand.engine.api.exec import Answer, Probe, execute
+from stackhand.engine.api.exec import ExecResult, Probe, execute
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose import project as model
 from stackhand.errors import EngineUnreachable, StackError
@@ -139,7 +139,7 @@ class Engine:
         timeout: float,
         environment: Mapping[str, str] | None = None,
         user: str = "",
-    ) -> Answer:
+    ) -> ExecResult:
         """Run a program inside a container and return what it said.
 
         A password goes into its `environment`: command lines are shown to everyone, in events too.
@@ -147,7 +147,7 @@ class Engine:
         code, streams, seconds = execute(
             self.api, container, argv, timeout, _ANSWER, demux=True, environment=environment, user=user
         )
-        return Answer(code, *streams, seconds=seconds)
+        return ExecResult(code, *streams, seconds=seconds)
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:
         """Return the small text files below a folder of a container, running or not; None where there is none."""

@@ -31,7 +31,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExecResult:
     """What a program said that was run inside a container; `exit_code` is None when it took too long."""
 
     exit_code: int | None

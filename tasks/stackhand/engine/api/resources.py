@@ -54,7 +54,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Belongings:
+class ProjectResources:
     """The containers, networks and volumes of a project, and the containers that are not of it."""
 
     containers: tuple[Held, ...] = ()
@@ -63,7 +63,7 @@ class Belongings:
     others: tuple[Held, ...] = ()
 
 
-def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Belongings:
+def read(engine: Engine, project: str, declared: Collection[str] = ()) -> ProjectResources:
     """Return what the engine has of a project; volumes that its compose file declares or its containers mount count."""
     with errors():
         listed = [_held(entry) for entry in engine.api.containers(all=True)]
@@ -71,7 +71,7 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Belong
         volumes = [_kept(entry, entry["Name"]) for entry in engine.api.volumes()["Volumes"] or ()]
     mine = sorted((each for each in listed if each.project == project), key=lambda each: each.name)
     mounted = {name for each in mine for name in each.volumes}
-    return Belongings(
+    return ProjectResources(
         tuple(mine),
         tuple(sorted((each for each in networks if each.project == project), key=lambda each: each.name)),
         tuple(

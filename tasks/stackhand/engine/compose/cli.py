@@ -17,7 +17,7 @@ from typing import Any
 from stackhand.engine.compose import project as model
 from stackhand.engine.compose.files import OVERRIDE_NAMES, chosen_files, env_file_pairs
 from stackhand.engine.compose.plugin import compose_plugin
-from stackhand.engine.host.programs import Commands, Completed
+from stackhand.engine.host.programs import Completed, Programs
 from stackhand.engine.messages import raise_for
 from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile
 
@@ -57,7 +57,7 @@ class Compose:
 
     def __init__(
         self,
-        commands: Commands,
+        commands: Programs,
         directory: Path,
         environ: Mapping[str, str],
         selection: Selection | None = None,

@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 from stackhand.errors import CommandFailed
 
 _EXECUTABLE = re.compile(rb"(?:^|\0)100755 [^\t\0]*\t([^\0]*)")
@@ -18,7 +18,7 @@ _PATIENCE = 60.0
 _SAFE = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 
 
-def executables(commands: Commands, folder: Path) -> list[str] | None:
+def executables(commands: Programs, folder: Path) -> list[str] | None:
     """Return the files below a folder that git records as executable; none where there is no repository.
 
     None where there is one, and git can't be asked. Root asks as the repository's owner: whatever a repository could

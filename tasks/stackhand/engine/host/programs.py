@@ -30,7 +30,7 @@ class Completed:
     stderr: str
 
 
-class Commands:
+class Programs:
     """Starts programs and can end all that are under way at once.
 
     Every program gets a process group of its own: Ctrl-C in the terminal reaches only us, and we decide what

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 
 # Celery's own default of 1 s gives false alarms when the broker is busy.
 TIMEOUT = 3.0
@@ -212,20 +212,20 @@ class CeleryFacts:
     memory_used: int = 0
 
 
-def look(scene: Scene, service: str) -> CeleryFacts:
-    """Ask a worker. Raises Unanswered where it or its broker does not answer, Unasked where it cannot be asked."""
-    container = scene.container(service)
-    answer = _ask(scene, service)
+def look(context: CheckContext, service: str) -> CeleryFacts:
+    """Ask a worker. Raises NoAnswer where it or its broker does not answer, CannotAsk where it cannot be asked."""
+    container = context.container(service)
+    answer = _ask(context, service)
     if answer.exit_code == _ANOTHER_USER:
-        answer = _ask(scene, service, user=answer.stdout.strip())
+        answer = _ask(context, service, user=answer.stdout.strip())
     if answer.exit_code is None:
-        raise Unanswered(f"no answer within {answer.seconds:.0f} s")
+        raise NoAnswer(f"no answer within {answer.seconds:.0f} s")
     if answer.missing:
-        raise Unasked("its container has no shell to ask with")
+        raise CannotAsk("its container has no shell to ask with")
     if answer.exit_code in (_NOT_SEEN, _ANOTHER_USER):
-        raise Unasked(f"it cannot be looked at: {answer.stdout.strip() or answer.complaint}")
+        raise CannotAsk(f"it cannot be looked at: {answer.stdout.strip() or answer.complaint}")
     if not answer.ok:
-        raise Unanswered(answer.complaint)
+        raise NoAnswer(answer.complaint)
     said = said_by(answer.stdout)
     limit = container.memory_limit
     return CeleryFacts(
@@ -239,29 +239,29 @@ def look(scene: Scene, service: str) -> CeleryFacts:
         main=said["main"],
         cpus=container.cpus,
         memory_limit=limit,
-        memory_used=scene.engine.memory(container.id) if limit else 0,
+        memory_used=context.engine.memory(container.id) if limit else 0,
     )
 
 
-def _ask(scene: Scene, service: str, user: str = "") -> Answer:
-    argv = json.dumps(traits(scene.project.services[service]).argv)
+def _ask(context: CheckContext, service: str, user: str = "") -> ExecResult:
+    argv = json.dumps(traits(context.project.services[service]).argv)
     variables = {"STACKHAND_ARGV": argv}
-    return scene.shell(service, _FIND, _BECOME, _ASK, environment=variables, user=user, timeout=_LIMIT)
+    return context.shell(service, _FIND, _BECOME, _ASK, environment=variables, user=user, timeout=_LIMIT)
 
 
 def said_by(stdout: str) -> dict[str, Any]:
-    """Return what the script printed last. Raises Unanswered, Unasked with its reason where it got no answer."""
+    """Return what the script printed last. Raises NoAnswer, CannotAsk with its reason where it got no answer."""
     try:
         said: dict[str, Any] = json.loads((stdout.strip().splitlines() or [""])[-1])
     except ValueError as error:
-        raise Unanswered("it could not be asked: its Python printed no answer") from error
+        raise NoAnswer("it could not be asked: its Python printed no answer") from error
     match said.get("kind"):
         case "silent" if said.get("solo"):
-            raise Unasked("it works in its only process (pool solo), and answers between tasks")
+            raise CannotAsk("it works in its only process (pool solo), and answers between tasks")
         case "silent" | "broker":
-            raise Unanswered(said["error"])
+            raise NoAnswer(said["error"])
         case "app":
-            raise Unasked(f"its application could not be loaded to ask it: {said['error']}")
+            raise CannotAsk(f"its application could not be loaded to ask it: {said['error']}")
         case "control":
-            raise Unasked(said["error"])
+            raise CannotAsk(said["error"])
     return said

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix, Kind
 from stackhand.checks.traits import Traits
 from stackhand.kinds.celery.facts import VALUED, CeleryFacts, look
@@ -37,33 +37,33 @@ class Celery(Kind[CeleryFacts]):
             return True
         return not shown.programs and bool(_PROBE.search(shown.probe))
 
-    def look(self, scene: Scene, service: str) -> CeleryFacts:
+    def look(self, context: CheckContext, service: str) -> CeleryFacts:
         """Ask for ping, active queues and statistics."""
-        return look(scene, service)
+        return look(context, service)
 
     def checks(self) -> Sequence[Check]:
         """Return: does it answer, does it consume, does its pool fit its limits."""
         return (
             *super().checks(),
-            Check("celery.consumes", "services", lambda scene, one: judge_queues(one, scene.facts(self, one))),
-            Check("celery.pool", "tuning", lambda scene, one: judge_pool(one, scene.facts(self, one))),
+            Check("celery.consumes", "services", lambda context, one: judge_queues(one, context.facts(self, one))),
+            Check("celery.pool", "tuning", lambda context, one: judge_pool(one, context.facts(self, one))),
         )
 
     def fixes(self) -> Mapping[str, Fix]:
         """Return how a worker that has stopped listening comes back: by a restart."""
         return {"celery.consumes": Fix("restart", self._restart, patience=_RESTART)}
 
-    def _restart(self, scene: Scene, finding: Finding) -> None:
+    def _restart(self, context: CheckContext, finding: Finding) -> None:
         service = finding.service or ""
-        running = [each for each in scene.containers() if each.service == service and each.running]
+        running = [each for each in context.containers() if each.service == service and each.running]
         if len(running) > 1:
             # The others are busy, and well.
             for container in running:
                 if container.name == finding.subject:
-                    with scene.restarting(service):
-                        scene.engine.restart(container.id)
+                    with context.restarting(service):
+                        context.engine.restart(container.id)
         else:
-            scene.restart(service)
+            context.restart(service)
 
 
 def subcommands(argv: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Check, Fix, Kind, Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Check, Fix, Kind, NoAnswer
 from stackhand.errors import StackError, did_you_mean
 from stackhand.kinds.postgres import auth_query as lookups
 from stackhand.kinds.postgres import grants, roles
@@ -29,16 +29,18 @@ _MEMORY = "grants"
 class Access:
     """What the checks of this phase read: the server, who connects to it, and what is configured for it."""
 
-    scene: Scene
+    context: CheckContext
     service: str
     server: Server
     links: Links
     configured: dict[str, Configured]
 
     @classmethod
-    def of(cls, kind: Kind[Server], scene: Scene, service: str) -> Access:
-        """Return it for one service. Raises Unanswered."""
-        return cls(scene, service, scene.facts(kind, service), links(scene, service), configured(scene, service))
+    def of(cls, kind: Kind[Server], context: CheckContext, service: str) -> Access:
+        """Return it for one service. Raises NoAnswer."""
+        return cls(
+            context, service, context.facts(kind, service), links(context, service), configured(context, service)
+        )
 
     @property
     def admin(self) -> Admin:
@@ -49,17 +51,17 @@ class Access:
 
     def wanted(self) -> list[Wanted]:
         """Return the roles that have to be there."""
-        files = self.scene.project.secret_files
+        files = self.context.project.secret_files
         passwords: dict[str, str] = {}
         for name, each in self.configured.items():
             passwords[name] = ""
             with contextlib.suppress(OSError, KeyError, UnicodeDecodeError):
                 passwords[name] = files[each.secret].read_text(encoding="utf-8").strip() if each.secret else ""
-        return roles.wanted(self.links, passwords, accounts(self.scene, self.service))
+        return roles.wanted(self.links, passwords, accounts(self.context, self.service))
 
     def tried(self) -> Mapping[Login, Attempt]:
         """Return what came of all logins."""
-        return self.scene.facts(ATTEMPTS, self.service)
+        return self.context.facts(ATTEMPTS, self.service)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return each role with each database that its rights are looked at in."""
@@ -73,7 +75,7 @@ class Access:
 
     def known(self, role: str, database: str) -> grants.Known | None:
         """Return what is remembered of a role, of this server's data."""
-        found = grants.recall(self.scene.state.recall(_MEMORY), self.service, database, role)
+        found = grants.recall(self.context.state.recall(_MEMORY), self.service, database, role)
         return found if found and found.data == self.server.cluster.identifier else None
 
     def lack(self, role: Role, rights: Rights) -> grants.Lack:
@@ -83,12 +85,12 @@ class Access:
         return grants.lack(self.server, rights, role, self.known(role.name, rights.database), given)
 
 
-def configured(scene: Scene, service: str) -> dict[str, Configured]:
+def configured(context: CheckContext, service: str) -> dict[str, Configured]:
     """Return the roles of `fixes.roles` that are of this server: those that name it, or no other where it is alone."""
-    alone = scene.kinds.services(POSTGRES) == [service]
+    alone = context.kinds.services(POSTGRES) == [service]
     return {
         name: role
-        for name, role in scene.settings.roles.items()
+        for name, role in context.settings.roles.items()
         if role.server == service or (alone and not role.server)
     }
 
@@ -118,9 +120,9 @@ class Judges:
             GRANTS: Fix("give back the rights of {subject} in", self.repair_grants),
         }
 
-    def administered(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def administered(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Tell where roles and rights cannot be looked at."""
-        server = scene.facts(self._kind, service)
+        server = context.facts(self._kind, service)
         if server.admin is None:
             yield Finding(
                 ADMIN,
@@ -132,34 +134,34 @@ class Judges:
                 remedy="let the container's own account in through the local socket (pg_hba.conf: local all all peer)",
             )
 
-    def roles(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def roles(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge each role that has to be there."""
-        yield from _misnamed(scene, service)
-        access = Access.of(self._kind, scene, service)
+        yield from _misnamed(context, service)
+        access = Access.of(self._kind, context, service)
         if access.server.admin is None:
             return
         try:
             tried: Mapping[Login, Attempt] = access.tried()
-        except Unanswered:
+        except NoAnswer:
             tried = {}
         for want in access.wanted():
             yield roles.judge(service, access.server, want, tried)
 
-    def orphans(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def orphans(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge the sessions of roles that are gone."""
-        return roles.judge_orphans(service, scene.facts(self._kind, service))
+        return roles.judge_orphans(service, context.facts(self._kind, service))
 
-    def lookups(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def lookups(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge whether each PgBouncer can look up passwords."""
-        access = Access.of(self._kind, scene, service)
+        access = Access.of(self._kind, context, service)
         if access.links.lookups:
             yield from unread(lookups.AUTH, service, "databases", access.server, access.server.rights)
         for lookup in access.links.lookups:
             yield from lookups.judge(service, access.server, lookup)
 
-    def grants(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def grants(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge the rights of each role in each database that it uses; where all is well, remember them."""
-        access = Access.of(self._kind, scene, service)
+        access = Access.of(self._kind, context, service)
         yield from unread(GRANTS, service, "databases", access.server, access.server.rights)
         for name, database in access.pairs():
             role, rights = access.server.role(name), access.server.rights.get(database)
@@ -172,27 +174,27 @@ class Judges:
             known = access.known(name, database)
             yield judge_grants(service, access.server, rights, role, lack, known)
             if _settled(access.server, rights, lack, known):
-                _remember(scene, service, database, name, grants.remember(access.server, rights, role))
+                _remember(context, service, database, name, grants.remember(access.server, rights, role))
 
-    def repair_role(self, scene: Scene, finding: Finding) -> None:
+    def repair_role(self, context: CheckContext, finding: Finding) -> None:
         """Make a role as it has to be."""
-        access = Access.of(self._kind, scene, finding.service or "")
+        access = Access.of(self._kind, context, finding.service or "")
         want = next((each for each in access.wanted() if each.name == finding.subject), None)
         if want is None:
             return
         logins = [each for each in access.links.direct if each.role == want.name and each.password]
         known = next(filter(None, (access.known(want.name, each.database) for each in logins)), None)
-        roles.repair(scene, access.service, access.server, want, known)
-        recovers(scene, access.service)
+        roles.repair(context, access.service, access.server, want, known)
+        recovers(context, access.service)
 
-    def end_orphans(self, scene: Scene, finding: Finding) -> None:
+    def end_orphans(self, context: CheckContext, finding: Finding) -> None:
         """End the sessions of dropped roles."""
-        access = Access.of(self._kind, scene, finding.service or "")
-        roles.end_orphans(scene, access.service, access.admin)
+        access = Access.of(self._kind, context, finding.service or "")
+        roles.end_orphans(context, access.service, access.admin)
 
-    def repair_lookup(self, scene: Scene, finding: Finding) -> None:
+    def repair_lookup(self, context: CheckContext, finding: Finding) -> None:
         """Give a PgBouncer's role what its auth_query needs; all of it or nothing."""
-        access = Access.of(self._kind, scene, finding.service or "")
+        access = Access.of(self._kind, context, finding.service or "")
         for lookup in access.links.lookups:
             call, rights = lookups.parse(lookup.query), access.server.rights.get(lookup.database)
             if f"{lookup.role}@{lookup.database}" == finding.subject and call and rights:
@@ -201,11 +203,11 @@ class Judges:
                 missing = access.server.role(lookup.role) is None
                 statements = [each for _, each in lookups.lacking(bare if missing else rights, lookup, call)]
                 _transaction(access, lookup.database, statements)
-                recovers(scene, access.service)
+                recovers(context, access.service)
 
-    def repair_grants(self, scene: Scene, finding: Finding) -> None:
+    def repair_grants(self, context: CheckContext, finding: Finding) -> None:
         """Give a role what it certainly had; all of it or nothing."""
-        access = Access.of(self._kind, scene, finding.service or "")
+        access = Access.of(self._kind, context, finding.service or "")
         for name, database in access.pairs():
             role, rights = access.server.role(name), access.server.rights.get(database)
             if f"{name}@{database}" == finding.subject and role and rights:
@@ -224,7 +226,7 @@ def _uncalled(rights: Rights) -> tuple[Function, ...]:
 def _transaction(access: Access, database: str, statements: Iterable[str]) -> None:
     text = "".join(f"{each};\n" for each in statements)
     if text:
-        access.admin.execute(access.scene, access.service, f"BEGIN;\n{text}COMMIT;", database)
+        access.admin.execute(access.context, access.service, f"BEGIN;\n{text}COMMIT;", database)
 
 
 def _error(access: Access, database: str, statement: str) -> StackError | None:
@@ -292,24 +294,24 @@ def _settled(server: Server, rights: Rights, lack: grants.Lack, known: grants.Kn
     return not lack.doubtful or known is None or known.migrations != applied
 
 
-def _remember(scene: Scene, service: str, database: str, role: str, known: grants.Known) -> None:
+def _remember(context: CheckContext, service: str, database: str, role: str, known: grants.Known) -> None:
     def with_it(memory: dict[str, Any] | None) -> dict[str, Any]:
         of_service = (memory or {}).get(service, {})
         of_database = {**of_service.get(database, {}), role: msgspec.to_builtins(known)}
         return {**(memory or {}), service: {**of_service, database: of_database}}
 
-    if not scene.dry:
+    if not context.dry:
         with contextlib.suppress(StackError):
-            scene.state.update(_MEMORY, with_it)
+            context.state.update(_MEMORY, with_it)
 
 
-def _misnamed(scene: Scene, service: str) -> Iterable[Finding]:
+def _misnamed(context: CheckContext, service: str) -> Iterable[Finding]:
     """Tell of configured roles whose server or secret there is not; once, at the first server."""
-    servers = scene.kinds.services(POSTGRES)
-    for name, role in scene.settings.roles.items() if service == servers[0] else ():
+    servers = context.kinds.services(POSTGRES)
+    for name, role in context.settings.roles.items() if service == servers[0] else ():
         for key, value, known in (
             ("server", role.server, servers),
-            ("secret", role.secret, list(scene.project.secret_files)),
+            ("secret", role.secret, list(context.project.secret_files)),
         ):
             if value and value not in known:
                 yield Finding(

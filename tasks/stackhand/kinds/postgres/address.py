@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Service
 
@@ -51,6 +51,6 @@ def silent(complaint: str) -> bool:
     return bool(_SILENCE.search(complaint))
 
 
-def content(scene: Scene, service: str) -> bool:
+def content(context: CheckContext, service: str) -> bool:
     """Return whether the container's own healthcheck is content: where it is, no answer may be a wrong question."""
-    return scene.container(service).health == "healthy" or service in scene.proven
+    return context.container(service).health == "healthy" or service in context.proven

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stackhand.kinds.postgres.facts import Rights, Server
-from stackhand.kinds.postgres.logins import Lookup
+from stackhand.kinds.postgres.logins import AuthQuery
 from stackhand.kinds.postgres.psql import identifier
 from stackhand.model import Finding
 
@@ -52,7 +52,7 @@ def _plain(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
-def judge(service: str, server: Server, lookup: Lookup) -> Iterable[Finding]:
+def judge(service: str, server: Server, lookup: AuthQuery) -> Iterable[Finding]:
     """Return the finding about one PgBouncer's lookups in one database."""
     rights, call = server.rights.get(lookup.database), parse(lookup.query)
     if rights is None or call is None:
@@ -80,7 +80,7 @@ def judge(service: str, server: Server, lookup: Lookup) -> Iterable[Finding]:
     )
 
 
-def lacking(rights: Rights, lookup: Lookup, call: Call) -> list[tuple[str, str]]:
+def lacking(rights: Rights, lookup: AuthQuery, call: Call) -> list[tuple[str, str]]:
     """Return what a lookup needs and does not have: why, and the statement."""
     role, found = identifier(lookup.role), []
     if lookup.role not in rights.connect:

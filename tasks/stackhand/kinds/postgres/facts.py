@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from stackhand.checks.kind import Unasked
+from stackhand.checks.kind import CannotAsk
 from stackhand.kinds.postgres.psql import Admin
 from stackhand.model import Finding, Phase
 
@@ -185,12 +185,12 @@ def unread(
 def parse(text: str, admin: Admin, asked: Sequence[str] = (), complaint: str = "") -> Server:
     """Return the server of a script's answer: JSON documents, each beginning a line of its own.
 
-    Raises Unasked where nothing came of the server as a whole: no role is missing because nobody could see it.
+    Raises CannotAsk where nothing came of the server as a whole: no role is missing because nobody could see it.
     """
     found = [section for each in _DOCUMENT.split(text)[1:] if (section := _section(each))]
     cluster = next((each for each in found if isinstance(each, Cluster)), None)
     if cluster is None:
-        raise Unasked(complaint or "it answers, and does not say what was asked")
+        raise CannotAsk(complaint or "it answers, and does not say what was asked")
     return Server(
         admin,
         cluster=cluster,

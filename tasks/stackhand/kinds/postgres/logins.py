@@ -11,9 +11,9 @@ from functools import partial
 from typing import Literal
 
 from stackhand.checks import connections as clients
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Kind, Unanswered
-from stackhand.engine.api.exec import Answer
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Kind, NoAnswer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.graph import schedule
 from stackhand.kinds.postgres.facts import Server
 from stackhand.kinds.postgres.pgbouncer_facts import SCHEMES, Bouncer, Mapped, is_verifier, passes
@@ -89,7 +89,7 @@ class Links:
     direct: tuple[Login, ...] = ()
     pooled: tuple[Login, ...] = ()
     bouncers: Mapping[str, Bouncer] = field(default_factory=dict)
-    lookups: tuple[Lookup, ...] = ()
+    lookups: tuple[AuthQuery, ...] = ()
 
     @property
     def roles(self) -> list[str]:
@@ -110,7 +110,7 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class AuthQuery:
     """A PgBouncer that looks up its clients' passwords in a database, as `role`, with a query."""
 
     service: str
@@ -120,22 +120,22 @@ class Lookup:
     entry: str = field(default="", repr=False)
 
 
-def bouncers(scene: Scene) -> dict[str, Bouncer]:
+def bouncers(context: CheckContext) -> dict[str, Bouncer]:
     """Return the PgBouncers of the project that answer."""
     found: dict[str, Bouncer] = {}
-    for name in scene.kinds.services(PGBOUNCER):
+    for name in context.kinds.services(PGBOUNCER):
         try:
-            if scene.running(name):
-                found[name] = scene.facts_of(PGBOUNCER, name)
-        except Unanswered:
+            if context.running(name):
+                found[name] = context.facts_of(PGBOUNCER, name)
+        except NoAnswer:
             continue  # told by its own check
     return found
 
 
-def links(scene: Scene, service: str) -> Links:
+def links(context: CheckContext, service: str) -> Links:
     """Return who connects to a Postgres service."""
-    places = clients.names(scene.project)
-    return connect(service, scene.clients, bouncers(scene), places)
+    places = clients.names(context.project)
+    return connect(service, context.clients, bouncers(context), places)
 
 
 def connect(
@@ -168,7 +168,7 @@ def connect(
             direct.append(
                 Login(role, mapped.database, service, mapped.port, "", password, (each.service,), behind),
             )
-    lookups: list[Lookup] = []
+    lookups: list[AuthQuery] = []
     for name, bouncer in found.items():
         for mapped in _entries(name, bouncer, clients_known):
             role = bouncer.auth_user(mapped)
@@ -177,7 +177,7 @@ def connect(
             if not role or not leads_here(target) or not target.database:
                 continue
             entry = bouncer.users.get(role, "")
-            lookups.append(Lookup(name, role, target.database, bouncer.setting("auth_query"), entry))
+            lookups.append(AuthQuery(name, role, target.database, bouncer.setting("auth_query"), entry))
             password = "" if is_verifier(entry) else entry
             direct.append(Login(role, target.database, service, target.port, "", password, (name,), (name,)))
     here = {name: each for name, each in found.items() if any(leads_here(m) for m in each.databases.values())}
@@ -213,35 +213,35 @@ class Attempts(Kind[Mapping[Login, Attempt]]):
 
     name = "postgres.logins"
 
-    def look(self, scene: Scene, service: str) -> Mapping[Login, Attempt]:
-        """Try all logins whose password is known. Raises Unanswered where nobody can try."""
-        known = links(scene, service)
-        tried = attempt(scene, service, [each for each in (*known.pooled, *known.direct) if each.password])
-        while time.monotonic() < scene.kept.get((RECOVERY, service), 0.0):
+    def look(self, context: CheckContext, service: str) -> Mapping[Login, Attempt]:
+        """Try all logins whose password is known. Raises NoAnswer where nobody can try."""
+        known = links(context, service)
+        tried = attempt(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
+        while time.monotonic() < context.kept.get((RECOVERY, service), 0.0):
             waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
             if not waiting:
                 break
             time.sleep(_PAUSE)
-            tried |= attempt(scene, service, waiting)
+            tried |= attempt(context, service, waiting)
         server = Server()
-        with contextlib.suppress(Unanswered):
-            server = scene.facts_of(POSTGRES, service)
+        with contextlib.suppress(NoAnswer):
+            server = context.facts_of(POSTGRES, service)
         return evidence(tried, [each.name for each in server.cluster.roles if each.fingerprint])
 
 
 ATTEMPTS = Attempts()
 
 
-def recovers(scene: Scene, service: str) -> None:
+def recovers(context: CheckContext, service: str) -> None:
     """Have the PgBouncers of a server given time: after a login of theirs has failed, they try none for a while."""
-    pauses = [each.setting("server_login_retry") for each in links(scene, service).bouncers.values()]
+    pauses = [each.setting("server_login_retry") for each in links(context, service).bouncers.values()]
     longest = max((float(each) for each in pauses if each.replace(".", "", 1).isdigit()), default=0.0)
-    scene.kept[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1
+    context.kept[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1
 
 
-def attempt(scene: Scene, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
-    """Try logins from a container with psql, a few side by side. Raises Unanswered where there is no psql."""
-    tries = {str(number): partial(_try, scene, asker, each) for number, each in enumerate(logins)}
+def attempt(context: CheckContext, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
+    """Try logins from a container with psql, a few side by side. Raises NoAnswer where there is no psql."""
+    tries = {str(number): partial(_try, context, asker, each) for number, each in enumerate(logins)}
     # Each takes a connection, and the application needs them as well.
     results = schedule.gather(tries, workers=_AT_ONCE)
     return {each: results[str(number)] for number, each in enumerate(logins)}
@@ -273,7 +273,7 @@ def _stands_behind(login: Login, pooled: Login) -> bool:
     return pooled.via in login.behind and (own or bool(set(login.clients) & set(pooled.clients)))
 
 
-def _try(scene: Scene, asker: str, login: Login) -> Attempt:
+def _try(context: CheckContext, asker: str, login: Login) -> Attempt:
     # One exec for each, and no shell that could leave a process behind (see sql.py).
     environment = {
         "PGHOST": login.host,
@@ -284,16 +284,16 @@ def _try(scene: Scene, asker: str, login: Login) -> Attempt:
         "PGCONNECT_TIMEOUT": "4",
         "PGAPPNAME": "stackhand",
     }
-    answer = scene.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_PATIENCE)
+    answer = context.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_PATIENCE)
     if answer.missing:
-        raise Unanswered(answer.complaint)
+        raise NoAnswer(answer.complaint)
     return read(answer)
 
 
-def read(answer: Answer) -> Attempt:
+def read(answer: ExecResult) -> Attempt:
     """Return what came of a login, of what psql said.
 
-    >>> read(Answer(2, "", 'psql: FATAL: role "x" is not permitted to log in')).trouble
+    >>> read(ExecResult(2, "", 'psql: FATAL: role "x" is not permitted to log in')).trouble
     'nologin'
     """
     if answer.ok:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.errors import StackError
 from stackhand.kinds.postgres.facts import Index, Server, Upkeep, unread
 from stackhand.kinds.postgres.psql import Admin
@@ -99,33 +99,33 @@ def statement(index: Index) -> str:
     return f"REINDEX INDEX CONCURRENTLY {index.name}"
 
 
-def analyse(scene: Scene, service: str, admin: Admin, upkeep: Upkeep, table: str) -> None:
+def analyse(context: CheckContext, service: str, admin: Admin, upkeep: Upkeep, table: str) -> None:
     """Have the planner learn what is in a table. Raises StackError."""
     if table in upkeep.unanalysed:
-        admin.execute(scene, service, f"ANALYZE {table};", upkeep.database, limit=_LONG, wait=_LOCK)
+        admin.execute(context, service, f"ANALYZE {table};", upkeep.database, limit=_LONG, wait=_LOCK)
 
 
-def rebuild(scene: Scene, service: str, admin: Admin, upkeep: Upkeep, name: str) -> None:
+def rebuild(context: CheckContext, service: str, admin: Admin, upkeep: Upkeep, name: str) -> None:
     """Build an invalid index anew beside its readers and writers, or drop a leftover. Raises StackError."""
     index = next((each for each in upkeep.invalid if each.name == name), None)
     if index is None:
         return
     try:
-        admin.execute(scene, service, f"{statement(index)};", upkeep.database, limit=_LONG, wait=_LOCK)
+        admin.execute(context, service, f"{statement(index)};", upkeep.database, limit=_LONG, wait=_LOCK)
     except StackError:
         if not leftover(index):
-            _sweep(scene, service, admin, upkeep.database, index)
+            _sweep(context, service, admin, upkeep.database, index)
         raise
 
 
-def _sweep(scene: Scene, service: str, admin: Admin, database: str, index: Index) -> None:
+def _sweep(context: CheckContext, service: str, admin: Admin, database: str, index: Index) -> None:
     """Drop what a failed REINDEX left beside an index, so that the next one does not find two of them."""
     text = f"""SELECT format('DROP INDEX CONCURRENTLY %I.%I', n.nspname, c.relname)
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE NOT i.indisvalid AND i.indrelid = '{index.table.replace("'", "''")}'::regclass
         AND c.relname ~ '_ccnew[0-9]*$'
         AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.relid = i.indrelid) \\gexec"""
-    admin.execute(scene, service, text, database, limit=_LONG, wait=_LOCK)
+    admin.execute(context, service, text, database, limit=_LONG, wait=_LOCK)
 
 
 def _megabytes(size: int) -> str:

@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Check, Fix, Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Check, Fix, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, did_you_mean
@@ -54,24 +54,24 @@ def migrator(project: Project, settings: Fixes) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def check(scene: Scene, service: str) -> Iterable[Finding]:
+def check(context: CheckContext, service: str) -> Iterable[Finding]:
     """Check that all migrations are applied."""
-    name, command = migrator(scene.project, scene.settings)
-    if name and name not in scene.project.services and service == next(iter(scene.project.services)):
-        yield _misnamed(scene.project, name)
+    name, command = migrator(context.project, context.settings)
+    if name and name not in context.project.services and service == next(iter(context.project.services)):
+        yield _misnamed(context.project, name)
     if service != name:
         return
-    server, database = _target(scene, service)
+    server, database = _target(context, service)
     if not server:
         yield _unread(service, "it is not known which Postgres server they are for")
         return
-    facts = _facts(scene, server)
+    facts = _facts(context, server)
     tables = [each for each in facts.migrations if database in ("", each.database)]
-    ready = _can_log_in(scene, server, service)
+    ready = _can_log_in(context, server, service)
     if not tables:
-        yield _without_record(scene, service, command, facts, database, ready=ready)
+        yield _without_record(context, service, command, facts, database, ready=ready)
     for table in tables:
-        files = _files(scene, service, table.table)
+        files = _files(context, service, table.table)
         if files is None:
             yield _unseen(service, table)
         else:
@@ -121,21 +121,21 @@ def judge(service: str, table: Migrations, state: State, command: Sequence[str],
 
 
 def _without_record(
-    scene: Scene, service: str, command: Sequence[str], facts: Server, database: str, *, ready: bool
+    context: CheckContext, service: str, command: Sequence[str], facts: Server, database: str, *, ready: bool
 ) -> Finding:
     """Return the finding about a database that has no table of a tool that is known here."""
     rights = facts.rights.get(database)
     if rights is None:
         return _unread(service, facts.denied or f"the database {database or 'that they are for'} is not known")
     tables = [f"{each.schema}.{name}" for each in rights.things if each.kind == "r" for name in each.names]
-    argv = tuple(command) or traits(scene.project.services[service]).argv
-    tool = tool_of(" ".join((service, scene.project.services[service].image, *argv)))
+    argv = tuple(command) or traits(context.project.services[service]).argv
+    tool = tool_of(" ".join((service, context.project.services[service].image, *argv)))
     other = record_of_another(tables)
     if tool == "" or other:
         return _unread(service, f"their tool is not known here{f'; it may keep {other}' if other else ''}")
-    known = tool or _in_program(scene, service, argv)
+    known = tool or _in_program(context, service, argv)
     for table in [known] if known else TOOLS:
-        pending = pending_of(table, _files(scene, service, table) or {}, named=bool(tool))
+        pending = pending_of(table, _files(context, service, table) or {}, named=bool(tool))
         if pending and not known and not is_empty(tables):
             return _unread(service, f"no known table in {database} tells what is applied of {_some(pending)}")
         if pending:
@@ -160,12 +160,12 @@ def judge_unrecorded(
     return Finding(ID, service, "databases", "fail", summary, evidence, remedy, empty and ready, where)
 
 
-def _in_program(scene: Scene, service: str, argv: Sequence[str]) -> str | None:
+def _in_program(context: CheckContext, service: str, argv: Sequence[str]) -> str | None:
     """Return the table of a tool that the project's own program names in its text, where that can be read."""
     for before, word in zip(("", *argv), argv, strict=False):
         path = PurePosixPath(f"{word.replace('.', '/')}.py" if before == "-m" else word)
         if path.suffix in _PROGRAMS and path.parent.name:
-            files = _read(scene, service, [str(path.parent)]) or {}
+            files = _read(context, service, [str(path.parent)]) or {}
             found = next((table for table in TOOLS if table in files.get(path.name, "")), None)
             if found:
                 return found
@@ -213,52 +213,52 @@ def _unseen(service: str, table: Migrations) -> Finding:
     )
 
 
-def _apply(scene: Scene, finding: Finding) -> None:
+def _apply(context: CheckContext, finding: Finding) -> None:
     """Run the project's own migrations. Raises StackError."""
-    name, command = migrator(scene.project, scene.settings)
-    if any(each.status == "fail" and not each.fixable for each in check(scene, name)):
+    name, command = migrator(context.project, context.settings)
+    if any(each.status == "fail" and not each.fixable for each in check(context, name)):
         raise StackError("what is applied is for a person to see first; nothing is run")
     # In a container of its own: a start would also bring up to date what the service depends on.
-    scene.hands.run(name, command)
+    context.hands.run(name, command)
 
 
-def _target(scene: Scene, service: str) -> tuple[str, str]:
+def _target(context: CheckContext, service: str) -> tuple[str, str]:
     """Return the Postgres service and the database whose migrations a service applies; ("", "") where that is open."""
-    servers = scene.kinds.services(POSTGRES)
+    servers = context.kinds.services(POSTGRES)
     for server in servers:
-        for login in links(scene, server).direct:
+        for login in links(context, server).direct:
             if service in login.clients:
                 return server, login.database
     return (servers[0], "") if len(servers) == 1 else ("", "")
 
 
-def _facts(scene: Scene, server: str) -> Server:
-    facts: Server = scene.facts_of(POSTGRES, server)
+def _facts(context: CheckContext, server: str) -> Server:
+    facts: Server = context.facts_of(POSTGRES, server)
     return facts
 
 
-def _can_log_in(scene: Scene, server: str, service: str) -> bool:
+def _can_log_in(context: CheckContext, server: str, service: str) -> bool:
     try:
-        tried = scene.facts(ATTEMPTS, server)
-    except Unanswered:
+        tried = context.facts(ATTEMPTS, server)
+    except NoAnswer:
         return True
     return not any(result.trouble for login, result in tried.items() if service in login.clients)
 
 
-def _files(scene: Scene, service: str, table: str) -> Files | None:
+def _files(context: CheckContext, service: str, table: str) -> Files | None:
     """Return the migration files of a service, out of its container, which may have ended."""
-    return _read(scene, service, TOOLS[table].folders)
+    return _read(context, service, TOOLS[table].folders)
 
 
-def _read(scene: Scene, service: str, folders: Iterable[str]) -> Files | None:
+def _read(context: CheckContext, service: str, folders: Iterable[str]) -> Files | None:
     """Return the files of the first of some folders that there is: each as it stands, below the program's own."""
-    container = next((each for each in scene.containers() if each.service == service), None)
+    container = next((each for each in context.containers() if each.service == service), None)
     if container is None:
         return None
-    roots = list(dict.fromkeys([*scene.engine.homes(container.id), *_ROOTS]))
+    roots = list(dict.fromkeys([*context.engine.homes(container.id), *_ROOTS]))
     for folder in folders:
         for root in roots:
-            found = scene.engine.read_folder(container.id, str(PurePosixPath(root, folder)))
+            found = context.engine.read_folder(container.id, str(PurePosixPath(root, folder)))
             if found:
                 return found
     return None

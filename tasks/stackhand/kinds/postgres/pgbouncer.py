@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from stackhand.checks.connections import Client
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Check, Fix, Kind, Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Check, Fix, Kind, NoAnswer
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console as console
 from stackhand.kinds.postgres.facts import Server
@@ -35,9 +35,9 @@ class PgBouncer(Kind[Bouncer]):
     programs = frozenset({"pgbouncer"})
     ports = frozenset({6432})
 
-    def look(self, scene: Scene, service: str) -> Bouncer:
-        """Read its files and ask its console. Raises Unanswered."""
-        return console.look(scene, service)
+    def look(self, context: CheckContext, service: str) -> Bouncer:
+        """Read its files and ask its console. Raises NoAnswer."""
+        return console.look(context, service)
 
     def checks(self) -> Sequence[Check]:
         """Return what is asked about a PgBouncer."""
@@ -57,12 +57,12 @@ class PgBouncer(Kind[Bouncer]):
             POOLS: Fix("make the pools smaller in", self._shrink),
         }
 
-    def warm(self, scene: Scene, service: str, what: str) -> None:
+    def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Carry out a query through a pool, as a client whose password is known; it changes nothing.
 
         `DATABASE: QUERY` names the database where clients use several.
         """
-        known = {each.database or each.user: each for each in _passing(scene, service) if each.password}
+        known = {each.database or each.user: each for each in _passing(context, service) if each.password}
         first, _, rest = what.partition(":")
         client, text = (known[first.strip()], rest) if first.strip() in known else (None, what)
         if client is None and len(known) == 1:
@@ -70,12 +70,12 @@ class PgBouncer(Kind[Bouncer]):
         if client is None:
             which = ", ".join(known) or "none with a password that is known"
             raise StackError(f"{service}: which database is {what!r} for? its clients use {which}", _DATABASE_FIRST)
-        port = client.port or int(scene.facts(self, service).in_file("listen_port"))
-        console.query(scene, service, client, port, text)
+        port = client.port or int(context.facts(self, service).in_file("listen_port"))
+        console.query(context, service, client, port, text)
 
-    def _databases(self, scene: Scene, service: str) -> Iterable[Finding]:
-        facts = scene.facts(self, service)
-        known = _passing(scene, service)
+    def _databases(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        facts = context.facts(self, service)
+        known = _passing(context, service)
         if known and not facts.ini:
             yield Finding(DATABASE, service, "databases", "skip", "its configuration cannot be read")
             return
@@ -96,35 +96,35 @@ class PgBouncer(Kind[Bouncer]):
                     DATABASE, service, "databases", "ok", f"it knows the database {database}", subject=database
                 )
 
-    def _userlist(self, scene: Scene, service: str) -> Iterable[Finding]:
-        facts = scene.facts(self, service)
+    def _userlist(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        facts = context.facts(self, service)
         if not facts.ini or facts.setting("auth_type") in ("any", "trust", "hba", "pam", "cert", "ldap"):
             return
-        for client in {each.user: each for each in _passing(scene, service)}.values():
+        for client in {each.user: each for each in _passing(context, service)}.values():
             mapped = facts.leads(client.database or client.user)
             if client.user in facts.users or mapped is None or facts.auth_user(mapped):
                 continue
             yield judge_missing_user(service, facts, client.user)
 
-    def _logins(self, scene: Scene, service: str) -> Iterable[Finding]:
-        for server in scene.kinds.services(POSTGRES):
-            tried = scene.facts(ATTEMPTS, server)
+    def _logins(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        for server in context.kinds.services(POSTGRES):
+            tried = context.facts(ATTEMPTS, server)
             for login, attempt in tried.items():
                 if login.via == service:
                     yield judge_login(login, attempt, tried, server)
 
-    def _pools(self, scene: Scene, service: str) -> Iterable[Finding]:
-        facts = scene.facts(self, service)
-        for server, postgres in _servers(scene):
-            found = _demand(scene, service, server, postgres)
+    def _pools(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        facts = context.facts(self, service)
+        for server, postgres in _servers(context):
+            found = _demand(context, service, server, postgres)
             if found and found.count + found.fixed:
-                one = sum(each.service == service and each.running for each in scene.containers()) == 1
+                one = sum(each.service == service and each.running for each in context.containers()) == 1
                 yield judge_pools(service, facts, found, server, postgres.available, alone=one)
 
-    def _pools_in_file(self, scene: Scene, service: str) -> Iterable[Finding]:
-        facts = scene.facts(self, service)
-        for server, postgres in _servers(scene):
-            found = _demand(scene, service, server, postgres, running=False)
+    def _pools_in_file(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        facts = context.facts(self, service)
+        for server, postgres in _servers(context):
+            found = _demand(context, service, server, postgres, running=False)
             differs = facts.running and facts.setting("default_pool_size") != facts.in_file("default_pool_size")
             if found and differs and found.worst > found.free:
                 yield Finding(
@@ -137,33 +137,33 @@ class PgBouncer(Kind[Bouncer]):
                     remedy=f"set default_pool_size = {max(1, found.fitting)} in {facts.ini}, or raise max_connections",
                 )
 
-    def _shrink(self, scene: Scene, finding: Finding) -> None:
+    def _shrink(self, context: CheckContext, finding: Finding) -> None:
         """Set a smaller size on the running console: no connection in use is ended."""
         service = finding.service or ""
-        facts = scene.facts(self, service)
-        for server, postgres in _servers(scene):
-            found = _demand(scene, service, server, postgres)
+        facts = context.facts(self, service)
+        for server, postgres in _servers(context):
+            found = _demand(context, service, server, postgres)
             if found and found.worst > found.free and found.fitting >= 1:
-                console.order(scene, service, facts, f"SET default_pool_size = {found.fitting}")
+                console.order(context, service, facts, f"SET default_pool_size = {found.fitting}")
 
-    def _add_user(self, scene: Scene, finding: Finding) -> None:
+    def _add_user(self, context: CheckContext, finding: Finding) -> None:
         """Add a user with the verifier that the server has for it. Raises StackError."""
         service, user = finding.service or "", finding.subject
-        facts = scene.facts(self, service)
-        for server, postgres in _servers(scene):
-            if service not in links(scene, server).bouncers or postgres.admin is None:
+        facts = context.facts(self, service)
+        for server, postgres in _servers(context):
+            if service not in links(context, server).bouncers or postgres.admin is None:
                 continue
             text = (
                 f"SELECT rolpassword FROM pg_authid WHERE rolname = {literal(user)} AND rolcanlogin AND NOT rolsuper;"
             )
-            verifier = postgres.admin.query(scene, server, text).stdout.strip()
+            verifier = postgres.admin.query(context, server, text).stdout.strip()
             if not verifier:
                 continue
-            scene.learn(verifier)
+            context.learn(verifier)
             environment = {"STACKHAND_LINE": userlist_line(user, verifier)}
             append = ["sh", "-c", _APPEND, "sh", facts.userlist]
-            scene.act(service, append, environment=environment, user=facts.account)
-            console.order(scene, service, facts, "RELOAD")
+            context.act(service, append, environment=environment, user=facts.account)
+            console.order(context, service, facts, "RELOAD")
             return
         raise StackError(f"no server has a password for {user}")
 
@@ -227,27 +227,29 @@ def judge_pools(service: str, facts: Bouncer, found: Pools, server: str, availab
     )
 
 
-def _passing(scene: Scene, service: str) -> list[Client]:
+def _passing(context: CheckContext, service: str) -> list[Client]:
     """Return the clients that log in through a PgBouncer."""
-    return [each for each in scene.clients_of(service) if passes(each)]
+    return [each for each in context.clients_of(service) if passes(each)]
 
 
-def _servers(scene: Scene) -> Iterable[tuple[str, Server]]:
+def _servers(context: CheckContext) -> Iterable[tuple[str, Server]]:
     """Yield the Postgres servers that can be asked."""
-    for name in scene.kinds.services(POSTGRES):
+    for name in context.kinds.services(POSTGRES):
         try:
-            facts: Server = scene.facts_of(POSTGRES, name)
-        except Unanswered:
+            facts: Server = context.facts_of(POSTGRES, name)
+        except NoAnswer:
             continue
         if facts.admin is not None and facts.available > 0:
             yield name, facts
 
 
-def _demand(scene: Scene, service: str, server: str, postgres: Server, *, running: bool = True) -> Pools | None:
-    known = links(scene, server)
+def _demand(
+    context: CheckContext, service: str, server: str, postgres: Server, *, running: bool = True
+) -> Pools | None:
+    known = links(context, server)
     if service not in known.bouncers:
         return None
     replicas = {
-        name: sum(each.service == name and each.running for each in scene.containers()) for name in known.bouncers
+        name: sum(each.service == name and each.running for each in context.containers()) for name in known.bouncers
     }
     return pools(service, known, postgres.available, replicas, running=running)

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 from stackhand.checks.connections import Client
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.errors import StackError
 from stackhand.kinds.postgres.address import content, silent
 from stackhand.kinds.postgres.pgbouncer_facts import (
@@ -71,41 +71,41 @@ _GREETING = {
 _GREETED = re.compile(r"does not support SSL|root certificate file", re.IGNORECASE)
 
 
-def look(scene: Scene, service: str) -> Bouncer:
-    """Read a PgBouncer's files and ask its console. Raises Unanswered."""
-    answer = scene.shell(service, _READ)
+def look(context: CheckContext, service: str) -> Bouncer:
+    """Read a PgBouncer's files and ask its console. Raises NoAnswer."""
+    answer = context.shell(service, _READ)
     if answer.missing:
-        raise Unasked(f"there is no shell in the container of {service}")
+        raise CannotAsk(f"there is no shell in the container of {service}")
     if answer.exit_code is None:
-        raise (Unasked if content(scene, service) else Unanswered)(answer.complaint)
+        raise (CannotAsk if content(context, service) else NoAnswer)(answer.complaint)
     found = parse(answer.stdout)
     if found.account:
         # It lets in only who runs as the same account.
-        again = parse(scene.shell(service, _READ, user=found.account).stdout)
+        again = parse(context.shell(service, _READ, user=found.account).stdout)
         found = replace(again, account=found.account) if again.running else found
     for secret in (*found.users.values(), *(each.password for each in found.databases.values())):
         if secret:
-            scene.learn(secret)
+            context.learn(secret)
     if not found.running:
-        found = _over_network(scene, service, found)
+        found = _over_network(context, service, found)
     return found
 
 
-def _over_network(scene: Scene, service: str, found: Bouncer) -> Bouncer:
+def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bouncer:
     """Ask from any container that has psql: the console as somebody whose password is known, else only for a sign."""
     port = found.in_file("listen_port")
     problem = found.console_problem
-    for asker in scene.neighbours(service, stores=True):
+    for asker in context.neighbours(service, stores=True):
         address = {"PGHOST": "127.0.0.1" if asker == service else service, "PGPORT": port, "PGCONNECT_TIMEOUT": "3"}
-        greeting = scene.ask(asker, ["psql", "-XAtqw", "-c", ""], environment={**address, **_GREETING})
+        greeting = context.ask(asker, ["psql", "-XAtqw", "-c", ""], environment={**address, **_GREETING})
         if greeting.missing:
             continue  # no psql here
         if not _GREETED.search(greeting.stderr):
-            _not_greeted(scene, service, found, greeting.complaint)
-        for user, password in _known(scene, service, found):
+            _not_greeted(context, service, found, greeting.complaint)
+        for user, password in _known(context, service, found):
             environment = {**address, "PGUSER": user, "PGPASSWORD": password}
             argv = ["psql", "-XAqw", "-F", "\t", "-P", "footer=off", *_SHOW]
-            answer = scene.ask(asker, argv, environment={**environment, "PGDATABASE": CONSOLE})
+            answer = context.ask(asker, argv, environment={**environment, "PGDATABASE": CONSOLE})
             if running := parse_config(answer.stdout):
                 # Orders are given inside its own container.
                 orders = asker == service and user in _listed(found.in_file("admin_users"))
@@ -117,27 +117,27 @@ def _over_network(scene: Scene, service: str, found: Bouncer) -> Bouncer:
                     console=environment if orders else {},
                     console_problem="",
                 )
-            problem = scene.mask(answer.complaint)
+            problem = context.mask(answer.complaint)
         return replace(found, console_problem=problem)  # it answers, and lets nobody in
     if not found.ini:
-        raise Unasked(f"its configuration cannot be read, and no container on its networks has psql: {problem}")
+        raise CannotAsk(f"its configuration cannot be read, and no container on its networks has psql: {problem}")
     return found
 
 
-def _not_greeted(scene: Scene, service: str, found: Bouncer, complaint: str) -> None:
-    """Raise Unanswered, or Unasked where it may well answer somebody else, or somewhere else."""
-    said = scene.mask(complaint)
-    if silent(said) and found.ini and not content(scene, service):
-        raise Unanswered(said)
-    raise Unasked(said)
+def _not_greeted(context: CheckContext, service: str, found: Bouncer, complaint: str) -> None:
+    """Raise NoAnswer, or CannotAsk where it may well answer somebody else, or somewhere else."""
+    said = context.mask(complaint)
+    if silent(said) and found.ini and not content(context, service):
+        raise NoAnswer(said)
+    raise CannotAsk(said)
 
 
-def _known(scene: Scene, service: str, found: Bouncer) -> list[tuple[str, str]]:
+def _known(context: CheckContext, service: str, found: Bouncer) -> list[tuple[str, str]]:
     """Return users of the console that are in the auth_file, with their passwords, those who may only look first.
 
     Nobody else is to be tried there: PgBouncer 1.18 ends when it looks up a user for its console (put_in_order).
     """
-    given = {each.user: each.password for each in scene.clients_of(service) if each.password}
+    given = {each.user: each.password for each in context.clients_of(service) if each.password}
     passwords = {user: given.get(user, "") if is_verifier(entry) else entry for user, entry in found.users.items()}
     allowed = dict.fromkeys(name for which in ("stats_users", "admin_users") for name in _listed(found.in_file(which)))
     return [(user, passwords[user]) for user in allowed if passwords.get(user)]
@@ -147,16 +147,16 @@ def _listed(text: str) -> list[str]:
     return [name.strip().strip('"') for name in text.split(",") if name.strip()]
 
 
-def order(scene: Scene, service: str, facts: Bouncer, command: str) -> None:
+def order(context: CheckContext, service: str, facts: Bouncer, command: str) -> None:
     """Give the console an order. Raises StackError."""
     if not facts.console:
         raise StackError(f"the console of {service} takes no orders: {facts.console_problem}")
     environment = {**facts.console, "PGCONNECT_TIMEOUT": "3", "PGDATABASE": CONSOLE}
     argv = ["psql", "-XAtqw", "-c", command]
-    scene.act(service, argv, environment=environment, timeout=10, user=facts.account)
+    context.act(service, argv, environment=environment, timeout=10, user=facts.account)
 
 
-def query(scene: Scene, service: str, client: Client, port: int, text: str) -> None:
+def query(context: CheckContext, service: str, client: Client, port: int, text: str) -> None:
     """Carry out a query as a client does, from any container that has psql, and change nothing. Raises StackError."""
     environment = {
         "PGPORT": str(port),
@@ -167,12 +167,12 @@ def query(scene: Scene, service: str, client: Client, port: int, text: str) -> N
     }
     statements = ("BEGIN READ ONLY", text.strip().rstrip(";"), "ROLLBACK")
     argv = ["psql", "-XAtqw", "-v", "ON_ERROR_STOP=1", *(word for each in statements for word in ("-c", each))]
-    for asker in scene.neighbours(service, stores=True):
+    for asker in context.neighbours(service, stores=True):
         address = {"PGHOST": "127.0.0.1" if asker == service else service}
-        answer = scene.ask(asker, argv, environment={**environment, **address}, timeout=_LONG)
+        answer = context.ask(asker, argv, environment={**environment, **address}, timeout=_LONG)
         if answer.missing:
             continue  # no psql here
         if not answer.ok:
-            raise StackError(f"psql in {asker}: {scene.mask(complaints(answer.stderr) or answer.complaint)}")
+            raise StackError(f"psql in {asker}: {context.mask(complaints(answer.stderr) or answer.complaint)}")
         return
     raise StackError(f"no container on the networks of {service} has psql")

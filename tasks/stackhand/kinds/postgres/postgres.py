@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from stackhand.checks.connections import value_of
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix, Kind
 from stackhand.checks.traits import Traits
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import auth_query as lookups
 from stackhand.kinds.postgres import facts, grants
@@ -53,11 +53,11 @@ class Postgres(Kind[Server]):
         """Return whether it listens on the port of one, and is no pooler."""
         return super().listens_like(shown) and not _is_pooler(shown)
 
-    def look(self, scene: Scene, service: str) -> Server:
-        """Ask the server for everything with one script. Raises Unanswered."""
-        known = links(scene, service)
-        roles_configured = configured(scene, service)
-        databases = list(dict.fromkeys([*known.databases, *_own(scene, service)]))
+    def look(self, context: CheckContext, service: str) -> Server:
+        """Ask the server for everything with one script. Raises NoAnswer."""
+        known = links(context, service)
+        roles_configured = configured(context, service)
+        databases = list(dict.fromkeys([*known.databases, *_own(context, service)]))
         roles = list(dict.fromkeys([*known.roles, *roles_configured]))
         calls = [(each.database, lookups.parse(each.query)) for each in known.lookups]
         functions = {name: [call.name for database, call in calls if call and database == name] for name in databases}
@@ -72,19 +72,19 @@ class Postgres(Kind[Server]):
             return query.script(some, roles, functions, dict.fromkeys(some, expressions))
 
         text = query.cluster(roles) + questions(databases[:_BATCH])
-        container = scene.container(service).id
+        container = context.container(service).id
         # The way that let us in: the others are not tried again.
-        way: Admin | None = scene.kept.get((ADMIN, container))
+        way: Admin | None = context.kept.get((ADMIN, container))
         try:
-            admin, answer = first_answer(scene, service, [way] if way else administrators(scene, service), text)
+            admin, answer = first_answer(context, service, [way] if way else administrators(context, service), text)
         except NoAdministrator as denied:
-            scene.kept.pop((ADMIN, container), None)
+            context.kept.pop((ADMIN, container), None)
             return Server(denied=denied.message)
-        scene.kept[ADMIN, container] = admin
+        context.kept[ADMIN, container] = admin
         rest = range(_BATCH, len(databases), _BATCH)
-        answers = [answer, *(admin.query(scene, service, questions(databases[n : n + _BATCH])) for n in rest)]
+        answers = [answer, *(admin.query(context, service, questions(databases[n : n + _BATCH])) for n in rest)]
         text = "\n".join(each.stdout for each in answers)
-        return facts.parse(text, admin, databases, scene.mask("; ".join(filter(None, map(_complaint, answers)))))
+        return facts.parse(text, admin, databases, context.mask("; ".join(filter(None, map(_complaint, answers)))))
 
     def checks(self) -> Sequence[Check]:
         """Return what is asked about a server."""
@@ -106,44 +106,44 @@ class Postgres(Kind[Server]):
             indexes.INVALID: Fix("rebuild or drop {subject} in", self._rebuild),
         }
 
-    def warm(self, scene: Scene, service: str, what: str) -> None:
+    def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Carry out a query, as a reader that changes nothing. `DATABASE: QUERY` names the database."""
-        known = links(scene, service).databases
+        known = links(context, service).databases
         first, _, rest = what.partition(":")
         database, text = (
             (first.strip(), rest) if rest and first.strip() in known else ((known or ["postgres"])[0], what)
         )
-        admin = self._admin(scene, service)
-        admin.execute(scene, service, f"BEGIN READ ONLY;\n{text.strip().rstrip(';')};\nROLLBACK;", database)
+        admin = self._admin(context, service)
+        admin.execute(context, service, f"BEGIN READ ONLY;\n{text.strip().rstrip(';')};\nROLLBACK;", database)
 
-    def _analyse(self, scene: Scene, service: str) -> Iterable[Finding]:
-        return indexes.judge_analyse(service, scene.facts(self, service))
+    def _analyse(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        return indexes.judge_analyse(service, context.facts(self, service))
 
-    def _indexes(self, scene: Scene, service: str) -> Iterable[Finding]:
-        return indexes.judge_indexes(service, scene.facts(self, service))
+    def _indexes(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        return indexes.judge_indexes(service, context.facts(self, service))
 
-    def _bloat(self, scene: Scene, service: str) -> Iterable[Finding]:
-        return indexes.judge_bloat(service, scene.facts(self, service))
+    def _bloat(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        return indexes.judge_bloat(service, context.facts(self, service))
 
-    def _warm(self, scene: Scene, service: str) -> Iterable[Finding]:
-        return warmth.judge(scene, service, scene.facts(self, service))
+    def _warm(self, context: CheckContext, service: str) -> Iterable[Finding]:
+        return warmth.judge(context, service, context.facts(self, service))
 
-    def _do_analyse(self, scene: Scene, finding: Finding) -> None:
+    def _do_analyse(self, context: CheckContext, finding: Finding) -> None:
         service, (database, table) = finding.service or "", _parts(finding)
-        upkeep = scene.facts(self, service).upkeep[database]
-        indexes.analyse(scene, service, self._admin(scene, service), upkeep, table)
+        upkeep = context.facts(self, service).upkeep[database]
+        indexes.analyse(context, service, self._admin(context, service), upkeep, table)
 
-    def _rebuild(self, scene: Scene, finding: Finding) -> None:
+    def _rebuild(self, context: CheckContext, finding: Finding) -> None:
         service, (database, index) = finding.service or "", _parts(finding)
-        upkeep = scene.facts(self, service).upkeep[database]
-        indexes.rebuild(scene, service, self._admin(scene, service), upkeep, index)
+        upkeep = context.facts(self, service).upkeep[database]
+        indexes.rebuild(context, service, self._admin(context, service), upkeep, index)
 
-    def _prewarm(self, scene: Scene, finding: Finding) -> None:
+    def _prewarm(self, context: CheckContext, finding: Finding) -> None:
         service = finding.service or ""
-        warmth.load(scene, service, scene.facts(self, service), self._admin(scene, service))
+        warmth.load(context, service, context.facts(self, service), self._admin(context, service))
 
-    def _admin(self, scene: Scene, service: str) -> Admin:
-        server = scene.facts(self, service)
+    def _admin(self, context: CheckContext, service: str) -> Admin:
+        server = context.facts(self, service)
         if server.admin is None:
             raise StackError(server.denied)
         return server.admin
@@ -162,7 +162,7 @@ def _is_client(shown: Traits) -> bool:
     return own and any(not shown.is_me(host) for host in hosts)
 
 
-def _complaint(answer: Answer) -> str:
+def _complaint(answer: ExecResult) -> str:
     return complaints(answer.stderr) or ("" if answer.ok else answer.complaint)
 
 
@@ -171,8 +171,8 @@ def _parts(finding: Finding) -> tuple[str, str]:
     return database, thing
 
 
-def _own(scene: Scene, service: str) -> list[str]:
+def _own(context: CheckContext, service: str) -> list[str]:
     """Return the database that the server was made with."""
-    made = scene.project.services[service]
+    made = context.project.services[service]
     names = ("POSTGRES_DB", "POSTGRESQL_DATABASE")
-    return [value for name in names if (value := value_of(scene.project, made, name))]
+    return [value for name in names if (value := value_of(context.project, made, name))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres.facts import Server
 from stackhand.kinds.postgres.psql import Admin
 from stackhand.model import Finding
@@ -22,13 +22,13 @@ WHERE total <= (SELECT setting::bigint * 8192 / 2 FROM pg_settings WHERE name = 
 """
 
 
-def judge(scene: Scene, service: str, server: Server) -> Iterable[Finding]:
+def judge(context: CheckContext, service: str, server: Server) -> Iterable[Finding]:
     """Return the finding about a server that has pg_prewarm; one that keeps itself warm (autoprewarm) has none."""
-    container = scene.running(service)
+    container = context.running(service)
     warmable = [each.database for each in server.upkeep.values() if each.warmable]
     if not warmable or container is None or "pg_prewarm" in server.cluster.settings.get("shared_preload_libraries", ""):
         return
-    if (scene.state.recall(_MEMORY) or {}).get(service) == container.run:
+    if (context.state.recall(_MEMORY) or {}).get(service) == container.run:
         yield Finding(PREWARM, service, "caches", "ok", "its most used tables were loaded since its start")
     else:
         yield Finding(
@@ -43,10 +43,10 @@ def judge(scene: Scene, service: str, server: Server) -> Iterable[Finding]:
         )
 
 
-def load(scene: Scene, service: str, server: Server, admin: Admin) -> None:
+def load(context: CheckContext, service: str, server: Server, admin: Admin) -> None:
     """Load the most used tables of the databases that have pg_prewarm. Raises StackError."""
-    run = scene.container(service).run
+    run = context.container(service).run
     for upkeep in server.upkeep.values():
         if upkeep.warmable:
-            admin.execute(scene, service, _LOAD, upkeep.database, limit=300)
-    scene.state.update(_MEMORY, lambda known: {**(known or {}), service: run})
+            admin.execute(context, service, _LOAD, upkeep.database, limit=300)
+    context.state.update(_MEMORY, lambda known: {**(known or {}), service: run})

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stackhand.checks.connections import value_of
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered, Unasked
-from stackhand.engine.api.exec import Answer
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import address as place
 
@@ -49,48 +49,59 @@ class Admin:
     account: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def query(self, scene: Scene, service: str, text: str, database: str = "postgres", *, limit: float = 10) -> Answer:
+    def query(
+        self, context: CheckContext, service: str, text: str, database: str = "postgres", *, limit: float = 10
+    ) -> ExecResult:
         """Read with a script; a statement that fails leaves the others."""
         options = f"-c statement_timeout={_STATEMENT_LIMIT}s -c lock_timeout=1s -c default_transaction_read_only=on"
-        return self._psql(scene, service, text, database, options, limit)
+        return self._psql(context, service, text, database, options, limit)
 
     def execute(
-        self, scene: Scene, service: str, text: str, database: str = "postgres", *, limit: float = 60, wait: float = 5
-    ) -> Answer:
+        self,
+        context: CheckContext,
+        service: str,
+        text: str,
+        database: str = "postgres",
+        *,
+        limit: float = 60,
+        wait: float = 5,
+    ) -> ExecResult:
         """Change something, and stop at the first error. `limit` is for all of it, `wait` for a lock, in seconds.
 
         Raises StackError when it fails.
         """
         options = f"-c statement_timeout={limit:.0f}s -c lock_timeout={wait:.0f}s"
-        answer = self._psql(scene, service, f"\\set ON_ERROR_STOP on\n{text}", database, options, limit + 5)
-        return _done(scene, service, answer)
+        answer = self._psql(context, service, f"\\set ON_ERROR_STOP on\n{text}", database, options, limit + 5)
+        return _done(context, service, answer)
 
-    def set_password(self, scene: Scene, service: str, role: str, password: str) -> None:
+    def set_password(self, context: CheckContext, service: str, role: str, password: str) -> None:
         """Give a role its password; psql hashes it, so the server gets only a verifier. Raises StackError."""
         environment = {**self.environment, "STACKHAND_NEW": password, "PGOPTIONS": _UNLOGGED}
         if re.search(r"[\r\n]", password):
             raise StackError("a password with a line break in it cannot be set")
         words = (self.role, "postgres", f"\\password {identifier(role)}")
-        answer = scene.shell(service, _PASSWORD, *words, environment=environment, user=self.account, timeout=20)
-        _done(scene, service, answer)
+        answer = context.shell(service, _PASSWORD, *words, environment=environment, user=self.account, timeout=20)
+        _done(context, service, answer)
 
-    def set_verifier(self, scene: Scene, service: str, role: str, verifier: str) -> None:
+    def set_verifier(self, context: CheckContext, service: str, role: str, verifier: str) -> None:
         """Give a role a verifier that exists already. Raises StackError."""
         text = f"\\set ON_ERROR_STOP on\nALTER ROLE {identifier(role)} PASSWORD {literal(verifier)};"
-        _done(scene, service, self._psql(scene, service, text, "postgres", _UNLOGGED, 20))
+        _done(context, service, self._psql(context, service, text, "postgres", _UNLOGGED, 20))
 
-    def _psql(self, scene: Scene, service: str, text: str, database: str, options: str, limit: float) -> Answer:
+    def _psql(
+        self, context: CheckContext, service: str, text: str, database: str, options: str, limit: float
+    ) -> ExecResult:
         environment = {**self.environment, "STACKHAND_SQL": text, "PGOPTIONS": options, "PGCLIENTENCODING": "UTF8"}
         words = (self.role, database)
-        return scene.shell(service, _FEED, *words, environment=environment, user=self.account, timeout=limit)
+        return context.shell(service, _FEED, *words, environment=environment, user=self.account, timeout=limit)
 
 
-def accounts(scene: Scene, service: str) -> list[tuple[str, str]]:
+def accounts(context: CheckContext, service: str) -> list[tuple[str, str]]:
     """Return the superusers that a Postgres service may have been made with, each with its password, "" for none."""
-    made = scene.project.services[service]
+    made = context.project.services[service]
 
     def value(name: str) -> str:
-        return value_of(scene.project, made, name)
+        return value_of(context.project, made, name)
 
     # The names of the official image, then those of Bitnami's.
     known = (
@@ -102,12 +113,12 @@ def accounts(scene: Scene, service: str) -> list[tuple[str, str]]:
     return [(role, password) for role, password in known if role]
 
 
-def administrators(scene: Scene, service: str) -> list[Admin]:
+def administrators(context: CheckContext, service: str) -> list[Admin]:
     """Return the ways to administer a Postgres service, the likeliest first."""
     ways: dict[str, str] = {}
-    for role, password in accounts(scene, service):
+    for role, password in accounts(context, service):
         ways[role] = ways.get(role) or password
-    here = place.where(scene.project.services[service])
+    here = place.where(context.project.services[service])
     found = []
     for role, password in ways.items():
         environment = {**here, "PGPASSWORD": password} if password else here
@@ -115,35 +126,35 @@ def administrators(scene: Scene, service: str) -> list[Admin]:
     return found
 
 
-def first_answer(scene: Scene, service: str, ways: Iterable[Admin], text: str) -> tuple[Admin, Answer]:
+def first_answer(context: CheckContext, service: str, ways: Iterable[Admin], text: str) -> tuple[Admin, ExecResult]:
     """Return the first way that lets us in and see the whole server, with the answer.
 
-    Raises NoAdministrator; Unasked where there is no psql, or the server answers and could not say what it was asked;
-    Unanswered for no answer.
+    Raises NoAdministrator; CannotAsk where there is no psql, or the server answers and could not say what it was asked;
+    NoAnswer for no answer.
     """
     denied: list[str] = []
     for way in ways:
-        answer = way.query(scene, service, text)
+        answer = way.query(context, service, text)
         if _WHOLE.search(answer.stdout):
             return way, answer
         if not _refused(answer):
-            raise _unanswered(scene, service, way, answer)
+            raise _unanswered(context, service, way, answer)
         denied.append(answer.complaint)
-    raise NoAdministrator(scene.mask(denied[0]) if denied else "no superuser is known")
+    raise NoAdministrator(context.mask(denied[0]) if denied else "no superuser is known")
 
 
-def _unanswered(scene: Scene, service: str, way: Admin, answer: Answer) -> Unanswered:
+def _unanswered(context: CheckContext, service: str, way: Admin, answer: ExecResult) -> NoAnswer:
     """Return why nothing is known of a server that was asked."""
     if answer.missing:
-        return Unasked(f"there is no psql in the container of {service}")
-    said = scene.mask(complaints(answer.stderr) or answer.complaint)
+        return CannotAsk(f"there is no psql in the container of {service}")
+    said = context.mask(complaints(answer.stderr) or answer.complaint)
     if "ERROR:" in answer.stderr:
-        return Unasked(f"it answers, and does not say what was asked: {said}")
-    if answer.exit_code is None and way.query(scene, service, "SELECT 1;", limit=_SHORT).stdout.strip() == "1":
-        return Unasked(f"it answers, and does not say all that was asked: {said}")
-    if place.silent(said) and place.content(scene, service):
-        return Unasked(f"its healthcheck is content, and it was not to be found: {said}")
-    return Unanswered(said)
+        return CannotAsk(f"it answers, and does not say what was asked: {said}")
+    if answer.exit_code is None and way.query(context, service, "SELECT 1;", limit=_SHORT).stdout.strip() == "1":
+        return CannotAsk(f"it answers, and does not say all that was asked: {said}")
+    if place.silent(said) and place.content(context, service):
+        return CannotAsk(f"its healthcheck is content, and it was not to be found: {said}")
+    return NoAnswer(said)
 
 
 def complaints(stderr: str) -> str:
@@ -155,15 +166,15 @@ def complaints(stderr: str) -> str:
     return "; ".join(dict.fromkeys(re.findall(r"(?:ERROR|FATAL):\s+(.*)", stderr)))
 
 
-def _refused(answer: Answer) -> bool:
+def _refused(answer: ExecResult) -> bool:
     # "unable to find user postgres": the container has no such account.
     said = answer.stdout + answer.stderr
     return bool(_DENIED.search(answer.stderr) or _FORBIDDEN.search(answer.stderr)) or "unable to find user" in said
 
 
-def _done(scene: Scene, service: str, answer: Answer) -> Answer:
+def _done(context: CheckContext, service: str, answer: ExecResult) -> ExecResult:
     if not answer.ok:
-        raise StackError(f"psql in {service}: {scene.mask(complaints(answer.stderr) or answer.complaint)}")
+        raise StackError(f"psql in {service}: {context.mask(complaints(answer.stderr) or answer.complaint)}")
     return answer
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import grants
 from stackhand.kinds.postgres.facts import Role, Server
@@ -199,12 +199,14 @@ def judge_orphans(service: str, server: Server) -> Iterable[Finding]:
         )
 
 
-def end_orphans(scene: Scene, service: str, admin: Admin) -> None:
+def end_orphans(context: CheckContext, service: str, admin: Admin) -> None:
     """End idle sessions whose role was dropped."""
-    admin.execute(scene, service, f"SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a WHERE {ORPHAN};")
+    admin.execute(
+        context, service, f"SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a WHERE {ORPHAN};"
+    )
 
 
-def repair(scene: Scene, service: str, server: Server, want: Wanted, known: grants.Known | None) -> None:
+def repair(context: CheckContext, service: str, server: Server, want: Wanted, known: grants.Known | None) -> None:
     """Make a role as it has to be: there, with its clients' password. Raises StackError."""
     admin = server.admin
     if admin is None:
@@ -213,13 +215,13 @@ def repair(scene: Scene, service: str, server: Server, want: Wanted, known: gran
     if role is not None and (hindrance := _hindrance(role, want)):
         raise StackError(f"{want.name} is left alone: {hindrance}")
     # Before the role is there again: a run that ends here finds it missing still.
-    end_orphans(scene, service, admin)
+    end_orphans(context, service, admin)
     if role is None:
-        admin.execute(scene, service, creation(want.name, grants.role_settings(want.name, known) if known else []))
+        admin.execute(context, service, creation(want.name, grants.role_settings(want.name, known) if known else []))
     if want.passwords:
-        admin.set_password(scene, service, want.name, want.passwords[0])
+        admin.set_password(context, service, want.name, want.passwords[0])
     elif want.verifier:
-        admin.set_verifier(scene, service, want.name, want.verifier)
+        admin.set_verifier(context, service, want.name, want.verifier)
 
 
 def creation(role: str, settings: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Service
 
@@ -54,15 +54,15 @@ class Listening:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def reached(scene: Scene, service: Service) -> list[str]:
-    """Return the options of redis-cli by which a server is reached. Raises Unanswered where no container runs."""
+def reached(context: CheckContext, service: Service) -> list[str]:
+    """Return the options of redis-cli by which a server is reached. Raises NoAnswer where no container runs."""
     shown = traits(service)
     told = connection(shown)
     if {"-p", "-s"} & set(told):
         return told
     config = config_of(shown)
     environment = {"CONFIG": config, "PLACES": " ".join(places(service))}
-    answer = scene.shell(service.name, _LISTENS, environment=environment)
+    answer = context.shell(service.name, _LISTENS, environment=environment)
     return connection(shown, listening(answer.stdout, named=bool(config)))
 
 

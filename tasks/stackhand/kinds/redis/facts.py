@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from stackhand.checks.connections import Client, secret_file, secrets, value_of
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.compose.project import Service
 from stackhand.kinds.redis.acl import DEFAULT, User, digest, users_of
 from stackhand.kinds.redis.address import config_of, in_memory, option, places, reached
@@ -79,15 +79,17 @@ class RedisFacts:
     options: tuple[str, ...] = ()
 
 
-def look(scene: Scene, service: str) -> RedisFacts:
-    """Ask Redis. Raises Unanswered where it does not speak Redis' protocol or is still loading, Unasked."""
-    about = scene.project.services[service]
-    tries = _tries(scene, about)
+def look(context: CheckContext, service: str) -> RedisFacts:
+    """Ask Redis. Raises NoAnswer where it does not speak Redis' protocol or is still loading, CannotAsk."""
+    about = context.project.services[service]
+    tries = _tries(context, about)
     known = [
-        value for name, value in secrets(scene.project, about).items() if is_secret_name(name) or name in about.secrets
+        value
+        for name, value in secrets(context.project, about).items()
+        if is_secret_name(name) or name in about.secrets
     ]
     keys = list(dict.fromkeys([*known, *(each.password for each in tries if each.password)]))
-    shown, options = traits(about), reached(scene, about)
+    shown, options = traits(about), reached(context, about)
     environment = {
         "OPTIONS": " ".join(options),
         "LOGINS": str(len(tries)),
@@ -99,8 +101,8 @@ def look(scene: Scene, service: str) -> RedisFacts:
     for number, each in enumerate(tries):
         environment |= {f"USER_{number}": each.user, f"PASS_{number}": each.password}
     environment |= {f"KEY_{number}": key for number, key in enumerate(keys)}
-    parts = _parts(_ask(scene, service, environment))
-    return replace(read(scene, about, tries, keys, frozenset(known), parts), options=tuple(options))
+    parts = _parts(_ask(context, service, environment))
+    return replace(read(context, about, tries, keys, frozenset(known), parts), options=tuple(options))
 
 
 @dataclass(frozen=True)
@@ -113,16 +115,16 @@ class Try:
     certain: bool = True
 
 
-def _tries(scene: Scene, service: Service) -> list[Try]:
+def _tries(context: CheckContext, service: Service) -> list[Try]:
     found: dict[tuple[str, str], Try] = {}
-    for client in scene.clients_of(service.name):
+    for client in context.clients_of(service.name):
         if client.scheme not in _SCHEMES:
             continue
         key = (client.user if client.user != DEFAULT else "", client.password)
         before = found.get(key, Try(*key, certain=False))
         services = tuple(dict.fromkeys((*before.services, client.service)))
         found[key] = Try(*key, services, before.certain or _certain(client))
-    own = ("", _own_password(scene, service))
+    own = ("", _own_password(context, service))
     # Nobody's login: the server's own, which may administer where there are no ACLs.
     found.setdefault(own, Try(*own, certain=False))
     return list(found.values())
@@ -133,43 +135,43 @@ def _certain(client: Client) -> bool:
     return bool(client.password) or bool(client.scheme and not client.user)
 
 
-def _own_password(scene: Scene, service: Service) -> str:
+def _own_password(context: CheckContext, service: Service) -> str:
     """Return the password of the default user, as command line or environment have it."""
     shown = traits(service)
     told = option(shown, "--requirepass")
     file = _FROM_FILE.search(" ".join(shown.argv))
     if file:
-        secret = secret_file(scene.project, service, file["path"])
+        secret = secret_file(context.project, service, file["path"])
         with contextlib.suppress(OSError, UnicodeDecodeError):  # told by the start, which needs it as well
             return secret.read_text(encoding="utf-8").strip() if secret else ""
         return ""
     variable = re.match(r"\$\{?(\w+)", told)
     usual = () if told else ("REDIS_PASSWORD", "VALKEY_PASSWORD", "REQUIREPASS")
     for name in (variable[1],) if variable else usual:
-        if value := value_of(scene.project, service, name):
+        if value := value_of(context.project, service, name):
             return value
     filled = shown.filled(told)
     return "" if filled.startswith("$") else filled
 
 
-def _ask(scene: Scene, service: str, environment: Mapping[str, str]) -> str:
-    answer = scene.shell(service, SCRIPT, environment=environment)
+def _ask(context: CheckContext, service: str, environment: Mapping[str, str]) -> str:
+    answer = context.shell(service, SCRIPT, environment=environment)
     if answer.missing:
-        answer = _ask_from_beside(scene, service, environment)
+        answer = _ask_from_beside(context, service, environment)
     if answer.exit_code is None:
-        raise Unanswered(f"no answer within {answer.seconds:.0f} s")
+        raise NoAnswer(f"no answer within {answer.seconds:.0f} s")
     if not answer.ok:
-        raise Unasked(f"it could not be asked: {answer.complaint}")
+        raise CannotAsk(f"it could not be asked: {answer.complaint}")
     return answer.stdout
 
 
-def _ask_from_beside(scene: Scene, service: str, environment: Mapping[str, str]) -> Answer:
-    for neighbour in scene.neighbours(service)[1:]:
+def _ask_from_beside(context: CheckContext, service: str, environment: Mapping[str, str]) -> ExecResult:
+    for neighbour in context.neighbours(service)[1:]:
         options = f"-h {service} {environment['OPTIONS']}".strip()
-        answer = scene.shell(neighbour, SCRIPT, environment={**environment, "OPTIONS": options, "PLACES": "/nowhere"})
+        answer = context.shell(neighbour, SCRIPT, environment={**environment, "OPTIONS": options, "PLACES": "/nowhere"})
         if not answer.missing:
             return answer
-    raise Unasked("neither its container nor one on its networks has a redis-cli", "put redis-cli into its image")
+    raise CannotAsk("neither its container nor one on its networks has a redis-cli", "put redis-cli into its image")
 
 
 def _parts(text: str) -> list[tuple[str, str]]:
@@ -179,14 +181,14 @@ def _parts(text: str) -> list[tuple[str, str]]:
 
 
 def read(
-    scene: Scene,
+    context: CheckContext,
     service: Service,
     tries: Sequence[Try],
     keys: Sequence[str],
     known: frozenset[str],
     parts: Iterable[tuple[str, str]],
 ) -> RedisFacts:
-    """Return the facts of what the script printed. Raises Unanswered where no server answered."""
+    """Return the facts of what the script printed. Raises NoAnswer where no server answered."""
     logins: list[Login] = []
     one: dict[str, str] = {}
     files: dict[str, str] = {}
@@ -206,26 +208,26 @@ def read(
             (files if word == "file" else configs)[rest] = body
         else:
             one[word] = body
-    container = scene.running(service.name)
+    container = context.running(service.name)
     silent = [login.answer for login in logins if _REFUSED.search(login.answer) or _BUSY.search(login.answer)]
     if silent and len(silent) == len(logins):
         said = silent[0].splitlines()[0]
         if container and container.health == "healthy" and not any(_BUSY.search(each) for each in silent):
-            raise Unasked(
+            raise CannotAsk(
                 f"where it listens is not known: its healthcheck is content, and there is no answer here: {said}",
                 "a healthcheck with `redis-cli -p PORT`, or `--port PORT` in its command, says where",
             )
-        raise Unanswered(said)
+        raise NoAnswer(said)
     directives = [line.split(None, 1) for body in configs.values() for line in body.splitlines() if " " in line]
     aclfile = _second(one.get("aclfile", "")) if admin else next(iter(files), "")
     directory = _second(one.get("dir", "")) or next((value for key, value in directives if key == "dir"), "")
     declared = users_of(files[aclfile] if aclfile in files else "\n".join(configs.values()))
     for key, value in directives:
         if key == "requirepass":
-            scene.learn(value.strip("\"'"))
+            context.learn(value.strip("\"'"))
             declared.setdefault(DEFAULT, _by_password(value.strip("\"'")))
     if "--requirepass" in traits(service).argv:
-        declared.setdefault(DEFAULT, _by_password(_own_password(scene, service)))
+        declared.setdefault(DEFAULT, _by_password(_own_password(context, service)))
     memory = in_memory(service)
     info = dict(line.split(":", 1) for line in one.get("info", "").splitlines() if ":" in line)
     listed = one.get("users", "")
@@ -238,7 +240,7 @@ def read(
         written_at_start=_below(aclfile, memory),
         admin=admin,
         ephemeral=_below(directory, memory),
-        in_vain=_in_vain(scene, service.name, container.run if container else ""),
+        in_vain=_in_vain(context, service.name, container.run if container else ""),
         # Of several configurations that were found it is not known which one is used.
         appends=info.get("aof_enabled") == "1"
         or (not info and len(configs) == 1 and ["appendonly", "yes"] in directives),
@@ -246,24 +248,24 @@ def read(
         queue_of=tuple(
             dict.fromkeys(
                 client.service
-                for client in scene.clients_of(service.name)
-                if client.service in scene.kinds.services("celery")
+                for client in context.clients_of(service.name)
+                if client.service in context.kinds.services("celery")
             )
         ),
     )
 
 
-def remember_in_vain(scene: Scene, service: str, users: Collection[str]) -> None:
+def remember_in_vain(context: CheckContext, service: str, users: Collection[str]) -> None:
     """Remember that the restart which the container's run began with did not bring back these users."""
-    everybody = scene.engine.containers(scene.project.name)
+    everybody = context.engine.containers(context.project.name)
     runs = [each.run for each in everybody if each.service == service and each.running]
     if users and runs:
         mark = {"run": runs[0], "users": sorted(users)}
-        scene.state.update(_MEMORY, lambda known: {**(known or {}), service: mark})
+        context.state.update(_MEMORY, lambda known: {**(known or {}), service: mark})
 
 
-def _in_vain(scene: Scene, service: str, run: str) -> frozenset[str]:
-    known = (scene.state.recall(_MEMORY) or {}).get(service) or {}
+def _in_vain(context: CheckContext, service: str, run: str) -> frozenset[str]:
+    known = (context.state.recall(_MEMORY) or {}).get(service) or {}
     return frozenset(known.get("users") or ()) if known.get("run") == run else frozenset()
 
 

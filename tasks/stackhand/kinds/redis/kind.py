@@ -7,8 +7,8 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Check, Fix, Kind, Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import Check, Fix, Kind, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 from stackhand.kinds.redis.acl import DEFAULT, User
@@ -45,17 +45,23 @@ class Redis(Kind[RedisFacts]):
             return False
         return super().recognises(shown)
 
-    def look(self, scene: Scene, service: str) -> RedisFacts:
+    def look(self, context: CheckContext, service: str) -> RedisFacts:
         """Log in as each client does; ask for memory, persistence and users."""
-        return look(scene, service)
+        return look(context, service)
 
     def checks(self) -> Sequence[Check]:
         """Return: does it answer, can its clients log in, can it write to disk, is its memory well set."""
         return (
             *super().checks(),
-            Check("redis.login", "databases", lambda scene, service: judge_logins(service, scene.facts(self, service))),
-            Check("redis.disk", "databases", lambda scene, service: judge_disk(service, scene.facts(self, service))),
-            Check("redis.memory", "tuning", lambda scene, service: judge_memory(service, scene.facts(self, service))),
+            Check(
+                "redis.login", "databases", lambda context, service: judge_logins(service, context.facts(self, service))
+            ),
+            Check(
+                "redis.disk", "databases", lambda context, service: judge_disk(service, context.facts(self, service))
+            ),
+            Check(
+                "redis.memory", "tuning", lambda context, service: judge_memory(service, context.facts(self, service))
+            ),
         )
 
     def fixes(self) -> Mapping[str, Fix]:
@@ -65,17 +71,17 @@ class Redis(Kind[RedisFacts]):
             "redis.reload": Fix("restart", self._restart, patience=15.0),
         }
 
-    def warm(self, scene: Scene, service: str, what: str) -> None:
+    def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Run one Redis command, as the first client that can log in."""
         words = " ".join(_quoted(word) for word in shlex.split(what))
-        client = next((each for each in scene.clients_of(service) if each.password), None)
-        facts = scene.facts(self, service)
+        client = next((each for each in context.clients_of(service) if each.password), None)
+        facts = context.facts(self, service)
         who = Account(client.user, client.password) if client else Account("", "")
-        self._say(scene, service, facts, words, who)
+        self._say(context, service, facts, words, who)
 
-    def _put_back(self, scene: Scene, finding: Finding) -> None:
+    def _put_back(self, context: CheckContext, finding: Finding) -> None:
         service = finding.service or ""
-        facts = self.look(scene, service)
+        facts = self.look(context, service)
         user = facts.declared.get(finding.subject)
         if user is None or facts.admin is None or all(each.ok for each in facts.logins if each.user == user.name):
             return
@@ -84,25 +90,25 @@ class Redis(Kind[RedisFacts]):
         there = facts.users is not None and user.name in facts.users
         rules = f"resetpass {' '.join(f'#{each}' for each in sorted(user.hashes))}" if there else user.rules
         command = f"ACL SETUSER {user.name} {rules}"
-        self._say(scene, service, facts, command, facts.admin)
+        self._say(context, service, facts, command, facts.admin)
 
-    def _restart(self, scene: Scene, finding: Finding) -> None:
+    def _restart(self, context: CheckContext, finding: Finding) -> None:
         service = finding.service or ""
-        facts = self.look(scene, service)
+        facts = self.look(context, service)
         if all(each.ok for each in facts.logins):
             return  # the restart for another user brought back this one, too
-        with scene.restarting(service):
+        with context.restarting(service):
             if facts.admin:
                 # Writes out all data and ends, or refuses and goes on. A restart policy may have it back before we do.
-                self._say(scene, service, facts, "SHUTDOWN SAVE", facts.admin, ends=True)
-            scene.hands.restart(service)
+                self._say(context, service, facts, "SHUTDOWN SAVE", facts.admin, ends=True)
+            context.hands.restart(service)
         # Where it is still loading, nobody knows yet.
-        with contextlib.suppress(Unanswered):
-            left = {each.user for each in self.look(scene, service).logins if not each.ok and each.certain}
-            remember_in_vain(scene, service, left)
+        with contextlib.suppress(NoAnswer):
+            left = {each.user for each in self.look(context, service).logins if not each.ok and each.certain}
+            remember_in_vain(context, service, left)
 
     def _say(
-        self, scene: Scene, service: str, facts: RedisFacts, command: str, who: Account, *, ends: bool = False
+        self, context: CheckContext, service: str, facts: RedisFacts, command: str, who: Account, *, ends: bool = False
     ) -> None:
         """Have Redis carry out one command. Raises StackError with the error that it answers."""
         environment = {
@@ -111,13 +117,13 @@ class Redis(Kind[RedisFacts]):
             "REDISCLI_AUTH": who.password,
             "SAID": command,
         }
-        answer = scene.shell(service, _SAY, environment=environment, timeout=_LOADING_PATIENCE)
+        answer = context.shell(service, _SAY, environment=environment, timeout=_LOADING_PATIENCE)
         said = answer.stdout.strip()
         refused = re.search(r"^(\(error\).*|AUTH failed.*|NOAUTH.*|Could not connect.*)", said, re.MULTILINE)
         if refused and not (ends and refused[0].startswith("Could not connect")):
             raise StackError(f"{service}: {refused[0].removeprefix('(error) ')}")
         if not answer.ok and not ends:
-            raise StackError(f"{service}: {scene.mask(answer.complaint)}")
+            raise StackError(f"{service}: {context.mask(answer.complaint)}")
 
 
 def judge_logins(service: str, facts: RedisFacts) -> Iterable[Finding]:

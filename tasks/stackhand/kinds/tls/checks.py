@@ -17,7 +17,7 @@ _OTHERS_MAY_WRITE = 0o022
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class Expectations:
     """What is expected of a service's certificates, and what can be done about them.
 
     `names` are those that clients call it by, each with who does; `authorities` the files that its healthcheck trusts;
@@ -36,7 +36,7 @@ class Circumstances:
     file: str = ""
 
 
-Judge = Callable[[str, Shown, Circumstances, datetime], Iterable[Finding]]
+Evaluator = Callable[[str, Shown, Expectations, datetime], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Face:
         return self.chain[0]
 
 
-def in_use(shown: Shown, around: Circumstances) -> CertificateFile | None:
+def in_use(shown: Shown, around: Expectations) -> CertificateFile | None:
     """Return the file that a service has its certificate from, None where that cannot be told.
 
     Where it serves what no file has, a file counts that is named by its configuration, or that is for the same names:
@@ -78,7 +78,7 @@ def in_use(shown: Shown, around: Circumstances) -> CertificateFile | None:
     return None
 
 
-def judge_dates(service: str, shown: Shown, around: Circumstances, now: datetime) -> Iterable[Finding]:
+def judge_dates(service: str, shown: Shown, around: Expectations, now: datetime) -> Iterable[Finding]:
     """Judge from when to when certificates are valid: that of the server, and those that it is trusted by."""
     faces = _faces(shown, around)
     seen = [(face.where, each) for face in (*faces, *_authority_faces(shown, around)) for each in face.chain]
@@ -100,7 +100,7 @@ def judge_dates(service: str, shown: Shown, around: Circumstances, now: datetime
         yield _unseen("dates", service)
 
 
-def judge_chain(service: str, shown: Shown, around: Circumstances, now: datetime) -> Iterable[Finding]:
+def judge_chain(service: str, shown: Shown, around: Expectations, now: datetime) -> Iterable[Finding]:
     """Judge whether the certificate is of the authority that the healthcheck trusts, or that lies beside it."""
     faces = _faces(shown, around)
     authorities = _authorities(shown, around)
@@ -126,7 +126,7 @@ def judge_chain(service: str, shown: Shown, around: Circumstances, now: datetime
     yield _good("chain", service, f"its certificate is of {', '.join(file.path for file in authorities)}")
 
 
-def judge_names(service: str, shown: Shown, around: Circumstances, now: datetime) -> Iterable[Finding]:
+def judge_names(service: str, shown: Shown, around: Expectations, now: datetime) -> Iterable[Finding]:
     """Judge whether the certificate carries each name that the service is called by."""
     faces = _faces(shown, around)
     if not faces or not around.names:
@@ -143,7 +143,7 @@ def judge_names(service: str, shown: Shown, around: Circumstances, now: datetime
     yield _good("names", service, f"its certificate is for {', '.join(around.names)}")
 
 
-def judge_key(service: str, shown: Shown, around: Circumstances, now: datetime) -> Iterable[Finding]:
+def judge_key(service: str, shown: Shown, around: Expectations, now: datetime) -> Iterable[Finding]:
     """Judge whether the private key on disk belongs to the certificate on disk."""
     file = in_use(shown, around)
     key = _key_of(shown, around, file) if file else None
@@ -158,7 +158,7 @@ def judge_key(service: str, shown: Shown, around: Circumstances, now: datetime) 
         yield _good("key", service, f"{key.path} belongs to {file.path}")
 
 
-def judge_permissions(service: str, shown: Shown, around: Circumstances, now: datetime) -> Iterable[Finding]:
+def judge_permissions(service: str, shown: Shown, around: Expectations, now: datetime) -> Iterable[Finding]:
     """Judge whether somebody else can read or replace a private key."""
     keys = [file for file in shown.files if file.key is not None and file.mode is not None]
     for file in keys:
@@ -183,7 +183,7 @@ def judge_permissions(service: str, shown: Shown, around: Circumstances, now: da
         yield _good("permissions", service, "only those that should can read its key")
 
 
-def judge_served(service: str, shown: Shown, around: Circumstances, now: datetime) -> Iterable[Finding]:
+def judge_served(service: str, shown: Shown, around: Expectations, now: datetime) -> Iterable[Finding]:
     """Judge whether the service serves what is in its file, or still what was there when it started."""
     file = in_use(shown, around)
     served = next((each for each in shown.on(around.port or 0)), None)
@@ -205,7 +205,7 @@ def judge_served(service: str, shown: Shown, around: Circumstances, now: datetim
         )
 
 
-def judge(name: str, service: str, shown: Shown, around: Circumstances, now: datetime) -> list[Finding]:
+def judge(name: str, service: str, shown: Shown, around: Expectations, now: datetime) -> list[Finding]:
     """Judge one thing, and whether what is wrong can be put right: by making new files, or by reading those there."""
     found = list(JUDGES[name](service, shown, around, now))
     if not any(each.status == "fail" or each.id == "tls.served" for each in found):
@@ -214,7 +214,7 @@ def judge(name: str, service: str, shown: Shown, around: Circumstances, now: dat
     return [replace(each, fixable=fixable and each.status != "ok") for each in found]
 
 
-def broken(shown: Shown, around: Circumstances, now: datetime) -> bool:
+def broken(shown: Shown, around: Expectations, now: datetime) -> bool:
     """Return whether the files on disk are not good, whatever is served."""
     file = in_use(shown, around)
     if file is None:
@@ -225,7 +225,7 @@ def broken(shown: Shown, around: Circumstances, now: datetime) -> bool:
     return any(each.status == "fail" for judge in judges for each in judge("", on_disk, around, now))
 
 
-def outdated(shown: Shown, around: Circumstances) -> bool:
+def outdated(shown: Shown, around: Expectations) -> bool:
     """Return whether a restart would have the service serve another certificate: its file is newer than its start."""
     file = in_use(shown, around)
     served = next((each.chain[0] for each in shown.on(around.port or 0)), None)
@@ -234,7 +234,7 @@ def outdated(shown: Shown, around: Circumstances) -> bool:
     return bool(file.changed and around.started and file.changed > around.started.replace(microsecond=0))
 
 
-JUDGES: Mapping[str, Judge] = {
+JUDGES: Mapping[str, Evaluator] = {
     "dates": judge_dates,
     "chain": judge_chain,
     "names": judge_names,
@@ -244,7 +244,7 @@ JUDGES: Mapping[str, Judge] = {
 }
 
 
-def _faces(shown: Shown, around: Circumstances) -> list[_Face]:
+def _faces(shown: Shown, around: Expectations) -> list[_Face]:
     """Return what is to be judged: the file in use, and what is served where that is not the same."""
     file = in_use(shown, around)
     found = [_Face(file.path, file.certificates)] if file else []
@@ -266,7 +266,7 @@ def _faces(shown: Shown, around: Circumstances) -> list[_Face]:
     return found
 
 
-def _authorities(shown: Shown, around: Circumstances) -> list[CertificateFile]:
+def _authorities(shown: Shown, around: Expectations) -> list[CertificateFile]:
     """Return the files of authorities that the server's certificate should be of."""
     trusted = [file for file in shown.files if file.path in around.authorities and file.certificates]
     file = in_use(shown, around)
@@ -281,11 +281,11 @@ def _authorities(shown: Shown, around: Circumstances) -> list[CertificateFile]:
     ]
 
 
-def _authority_faces(shown: Shown, around: Circumstances) -> list[_Face]:
+def _authority_faces(shown: Shown, around: Expectations) -> list[_Face]:
     return [_Face(file.path, file.certificates[:1]) for file in _authorities(shown, around)]
 
 
-def _key_of(shown: Shown, around: Circumstances, file: CertificateFile) -> CertificateFile | None:
+def _key_of(shown: Shown, around: Expectations, file: CertificateFile) -> CertificateFile | None:
     """Return the file with the key to a certificate: itself, or the only one that its place and name point to."""
     if file.key is not None:
         return file
@@ -312,11 +312,11 @@ def _unseen(name: str, service: str, why: str = "") -> Finding:
     return Finding(f"tls.{name}", service, "network", "skip", "not judged", evidence=why)
 
 
-def _bad(name: str, service: str, around: Circumstances, summary: str, evidence: str) -> Finding:
+def _bad(name: str, service: str, around: Expectations, summary: str, evidence: str) -> Finding:
     return Finding(f"tls.{name}", service, "network", "fail", summary, evidence, _renewal(service, around))
 
 
-def _renewal(service: str, around: Circumstances) -> str:
+def _renewal(service: str, around: Expectations) -> str:
     if around.maker:
         return f"`docker compose up {around.maker}` makes it, and `docker compose restart {service}` has it read"
     return f"put a good certificate with its key in place, then `docker compose restart {service}`"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.kinds.tls.certificates import Certificate, CertificateFile, public_key, read
 
 # A neighbour that lacks the means, too, is followed by another; not by all of a large stack.
@@ -112,16 +112,16 @@ class Shown:
 
 
 def ask(
-    scene: Scene, service: str, host: str, ports: Sequence[int], names: Sequence[str], places: Sequence[str]
+    context: CheckContext, service: str, host: str, ports: Sequence[int], names: Sequence[str], places: Sequence[str]
 ) -> Shown:
     """Return what a service serves on these ports when asked for these names, and the certificate files in `places`."""
     words = [" ".join(str(port) for port in ports), " ".join(names)]
-    answer = scene.shell(service, _SCRIPT, host, *words, *places, timeout=_PATIENCE)
-    shown = parse(answer.stdout, scene.learn)
+    answer = context.shell(service, _SCRIPT, host, *words, *places, timeout=_PATIENCE)
+    shown = parse(answer.stdout, context.learn)
     if shown.tool:
         return replace(shown, asker=service)
-    for other in scene.neighbours(service)[1 : 1 + _NEIGHBOURS]:
-        seen = parse(scene.shell(other, _SCRIPT, service, *words, timeout=_PATIENCE).stdout, scene.learn)
+    for other in context.neighbours(service)[1 : 1 + _NEIGHBOURS]:
+        seen = parse(context.shell(other, _SCRIPT, service, *words, timeout=_PATIENCE).stdout, context.learn)
         if seen.tool:
             return replace(shown, served=seen.served, tool=seen.tool, asker=other)
     return shown

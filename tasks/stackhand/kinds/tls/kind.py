@@ -10,16 +10,16 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from stackhand.checks.connections import SECRETS, Client
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.http import SERVERS
-from stackhand.checks.kind import Check, Fix, Kind, Unanswered, Unasked
+from stackhand.checks.kind import CannotAsk, Check, Fix, Kind, NoAnswer
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import StackError
 from stackhand.kinds.tls import checks as tls_checks
 from stackhand.kinds.tls import handshake
 from stackhand.kinds.tls.certificates import writable_mounts
-from stackhand.kinds.tls.checks import Circumstances
+from stackhand.kinds.tls.checks import Expectations
 from stackhand.kinds.tls.handshake import Shown
 from stackhand.model import Finding
 
@@ -43,7 +43,7 @@ class TlsFacts:
     """What a service shows and has of certificates, and what is expected of them."""
 
     shown: Shown
-    circumstances: Circumstances = field(default_factory=Circumstances)
+    circumstances: Expectations = field(default_factory=Expectations)
 
 
 class Tls(Kind[TlsFacts]):
@@ -65,15 +65,15 @@ class Tls(Kind[TlsFacts]):
         """Return True: only ports that somebody calls through TLS have to answer."""
         return True
 
-    def look(self, scene: Scene, service: str) -> TlsFacts:
+    def look(self, context: CheckContext, service: str) -> TlsFacts:
         """Shake hands with the service, and read the certificate files that it sees."""
-        definition = scene.project.services[service]
+        definition = context.project.services[service]
         shows = traits(definition)
-        expected = expectations(scene.project, definition, scene.clients_of(service))
-        certain, possible = _ports(shows, scene.container(service).exposed, scene.clients_of(service))
+        expected = expectations(context.project, definition, context.clients_of(service))
+        certain, possible = _ports(shows, context.container(service).exposed, context.clients_of(service))
         ports = certain or possible
         found = handshake.ask(
-            scene, service, "localhost", ports, list(expected.names) or [service], _places(definition)
+            context, service, "localhost", ports, list(expected.names) or [service], _places(definition)
         )
         answering = next((port for port in ports if found.on(port)), None)
         if answering is None and certain:
@@ -82,11 +82,11 @@ class Tls(Kind[TlsFacts]):
             expected,
             named=expected.named | found.named,
             port=answering,
-            started=scene.container(service).started_at,
-            days=scene.settings.certificate_days,
+            started=context.container(service).started_at,
+            days=context.settings.certificate_days,
         )
         file = tls_checks.in_use(found, around)
-        maker = _maker(scene.project, definition, file.path) if file else None
+        maker = _maker(context.project, definition, file.path) if file else None
         return TlsFacts(found, replace(around, maker=maker, file=file.path if file else ""))
 
     def checks(self) -> Sequence[Check]:
@@ -100,40 +100,40 @@ class Tls(Kind[TlsFacts]):
         taken_up = Fix("have new certificates taken up by", self._renew)
         return {f"tls.{name}": taken_up if name == "served" else renew for name in tls_checks.JUDGES}
 
-    def answers(self, scene: Scene, service: str) -> Iterable[Finding]:
+    def answers(self, context: CheckContext, service: str) -> Iterable[Finding]:
         """Judge whether the service shakes hands."""
-        for finding in super().answers(scene, service):
-            if finding.status == "ok" and scene.facts(self, service).circumstances.port is None:
+        for finding in super().answers(context, service):
+            if finding.status == "ok" and context.facts(self, service).circumstances.port is None:
                 why = "no port of it is known to speak TLS, and none that was tried does"
                 hint = "the label stackhand.kind says what else it is; an https:// healthcheck says where it listens"
                 yield Finding(finding.id, service, "services", "skip", "there was no handshake", why, hint)
             else:
                 yield finding
 
-    def _judge(self, name: str, scene: Scene, service: str) -> Iterable[Finding]:
-        facts = scene.facts(self, service)
+    def _judge(self, name: str, context: CheckContext, service: str) -> Iterable[Finding]:
+        facts = context.facts(self, service)
         return tls_checks.judge(name, service, facts.shown, facts.circumstances, datetime.now(timezone.utc))
 
-    def _renew(self, scene: Scene, finding: Finding) -> None:
+    def _renew(self, context: CheckContext, finding: Finding) -> None:
         """Have new certificates made where those on disk are not good, and have the service take up what is there.
 
         Looks anew before each step: another finding's repair may have seen to it, or a run that was killed.
         """
         service = finding.service or ""
-        facts = self._anew(scene, service)
+        facts = self._anew(context, service)
         maker = facts.circumstances.maker
         if maker and tls_checks.broken(facts.shown, facts.circumstances, datetime.now(timezone.utc)):
-            scene.hands.start(maker)
-            facts = self._anew(scene, service)
+            context.hands.start(maker)
+            facts = self._anew(context, service)
         if tls_checks.broken(facts.shown, facts.circumstances, datetime.now(timezone.utc)):
             # A server that is started with a pair that does not fit may not come up at all.
             raise StackError(f"the certificates are not good yet, so {service} was not restarted")
         if tls_checks.outdated(facts.shown, facts.circumstances):
-            scene.restart(service)
+            context.restart(service)
 
-    def _anew(self, scene: Scene, service: str) -> TlsFacts:
-        scene.forget()
-        return scene.facts(self, service)
+    def _anew(self, context: CheckContext, service: str) -> TlsFacts:
+        context.forget()
+        return context.facts(self, service)
 
 
 def probed(shown: Traits) -> list[tuple[str, int]]:
@@ -154,7 +154,7 @@ def probed(shown: Traits) -> list[tuple[str, int]]:
     return found
 
 
-def expectations(project: Project, service: Service, clients: Iterable[Client]) -> Circumstances:
+def expectations(project: Project, service: Service, clients: Iterable[Client]) -> Expectations:
     """Return the names that a certificate must carry and why, the authorities it must be of, and the files in use."""
     shown = traits(service)
     names: dict[str, str] = {}
@@ -166,7 +166,7 @@ def expectations(project: Project, service: Service, clients: Iterable[Client]) 
     authorities = {} if _BLIND.search(shown.probe) else dict.fromkeys(_AUTHORITY.findall(shown.probe))
     words = [part for word in shown.argv for part in word.split("=")]
     named = {word for word in (*words, *shown.environment.values()) if word.startswith("/") and _FILE.search(word)}
-    return Circumstances(names=names, authorities=tuple(authorities), named=frozenset(named))
+    return Expectations(names=names, authorities=tuple(authorities), named=frozenset(named))
 
 
 def _ports(shown: Traits, exposed: Iterable[int], clients: Iterable[Client]) -> tuple[list[int], list[int]]:
@@ -179,14 +179,14 @@ def _ports(shown: Traits, exposed: Iterable[int], clients: Iterable[Client]) -> 
 
 
 def _unanswered(found: Shown, ports: Sequence[int]) -> None:
-    """Raise what is to be said of a service that showed no certificate where it should. Raises Unasked, Unanswered."""
+    """Raise what is to be said of a service that showed no certificate where it should. Raises CannotAsk, NoAnswer."""
     if not found.tool:
-        raise Unasked(
+        raise CannotAsk(
             "neither its container nor a neighbour's has openssl, python3 or curl",
             "a container with openssl on its network is enough",
         )
     said = next((each.said for each in found.served if each.said), "it said nothing")
-    raise Unanswered(f"port {ports[0]}: {said} (asked with {found.tool} in {found.asker})")
+    raise NoAnswer(f"port {ports[0]}: {said} (asked with {found.tool} in {found.asker})")
 
 
 def _pairs(environment: Mapping[str, str]) -> list[str]:

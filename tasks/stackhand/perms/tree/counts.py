@@ -9,7 +9,7 @@ COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs
 
 
 @dataclass
-class Tally:
+class Counts:
     """What was counted; `tops` has for each part of the project how many entries were wrong, and how many changed.
 
     `changed` are right now; `partial` were changed as far as this user may, and are wrong still.
@@ -25,7 +25,7 @@ class Tally:
     left: int = 0
     tops: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Counts) -> None:
         """Add what another walker counted."""
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))

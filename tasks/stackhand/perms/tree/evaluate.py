@@ -28,10 +28,10 @@ from stackhand.perms.policy.rules import (
     why,
 )
 from stackhand.perms.tree.apply import Batch, refusal
-from stackhand.perms.tree.counts import Note, Tally
+from stackhand.perms.tree.counts import Counts, Note
 from stackhand.perms.tree.cursor import MOUNTED, Cursor
 from stackhand.perms.tree.entry import Descriptors, Entry, keep_special
-from stackhand.perms.tree.plain_files import Handful
+from stackhand.perms.tree.plain_files import PlainFiles
 
 _FILE, _LINK = stat.S_IFREG, stat.S_IFLNK
 # Something else took the place of an entry, or nothing.
@@ -53,7 +53,7 @@ class Place(NamedTuple):
     keeps_executable: bool = False
 
 
-class Judge:
+class Evaluator:
     """Judges what is in the folder where the cursor stands. With a journal it changes what is wrong.
 
     `note` is told of everything that people may want to read. `before` is a moment before those entries
@@ -64,7 +64,7 @@ class Judge:
         self, cursor: Cursor, rules: Rules, journal: Writer | None, note: Note, *, devices_closed: bool = False
     ) -> None:
         self._me = os.geteuid()
-        self.tally = Tally()
+        self.tally = Counts()
         self.before = 0
         # Only what changes something: a check tells of each entry that is wrong.
         self.together = devices_closed and journal is not None and self._me == 0
@@ -88,7 +88,7 @@ class Judge:
 
     def files(self, names: list[str], place: Place, path: str | None) -> None:
         """Hold files and judge them, as `file` does for each, those that are plain together."""
-        handful = Handful(names, self._cursor.fd)
+        handful = PlainFiles(names, self._cursor.fd)
         try:
             wrong = handful.wrong(
                 self._rules, place.area, self._cursor.dev, self.before, keeps_executable=place.keeps_executable

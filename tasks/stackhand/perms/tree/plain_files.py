@@ -25,7 +25,7 @@ class Plain(NamedTuple):
     fds: list[int]
 
 
-class Handful:
+class PlainFiles:
     """Files that are held by descriptors. Takes a process that can open no devices (see devices.py). Close it."""
 
     def __init__(self, names: Iterable[str], folder: int) -> None:

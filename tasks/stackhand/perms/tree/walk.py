@@ -15,9 +15,9 @@ from itertools import islice
 
 from stackhand.perms.journal import Writer
 from stackhand.perms.policy.rules import MODES, PLAIN, REST, SECRET, VENDORED, VENV_MARK, Rules
-from stackhand.perms.tree.counts import Note, Tally
+from stackhand.perms.tree.counts import Counts, Note
 from stackhand.perms.tree.cursor import Cursor, OtherFileSystem
-from stackhand.perms.tree.evaluate import VANISHED, Judge, Place
+from stackhand.perms.tree.evaluate import VANISHED, Evaluator, Place
 
 # What files may be that are right, by area; in the others every mode may be.
 _RIGHT = {
@@ -55,12 +55,12 @@ class Walker:
         known: Known,
         journal: Writer | None,
         note: Note,
-        step: Callable[[Tally], None] = lambda _: None,
+        step: Callable[[Counts], None] = lambda _: None,
         *,
         devices_closed: bool = False,
     ) -> None:
         self._cursor = Cursor(root)
-        self._judge = Judge(self._cursor, rules, journal, note, devices_closed=devices_closed)
+        self._judge = Evaluator(self._cursor, rules, journal, note, devices_closed=devices_closed)
         self.tally = self._judge.tally
         self._top, self._counted = "", (0, 0, 0)
         self._rules = rules

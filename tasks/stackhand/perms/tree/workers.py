@@ -25,7 +25,7 @@ from typing import NamedTuple
 from stackhand.errors import FixFailed, JournalFailed, StackError
 from stackhand.perms.journal import Writer
 from stackhand.perms.policy.rules import Rules
-from stackhand.perms.tree.counts import COUNTED, Tally
+from stackhand.perms.tree.counts import COUNTED, Counts
 from stackhand.perms.tree.evaluate import Place
 from stackhand.perms.tree.interrupts import held_back
 from stackhand.perms.tree.nodev import close_devices
@@ -118,14 +118,14 @@ def walk(
     journal: Writer | None,
     notes: Notes,
     progress: Progress = lambda _: None,
-    tally: Tally | None = None,
-) -> Tally:
+    tally: Counts | None = None,
+) -> Counts:
     """Walk the whole tree; return what was counted. `progress` is told how many entries have been seen.
 
     Raises OSError where the root can't be opened, FixFailed when a process of the crew died, JournalFailed, and
     KeyboardInterrupt once every entry that was begun is done; `tally` has what was counted until then.
     """
-    tally = Tally() if tally is None else tally
+    tally = Counts() if tally is None else tally
     with held_back() as interrupted:
 
         def tell(entries: int) -> None:
@@ -163,7 +163,7 @@ class _Crew:
         self._places = places
         self._parent = os.getpid()
 
-    def run(self, size: int, progress: Progress, tally: Tally) -> None:
+    def run(self, size: int, progress: Progress, tally: Counts) -> None:
         """Have the places walked by so many processes; add to the tally what they counted, however this ends."""
         # Whoever is free takes the next number out of this pipe.
         tickets, fill = os.pipe()
@@ -212,14 +212,14 @@ class _Crew:
             progress(sum(numbers[0] for numbers in _COUNTER.iter_unpack(shared[_FLAG:])))
 
     @staticmethod
-    def _end(data: bytes, shared: mmap.mmap, number: int) -> tuple[Tally, StackError | None]:
+    def _end(data: bytes, shared: mmap.mmap, number: int) -> tuple[Counts, StackError | None]:
         """Return what a member counted, and what was wrong with its end."""
         try:
             document = json.loads(data)
         except ValueError:
             counted = _COUNTER.unpack_from(shared, _FLAG + number * _COUNTER.size)
             document = {"tally": dict(zip(COUNTED, counted, strict=True)), "error": "it was killed"}
-        tally, error = Tally(**document["tally"]), document.get("error")
+        tally, error = Counts(**document["tally"]), document.get("error")
         if error is None:
             return tally, None
         if isinstance(error, list):
@@ -255,7 +255,7 @@ class _Crew:
         os._exit(0)
 
     def _work(self, number: int, tickets: int, shared: mmap.mmap) -> dict[str, object]:
-        def step(tally: Tally) -> None:
+        def step(tally: Counts) -> None:
             counted = [getattr(tally, name) for name in COUNTED]
             _COUNTER.pack_into(shared, _FLAG + number * _COUNTER.size, *counted)
             if os.getppid() != self._parent:

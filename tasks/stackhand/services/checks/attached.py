@@ -6,20 +6,20 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.model import Finding
 
 
-def check_attached(scene: Scene, service: str) -> Iterable[Finding]:
+def check_attached(context: CheckContext, service: str) -> Iterable[Finding]:
     """Check that every running container of a service is on all networks that it is configured for, by name."""
-    if not _networks(scene.project, scene.project.services[service]):
+    if not _networks(context.project, context.project.services[service]):
         return  # network_mode: it has none, or another's
-    for container in scene.containers():
+    for container in context.containers():
         if container.service == service and container.running:
-            yield judge_attached(scene.project, container)
+            yield judge_attached(context.project, container)
 
 
 def judge_attached(project: Project, container: Container) -> Finding:
@@ -60,24 +60,24 @@ def judge_attached(project: Project, container: Container) -> Finding:
     )
 
 
-def _connect(scene: Scene, finding: Finding) -> None:
+def _connect(context: CheckContext, finding: Finding) -> None:
     """Attach a container where it is missing, and anew where it lacks a name; all as the compose file has it."""
-    service = scene.project.services[finding.service or ""]
-    everybody = scene.engine.containers(scene.project.name)
+    service = context.project.services[finding.service or ""]
+    everybody = context.engine.containers(context.project.name)
     for container in everybody:
         if container.name != finding.subject:
             continue
-        for key, network in _networks(scene.project, service).items():
+        for key, network in _networks(context.project, service).items():
             attachment = container.attachments.get(network)
             if attachment and (attachment.aliases or frozenset()).issuperset(_aliases(service, key)):
                 continue
             if attachment:
-                scene.engine.disconnect(container.id, network)
+                context.engine.disconnect(container.id, network)
             # Compose makes the container's own name one of them, too.
             names = (container.name, *_aliases(service, key))
             options = {**_options(service, key), "links": _links(service, everybody)}
-            scene.engine.connect(container.id, network, options, names)
-            scene.moved[service.name] = time.time()
+            context.engine.connect(container.id, network, options, names)
+            context.moved[service.name] = time.time()
 
 
 def _links(service: Service, containers: Iterable[Container]) -> list[tuple[str, str]]:

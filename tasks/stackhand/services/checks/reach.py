@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stackhand.checks.connections import Client
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
@@ -57,28 +57,28 @@ def targets(
     return list(found.values())
 
 
-def seen(scene: Scene, service: str) -> Seen:
+def seen(context: CheckContext, service: str) -> Seen:
     """Return what the containers of a service say of their connections; asked once for both checks that want it."""
 
-    wanted = [(each.host, each.port) for each in of(scene, service)]
-    return scene.once(("wires", service), lambda: ask(scene, service, wanted))
+    wanted = [(each.host, each.port) for each in of(context, service)]
+    return context.once(("wires", service), lambda: ask(context, service, wanted))
 
 
-def ask(scene: Scene, service: str, wanted: Sequence[tuple[str, int]]) -> Seen:
+def ask(context: CheckContext, service: str, wanted: Sequence[tuple[str, int]]) -> Seen:
     """Ask all containers of a service."""
-    mine = [each for each in scene.containers() if each.service == service and each.running]
-    return wires.merged(wires.look(scene.at(each), service, wanted) for each in mine)
+    mine = [each for each in context.containers() if each.service == service and each.running]
+    return wires.merged(wires.look(context.at(each), service, wanted) for each in mine)
 
 
-def of(scene: Scene, service: str) -> list[Target]:
+def of(context: CheckContext, service: str) -> list[Target]:
     """Return what a service has to reach, as things are now."""
-    return targets(scene.project, scene.project.services[service], scene.clients, scene.containers())
+    return targets(context.project, context.project.services[service], context.clients, context.containers())
 
 
-def check_reach(scene: Scene, service: str) -> Iterable[Finding]:
+def check_reach(context: CheckContext, service: str) -> Iterable[Finding]:
     """Check that a service reaches what it has to."""
-    wanted = of(scene, service)
-    return judge_reach(service, wanted, seen(scene, service)) if wanted and scene.running(service) else ()
+    wanted = of(context, service)
+    return judge_reach(service, wanted, seen(context, service)) if wanted and context.running(service) else ()
 
 
 def judge_reach(service: str, wanted: Sequence[Target], found: Seen) -> Iterable[Finding]:

@@ -4,53 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix
 from stackhand.model import Finding, Status
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import STOPPED
 
 
-def check_ready(scene: Scene, service: str) -> Iterable[Finding]:
+def check_ready(context: CheckContext, service: str) -> Iterable[Finding]:
     """Check that a service is ready still."""
     states = status(
-        scene.engine,
-        scene.project,
+        context.engine,
+        context.project,
         [service],
-        scene.mask,
-        containers=scene.containers(),
-        proven=scene.proven,
-        completed=scene.state.completed,
+        context.mask,
+        containers=context.containers(),
+        proven=context.proven,
+        completed=context.state.completed,
         doubting=True,
     )
-    return [_intended(scene, each) or judge_service(each) for each in states]
+    return [_intended(context, each) or judge_service(each) for each in states]
 
 
-def _intended(scene: Scene, state: ServiceStatus) -> Finding | None:
+def _intended(context: CheckContext, state: ServiceStatus) -> Finding | None:
     """Return the finding about a service that may well be meant not to run, None where nothing speaks for that.
 
     Nobody has to have started all of a project; what was stopped with `services.stop` was meant so; and whether one
     that ended with 0 has done its work or was stopped by hand is not to be seen.
     """
     name = state.name
-    stopped = scene.state.recall(STOPPED) or []
+    stopped = context.state.recall(STOPPED) or []
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
-    if name in scene.named or scene.owes_a_restart(state.containers):
+    if name in context.named or context.owes_a_restart(state.containers):
         return None
     if state.containers and all(each.run in stopped for each in state.containers):
         return _left_alone(name, "skip", "`inv services.stop` stopped it")
-    if state.state == "missing" and not state.containers and not _is_needed(scene, name):
+    if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return _left_alone(name, "skip", "it was never started")
     # With a restart policy like `always`, it is meant to run for ever.
-    may_end = scene.project.services[name].restart in ("", "no", "on-failure")
-    if ended_well and may_end and not _is_needed(scene, name):
+    may_end = context.project.services[name].restart in ("", "no", "on-failure")
+    if ended_well and may_end and not _is_needed(context, name):
         return _left_alone(name, "warn", "it has ended by itself, or was stopped: exit code 0")
     return None
 
 
-def _is_needed(scene: Scene, name: str) -> bool:
+def _is_needed(context: CheckContext, name: str) -> bool:
     """Return whether something that runs depends on a service."""
-    return any(entry.required and scene.running(service.name) for service, entry in scene.project.dependants(name))
+    return any(entry.required and context.running(service.name) for service, entry in context.project.dependants(name))
 
 
 def _left_alone(name: str, status: Status, summary: str) -> Finding:
@@ -79,8 +79,8 @@ def judge_service(state: ServiceStatus) -> Finding:
     )
 
 
-def _start(scene: Scene, finding: Finding) -> None:
-    scene.hands.start(finding.service or "")
+def _start(context: CheckContext, finding: Finding) -> None:
+    context.hands.start(finding.service or "")
 
 
 CHECKS = (Check("services.ready", "services", check_ready),)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.model import Finding
@@ -94,48 +94,50 @@ def judge_stale(
     )
 
 
-def check_stale(scene: Scene, service: str) -> Iterable[Finding]:
+def check_stale(context: CheckContext, service: str) -> Iterable[Finding]:
     """Check that a service does not connect to where a dependency was before."""
-    wanted = reach.of(scene, service)
-    if not wanted or scene.running(service) is None or _shares_its_network(scene, service):
+    wanted = reach.of(context, service)
+    if not wanted or context.running(service) is None or _shares_its_network(context, service):
         return
-    found = reach.seen(scene, service)
+    found = reach.seen(context, service)
     if found.problem and not found.attempts:
         return
-    attempts = _in_vain(scene, service, found, wanted)
+    attempts = _in_vain(context, service, found, wanted)
     if not attempts:
         yield _well(service)
         return
-    certain = held(attempts, found.now, scene.containers(), scene.moved)
+    certain = held(attempts, found.now, context.containers(), context.moved)
     last = began = time.monotonic()
     while not certain and time.monotonic() < began + _WATCH:
         time.sleep(_PAUSE)
-        found = reach.ask(scene, service, ())
-        later = _in_vain(scene, service, found, wanted)
+        found = reach.ask(context, service, ())
+        later = _in_vain(context, service, found, wanted)
         if later:
             attempts, last = later, time.monotonic()
         elif time.monotonic() > last + _QUIET:
             yield _well(service)
             return
-        certain = held(later, found.now, scene.containers(), scene.moved)
-    yield judge_stale(service, attempts, certain, scene.containers())
+        certain = held(later, found.now, context.containers(), context.moved)
+    yield judge_stale(service, attempts, certain, context.containers())
 
 
 def _well(service: str) -> Finding:
     return Finding("network.stale", service, "network", "ok", "it connects to no address that nobody has")
 
 
-def _in_vain(scene: Scene, service: str, found: Seen, wanted: Sequence[Target]) -> Mapping[Attempt, list[str]]:
+def _in_vain(context: CheckContext, service: str, found: Seen, wanted: Sequence[Target]) -> Mapping[Attempt, list[str]]:
     ports = {target.port for target in wanted}
     tried = [each for each in found.attempts if each.port in ports]
     # Asked for only where there is something to judge, which is rare.
-    return in_vain(tried, addresses(scene, service), wanted) if tried else {}
+    return in_vain(tried, addresses(context, service), wanted) if tried else {}
 
 
-def addresses(scene: Scene, service: str) -> Addresses:
+def addresses(context: CheckContext, service: str) -> Addresses:
     """Return the addresses of all networks that the containers of a service are on, as the engine has them now."""
-    names = {name for each in scene.containers() if each.service == service and each.running for name in each.networks}
-    found = [scene.engine.addresses(name) for name in sorted(names)]
+    names = {
+        name for each in context.containers() if each.service == service and each.running for name in each.networks
+    }
+    found = [context.engine.addresses(name) for name in sorted(names)]
     return Addresses(
         tuple(each for ranges, _ in found for each in ranges), frozenset(each for _, taken in found for each in taken)
     )
@@ -149,15 +151,15 @@ def _current(containers: Iterable[Container]) -> dict[str, str]:
     return {name: " and ".join(places) for name, places in found.items() if places}
 
 
-def _shares_its_network(scene: Scene, service: str) -> bool:
+def _shares_its_network(context: CheckContext, service: str) -> bool:
     """Return whether connections of other services are among those that a container of this one sees."""
-    if scene.project.services[service].raw.get("network_mode"):
+    if context.project.services[service].raw.get("network_mode"):
         return True
-    return any(each.raw.get("network_mode") == f"service:{service}" for each in scene.project.services.values())
+    return any(each.raw.get("network_mode") == f"service:{service}" for each in context.project.services.values())
 
 
-def _restart(scene: Scene, finding: Finding) -> None:
-    scene.restart(finding.service or "")
+def _restart(context: CheckContext, finding: Finding) -> None:
+    context.restart(finding.service or "")
 
 
 CHECKS = (Check("network.stale", "network", check_stale),)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import NoAnswer
 
 Verdict = Literal["reached", "refused", "unresolved", "silent"]
 _PATIENCE = 12.0
@@ -96,14 +96,14 @@ class Seen:
     now: float = 0.0
 
 
-def look(scene: Scene, service: str, targets: Sequence[tuple[str, int]]) -> Seen:
-    """Return what the asked container of a service says of these hosts and ports. Raises Unanswered."""
+def look(context: CheckContext, service: str, targets: Sequence[tuple[str, int]]) -> Seen:
+    """Return what the asked container of a service says of these hosts and ports. Raises NoAnswer."""
     words = [word for host, port in targets for word in (host, str(port))]
-    answer = scene.shell(service, _SCRIPT, *words, timeout=_PATIENCE)
+    answer = context.shell(service, _SCRIPT, *words, timeout=_PATIENCE)
     if answer.missing:
         return Seen({}, problem="there is no shell in its container")
     if answer.exit_code is None:
-        raise Unanswered(f"no answer from inside {service} within {_PATIENCE:.0f} s")
+        raise NoAnswer(f"no answer from inside {service} within {_PATIENCE:.0f} s")
     return parse(answer.stdout)
 
 

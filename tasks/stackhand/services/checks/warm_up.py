@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from stackhand.checks.context import Scene
+from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix
 from stackhand.errors import StackError
 from stackhand.model import Finding
@@ -13,14 +13,14 @@ from stackhand.model import Finding
 _MEMORY = "warmed"
 
 
-def check_warm(scene: Scene, service: str) -> Iterable[Finding]:
+def check_warm(context: CheckContext, service: str) -> Iterable[Finding]:
     """Check that a service was warmed since its container started."""
-    entries = scene.settings.warm.get(service, ())
-    container = scene.running(service)
+    entries = context.settings.warm.get(service, ())
+    container = context.running(service)
     if not entries or container is None:
         return
     mark = _mark(container.run, entries)
-    if (scene.state.recall(_MEMORY) or {}).get(service) == mark:
+    if (context.state.recall(_MEMORY) or {}).get(service) == mark:
         yield Finding("caches.warm", service, "caches", "ok", "it was warmed since its start")
     else:
         yield Finding(
@@ -35,16 +35,16 @@ def check_warm(scene: Scene, service: str) -> Iterable[Finding]:
         )
 
 
-def _warm(scene: Scene, finding: Finding) -> None:
+def _warm(context: CheckContext, finding: Finding) -> None:
     service = finding.service or ""
-    kinds = scene.kinds.of(service)
+    kinds = context.kinds.of(service)
     if not kinds:
         raise StackError(f"{service} is of no kind that has warm-ups; the label stackhand.kind names one")
-    run = scene.container(service).run
-    entries = scene.settings.warm[service]
+    run = context.container(service).run
+    entries = context.settings.warm[service]
     for entry in entries:
-        kinds[0].warm(scene, service, entry)
-    scene.state.update(_MEMORY, lambda known: {**(known or {}), service: _mark(run, entries)})
+        kinds[0].warm(context, service, entry)
+    context.state.update(_MEMORY, lambda known: {**(known or {}), service: _mark(run, entries)})
 
 
 def _mark(run: str, entries: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from stackhand.engine.api import resources as belongings
 from stackhand.engine.api.client import Engine
-from stackhand.engine.api.resources import Belongings, Held, Kept
+from stackhand.engine.api.resources import Held, Kept, ProjectResources
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project, Volume
 from stackhand.errors import ResetFailed, StackError, VolumeInUse
@@ -76,7 +76,7 @@ class Reset:
         )
 
 
-def decide(project: Project, seen: Belongings, mode: Mode, names: Sequence[str] = ()) -> Reset:
+def decide(project: Project, seen: ProjectResources, mode: Mode, names: Sequence[str] = ()) -> Reset:
     """Return what goes and what stays. Raises VolumeInUse.
 
     `project` has the services of all profiles: also what is not active now may hold data.
@@ -107,7 +107,7 @@ def decide(project: Project, seen: Belongings, mode: Mode, names: Sequence[str] 
     )
 
 
-def read(engine: Engine, project: Project) -> Belongings:
+def read(engine: Engine, project: Project) -> ProjectResources:
     """Return what the engine has of a project."""
     return belongings.read(engine, project.name, [each.name for each in project.volumes.values()])
 
@@ -146,7 +146,7 @@ def remove(
     return reset.going
 
 
-def _volume(project: Project, seen: Belongings, mode: Mode, volume: Kept) -> Item:
+def _volume(project: Project, seen: ProjectResources, mode: Mode, volume: Kept) -> Item:
     # Two keys of the compose file may have one name.
     declared = {key: each for key, each in project.volumes.items() if each.name == volume.name}
     name = f"{volume.name[:12]} (without a name)" if volume.anonymous else volume.name
@@ -192,7 +192,7 @@ def _not_ours(project: Project, declared: Iterable[Volume], volume: Kept) -> str
 
 
 def _users(
-    project: Project, seen: Belongings, volume: Kept, keys: Collection[str]
+    project: Project, seen: ProjectResources, volume: Kept, keys: Collection[str]
 ) -> tuple[dict[str, set[tuple[str, str]]], list[str]]:
     """Return the services that mount a volume, as configured or in truth, and what else of the project does.
 
@@ -211,7 +211,7 @@ def _users(
     return places, sorted(unknown)
 
 
-def _container(project: Project, seen: Belongings, held: Held, volumes: dict[str, Item]) -> Item:
+def _container(project: Project, seen: ProjectResources, held: Held, volumes: dict[str, Item]) -> Item:
     nameless = [each.name for each in seen.volumes if each.anonymous and each.name in held.volumes]
     kept = [name for name in nameless if not volumes[name].goes]
     known = held.service in project.services
@@ -225,7 +225,7 @@ def _container(project: Project, seen: Belongings, held: Held, volumes: dict[str
     return Item("container", held.name, True, reason, held.id, volumes=not kept)
 
 
-def _network(seen: Belongings, network: Kept, held: set[str]) -> Item:
+def _network(seen: ProjectResources, network: Kept, held: set[str]) -> Item:
     other = next((each for each in seen.others if network.name in each.networks), None)
     if other:
         return Item("network", network.name, False, f"container {other.name} of {other.owner} is on it", network.id)

@@ -15,25 +15,25 @@ from stackhand.errors import EngineUnreachable, Interrupted, StackError
 from stackhand.output.redact import Redactor
 from stackhand.services.start import failures as explain
 from stackhand.services.start import readiness
-from stackhand.services.start.launch import Orders
-from stackhand.services.start.notifier import LONGEST_SLEEP, Wakeups
+from stackhand.services.start.launch import Launcher
+from stackhand.services.start.notifier import LONGEST_SLEEP, Notifier
 from stackhand.services.start.record import Emit, Failure, Record, ServiceFailed, State, Step
-from stackhand.services.start.slots import Slots
+from stackhand.services.start.slots import TimedSemaphore
 from stackhand.settings import Start
 
 _ENGINE_POLL = 0.5
 
 
 @dataclass
-class Ground:
+class RunContext:
     """What all bring-ups of a run share."""
 
     engine: Engine
     settings: Start
     redactor: Redactor
-    wakeups: Wakeups
-    orders: Orders
-    probes: Slots
+    wakeups: Notifier
+    orders: Launcher
+    probes: TimedSemaphore
     emit: Emit
     began: float
     read_project: Callable[[], Project]
@@ -66,14 +66,14 @@ class _Look:
 
 
 @dataclass
-class BringUp:
+class ServiceRun:
     """One service on its way to ready. Its record is kept up to date for displays and the report.
 
     `known` are its containers as they were just seen, which saves the first look. With `only_watch` nothing is ever
     started: a failure is final, and a container that is not there yet is waited for.
     """
 
-    ground: Ground
+    ground: RunContext
     record: Record
     known: Sequence[Container] = ()
     only_watch: bool = False

@@ -10,13 +10,13 @@ from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.services.start.coalesce import Batch, isolating
-from stackhand.services.start.limits import Lanes
-from stackhand.services.start.notifier import LONGEST_SLEEP, Wakeups
+from stackhand.services.start.limits import StartLimiter
+from stackhand.services.start.notifier import LONGEST_SLEEP, Notifier
 from stackhand.services.start.plan import needs
 from stackhand.services.start.readiness import worth_probing
 
 
-class Orders:
+class Launcher:
     """Has containers started: by the engine where a start is nothing more, by Compose everywhere else.
 
     A `docker compose up` costs 0.1 to 0.2 s before it does anything and starts its containers one after another; an
@@ -24,12 +24,12 @@ class Orders:
     """
 
     def __init__(
-        self, project: Callable[[], Project], compose: Callable[[], Compose], engine: Engine, wakeups: Wakeups
+        self, project: Callable[[], Project], compose: Callable[[], Compose], engine: Engine, wakeups: Notifier
     ) -> None:
         self._project = project
         self._engine = engine
         self._wakeups = wakeups
-        self._lanes = Lanes()
+        self._lanes = StartLimiter()
         self._starts = Batch(isolating(lambda names: compose().start(names), self._times_started), on_done=wakeups.poke)
         self._restarts = Batch(isolating(lambda names: compose().restart(names)), on_done=wakeups.poke)
 

@@ -28,7 +28,7 @@ def lanes(load: int, *, contended: bool = False) -> int:
     return max(2, _CORES) if contended else 2 * max(2, _CORES)
 
 
-class Lanes:
+class StartLimiter:
     """Lets bodies run, the most urgent first, as many at once as `lanes` says."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ LONGEST_SLEEP = 2.0
 """Seconds that a waiter sleeps at most before it looks again, should an event get lost."""
 
 
-class Wakeups:
+class Notifier:
     """Counts what happened to each service; `wait` returns when its count has moved on."""
 
     def __init__(self) -> None:

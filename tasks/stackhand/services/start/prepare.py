@@ -14,7 +14,7 @@ from stackhand.graph import schedule
 from stackhand.model import Plan
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start.coalesce import Batch
-from stackhand.services.start.notifier import Wakeups
+from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import needs
 from stackhand.services.start.record import Failure
 
@@ -42,7 +42,7 @@ class Preparation:
         self,
         compose: Callable[[], Compose],
         builds: Builds,
-        wakeups: Wakeups,
+        wakeups: Notifier,
         tell: Callable[[str, str, str], None],
         clear: Callable[[Sequence[str]], None],
     ) -> None:

@@ -14,7 +14,7 @@ Tell = Callable[[str, str, str], None]
 """Takes a service, the kind of step, and a text."""
 
 
-class Ledger:
+class RunRecords:
     """What is known of each service that this run has to do with."""
 
     def __init__(self, tell: Tell) -> None:

@@ -13,7 +13,7 @@ from stackhand.services.start.record import Record
 from stackhand.state.folder import StateFolder
 
 
-class Memory:
+class StartHistory:
     """Which containers ended by themselves, what they were made from, and the files they started with."""
 
     def __init__(self, state: StateFolder) -> None:

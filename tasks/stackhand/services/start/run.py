@@ -26,17 +26,17 @@ from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated as leftovers
 from stackhand.services.start import prepare
-from stackhand.services.start.bring_up import BringUp, Ground
+from stackhand.services.start.bring_up import RunContext, ServiceRun
 from stackhand.services.start.graph import Node, fell, impossible, nodes, recreated, with_containers
-from stackhand.services.start.launch import Orders
-from stackhand.services.start.notifier import Wakeups
+from stackhand.services.start.launch import Launcher
+from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import Survey
 from stackhand.services.start.plan import Facts, plan_start, restarts, to_restart
-from stackhand.services.start.progress import Ledger
+from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, Record, ServiceFailed, StartReport, Step
-from stackhand.services.start.remember import Memory
+from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.session import Session
-from stackhand.services.start.slots import Slots
+from stackhand.services.start.slots import TimedSemaphore
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
 
@@ -56,7 +56,7 @@ class _Part:
     def __init__(self) -> None:
         self.starting = threading.Lock()
         self.becoming_ready = threading.Lock()
-        self.bring: BringUp | None = None
+        self.bring: ServiceRun | None = None
         self.facts = Facts({})
         self.failure: Failure | None = None
 
@@ -74,7 +74,7 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
     ) -> None:
-        self._memory = Memory(state)
+        self._memory = StartHistory(state)
         self._settings = settings
         self._survey = Survey(engine, read_project, read_hashes, state)
         self._lock = threading.Lock()
@@ -83,16 +83,16 @@ class Starter:
         self._recreated: set[str] = set()
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
-        self.ledger = Ledger(self._tell)
-        wakeups = Wakeups()
-        self._ground = Ground(
+        self.ledger = RunRecords(self._tell)
+        wakeups = Notifier()
+        self._ground = RunContext(
             read_project=read_project,
             engine=engine,
             settings=settings,
             redactor=redactor,
             wakeups=wakeups,
-            orders=Orders(read_project, read_compose, engine, wakeups),
-            probes=Slots(_PROBES_AT_ONCE, _PROBE_COSTS),
+            orders=Launcher(read_project, read_compose, engine, wakeups),
+            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS),
             emit=self._emit,
             began=time.monotonic(),
         )
@@ -252,13 +252,13 @@ class Starter:
             return failed.failure
         return None
 
-    def _start_alone(self, name: str, facts: Facts) -> BringUp:
+    def _start_alone(self, name: str, facts: Facts) -> ServiceRun:
         plan = plan_start(self.project, [name], facts, named=[name], rebuild=self._rebuild)
         self.ledger.begin([name], plan, facts.containers)
         follows = bool(facts.containers.get(name)) and any(
             entry.restart and entry.service in self._recreated for entry in self.project.services[name].depends_on
         )
-        bring = BringUp(self._ground, self.ledger.reopen(name) if follows else self.records[name])
+        bring = ServiceRun(self._ground, self.ledger.reopen(name) if follows else self.records[name])
         if plan or follows:
             self._ground.busy.add(name)
             prepare.check_files(self.project, [name])
@@ -278,7 +278,7 @@ class Starter:
         self.ledger.begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
         with self._session.listening(self.project.name):
-            schedule.run(busy, lambda name: BringUp(self._ground, self.records[name], only_watch=True).ready())
+            schedule.run(busy, lambda name: ServiceRun(self._ground, self.records[name], only_watch=True).ready())
         return self.report(names)
 
     @property
@@ -321,7 +321,7 @@ class Starter:
         self._ground.busy |= busy
         brings = {}
         for name in busy:
-            brings[name] = BringUp(self._ground, self.ledger.reopen(name), now.get(name, ()))
+            brings[name] = ServiceRun(self._ground, self.ledger.reopen(name), now.get(name, ()))
 
         for name in busy:
             missing = [entry.service for entry in self.project.services[name].depends_on if entry.service in busy]
@@ -358,7 +358,7 @@ class Starter:
         follow = {action.service for action in restarts(self.project, wanted, anew).actions}
         return stopped, follow - stopped
 
-    def _start(self, bring: BringUp, failure: Failure | None, *, restart: bool = False) -> None:
+    def _start(self, bring: ServiceRun, failure: Failure | None, *, restart: bool = False) -> None:
         failure = failure or impossible(self.project, bring.name, self.records)
         if failure:
             mask = self._ground.redactor.text

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.events import Listener
-from stackhand.services.start.notifier import Wakeups
+from stackhand.services.start.notifier import Notifier
 from stackhand.state.folder import StateFolder
 
 
@@ -18,7 +18,7 @@ class Session:
     Between them the lock is free, so that a task's own body can call stackhand again.
     """
 
-    def __init__(self, engine: Engine, state: StateFolder, wakeups: Wakeups) -> None:
+    def __init__(self, engine: Engine, state: StateFolder, wakeups: Notifier) -> None:
         self._engine = engine
         self._state = state
         self._wakeups = wakeups

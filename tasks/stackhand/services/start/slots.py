@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 
-class Slots:
+class TimedSemaphore:
     """Lets a number of bodies run at once.
 
     Only the first `costly` seconds of a body count: one that takes longer is only waiting, so it gives its slot to the

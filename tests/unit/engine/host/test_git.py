@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stackhand.engine.host import git
-from stackhand.engine.host.programs import Commands
+from stackhand.engine.host.programs import Programs
 
 if shutil.which("git") is None:
     pytest.skip("THESE TESTS NEED GIT", allow_module_level=True)
@@ -49,8 +49,8 @@ def commit(path: Path) -> None:
 
 
 def test_what_git_records_as_executable(repository: Path) -> None:
-    assert git.executables(Commands(), repository) == ["app/tool", "deep/in/tool"]
-    assert git.executables(Commands(), repository / "deep") == ["in/tool"]
+    assert git.executables(Programs(), repository) == ["app/tool", "deep/in/tool"]
+    assert git.executables(Programs(), repository / "deep") == ["in/tool"]
 
 
 def test_names_of_any_bytes(repository: Path) -> None:
@@ -60,7 +60,7 @@ def test_names_of_any_bytes(repository: Path) -> None:
         path.touch()
         path.chmod(0o755)
     commit(repository)
-    found = git.executables(Commands(), repository)
+    found = git.executables(Programs(), repository)
     assert found is not None
     assert {os.fsencode(each) for each in found} == {b"app/tool", b"deep/in/tool", *names}
 
@@ -68,17 +68,17 @@ def test_names_of_any_bytes(repository: Path) -> None:
 def test_without_a_repository_there_is_nothing_and_a_broken_one_is_not_known(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert git.executables(Commands(), tmp_path) == []
+    assert git.executables(Programs(), tmp_path) == []
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git.executables(Commands(), repository) is None
+    assert git.executables(Programs(), repository) is None
     monkeypatch.undo()
     (repository / ".git/index").write_bytes(b"broken")
-    assert git.executables(Commands(), repository) is None
+    assert git.executables(Programs(), repository) is None
 
 
 def test_settings_of_the_caller_do_not_lead_elsewhere(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")
-    assert git.executables(Commands(), repository) == ["app/tool", "deep/in/tool"]
+    assert git.executables(Programs(), repository) == ["app/tool", "deep/in/tool"]
 
 
 @pytest.fixture
@@ -109,13 +109,13 @@ def test_a_repository_that_lacks_objects_has_nothing_fetched(repository: Path, t
     if not trap.exists():
         pytest.skip("this git does not fall for it")
     trap.unlink()
-    assert git.executables(Commands(), repository) is None
+    assert git.executables(Programs(), repository) is None
     assert not trap.exists()
 
 
 def test_a_file_system_monitor_is_not_run(repository: Path, trap: Path) -> None:
     run(repository, "config", "core.fsmonitor", str(repository / ".git/evil"))
-    assert git.executables(Commands(), repository) == ["app/tool", "deep/in/tool"]
+    assert git.executables(Programs(), repository) == ["app/tool", "deep/in/tool"]
     assert not trap.exists()
 
 
@@ -130,9 +130,9 @@ def test_root_asks_as_the_owner_of_what_git_reads(
     program.write_text("#!/bin/sh\nprintf '100755 x 0\\t%s\\0' \"$(id -u) $(id -g) $(id -G)\"\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    assert git.executables(Commands(), repository) == [f"{UID} {UID} {UID}"]
+    assert git.executables(Programs(), repository) == [f"{UID} {UID} {UID}"]
     os.chown(repository / theirs, 0, 0)
-    found = git.executables(Commands(), repository)
+    found = git.executables(Programs(), repository)
     assert found is not None
     assert found[0].startswith("0 0 ")
 
@@ -141,4 +141,4 @@ def test_a_repository_that_never_answers_is_not_waited_for(repository: Path, mon
     os.mkfifo(repository / ".git/never")
     run(repository, "config", "include.path", str(repository / ".git/never"))
     monkeypatch.setattr(git, "_PATIENCE", 0.5)
-    assert git.executables(Commands(), repository) is None
+    assert git.executables(Programs(), repository) is None

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from builders import container, project, service
-from shells import Shell, running, scene
+from shells import Shell, context, running
 
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.kinds.celery.facts import _ASK, _FIND, CeleryFacts, look, said_by
 from stackhand.kinds.celery.kind import Celery, judge_pool, judge_queues
 from stackhand.model import Finding
@@ -121,11 +121,11 @@ def test_a_pool_that_is_none_of_processes() -> None:
 @pytest.mark.parametrize(
     ("said", "error", "says"),
     [
-        ({"kind": "silent", "error": "worker@1 does not answer"}, Unanswered, "does not answer"),
-        ({"kind": "silent", "error": "x", "solo": True}, Unasked, "solo"),
-        ({"kind": "broker", "error": "OperationalError: refused"}, Unanswered, "refused"),
-        ({"kind": "app", "error": "ImportError: no"}, Unasked, "could not be loaded to ask it: ImportError"),
-        ({"kind": "control", "error": "no remote control"}, Unasked, "no remote control"),
+        ({"kind": "silent", "error": "worker@1 does not answer"}, NoAnswer, "does not answer"),
+        ({"kind": "silent", "error": "x", "solo": True}, CannotAsk, "solo"),
+        ({"kind": "broker", "error": "OperationalError: refused"}, NoAnswer, "refused"),
+        ({"kind": "app", "error": "ImportError: no"}, CannotAsk, "could not be loaded to ask it: ImportError"),
+        ({"kind": "control", "error": "no remote control"}, CannotAsk, "no remote control"),
     ],
 )
 def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], says: str) -> None:
@@ -135,7 +135,7 @@ def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], sa
 
 
 def test_no_answer_at_all() -> None:
-    with pytest.raises(Unanswered, match="printed no answer"):
+    with pytest.raises(NoAnswer, match="printed no answer"):
         said_by("")
 
 
@@ -170,14 +170,14 @@ def test_no_application_is_asked_that_nobody_named(
         environment = {"PYTHONPATH": str(tmp_path), **variables}
         done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=True)
         worker.communicate(b"\n")
-    with pytest.raises(Unasked, match=says):
+    with pytest.raises(CannotAsk, match=says):
         said_by(done.stdout)
 
 
 class _Engine:
     """Gives the same answer to whatever is asked."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ExecResult) -> None:
         self.answer = answer
         self.restarted: list[str] = []
 
@@ -187,7 +187,7 @@ class _Engine:
     def memory(self, container: str) -> int:
         return 100 * MB
 
-    def ask(self, *_: Any, **__: Any) -> Answer:
+    def ask(self, *_: Any, **__: Any) -> ExecResult:
         return self.answer
 
 
@@ -201,7 +201,7 @@ def test_facts(tmp_path: Path) -> None:
         "children": [1],
         "main": 2,
     }
-    stage = scene(project(service("worker")), _Engine(Answer(0, f"noise\n{json.dumps(said)}\n")), tmp_path)
+    stage = context(project(service("worker")), _Engine(ExecResult(0, f"noise\n{json.dumps(said)}\n")), tmp_path)
     facts = look(stage, "worker")
     assert facts == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
 
@@ -209,28 +209,28 @@ def test_facts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "says"),
     [
-        (Answer(None, "", seconds=12.0), Unanswered, "no answer within 12 s"),
-        (Answer(127, ""), Unasked, "no shell"),
-        (Answer(3, "none of its processes can be seen"), Unasked, "none of its processes"),
-        (Answer(4, "33:33"), Unasked, "cannot be looked at"),
-        (Answer(1, "", "python: error while loading"), Unanswered, "error while loading"),
+        (ExecResult(None, "", seconds=12.0), NoAnswer, "no answer within 12 s"),
+        (ExecResult(127, ""), CannotAsk, "no shell"),
+        (ExecResult(3, "none of its processes can be seen"), CannotAsk, "none of its processes"),
+        (ExecResult(4, "33:33"), CannotAsk, "cannot be looked at"),
+        (ExecResult(1, "", "python: error while loading"), NoAnswer, "error while loading"),
     ],
 )
-def test_the_script_does_not_get_far(tmp_path: Path, answer: Answer, error: type[Exception], says: str) -> None:
+def test_the_script_does_not_get_far(tmp_path: Path, answer: ExecResult, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        look(scene(project(service("worker")), _Engine(answer), tmp_path), "worker")
+        look(context(project(service("worker")), _Engine(answer), tmp_path), "worker")
 
 
 class _Dropped(_Engine):
     """Its worker is another user's than the container's: an entrypoint has dropped root's rights."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ExecResult) -> None:
         super().__init__(answer)
         self.users: list[str] = []
 
-    def ask(self, *_: Any, user: str, **__: Any) -> Answer:
+    def ask(self, *_: Any, user: str, **__: Any) -> ExecResult:
         self.users.append(user)
-        return self.answer if user else Answer(4, "33:34\n")
+        return self.answer if user else ExecResult(4, "33:34\n")
 
 
 def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
         "children": [],
         "main": 0,
     }
-    engine = _Dropped(Answer(0, json.dumps(said)))
-    assert look(scene(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
+    engine = _Dropped(ExecResult(0, json.dumps(said)))
+    assert look(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
     assert engine.users == ["", "33:34"]
 
 
@@ -289,7 +289,7 @@ def test_which_process_is_the_worker(
         (folder / "cmdline").write_bytes(line.replace(" ", "\0").encode() + b"\0")
         if readable:
             (folder / "exe").symlink_to(shell.folder / "python3")
-    answer = scene(project(service("worker")), shell, tmp_path).shell(
+    answer = context(project(service("worker")), shell, tmp_path).shell(
         "worker", _FIND.replace("/proc/", f"{tmp_path}/proc/"), "become", "ask"
     )
     assert answer.exit_code == code
@@ -300,7 +300,7 @@ def test_which_process_is_the_worker(
 def test_only_the_deaf_one_is_restarted(tmp_path: Path, workers: int, restarted: list[str]) -> None:
     all_of_them = [container("worker", number=number + 1) for number in range(workers)]
     shell = Shell(tmp_path / "bin", {}, [*running("redis"), *all_of_them])
-    stage = scene(project(service("worker"), service("redis")), shell, tmp_path)
+    stage = context(project(service("worker"), service("redis")), shell, tmp_path)
     deaf = Finding("celery.consumes", "worker", "services", "fail", "deaf", fixable=True, subject=all_of_them[-1].name)
     Celery().fixes()["celery.consumes"].act(stage, deaf)
     assert shell.restarted == restarted

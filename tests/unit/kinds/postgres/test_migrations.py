@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from builders import container, ended, needs, project, service
 
-from stackhand.checks.context import Hands, Scene
-from stackhand.checks.kind import Kind, Recognised
+from stackhand.checks.context import CheckContext, ServiceActions
+from stackhand.checks.kind import Kind, ServiceKinds
 from stackhand.engine.api.containers import Container
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres.facts import Held, Migrations, Rights, Server
 from stackhand.kinds.postgres.logins import POSTGRES
@@ -156,7 +156,7 @@ class _Postgres(Kind[Server]):
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    def look(self, scene: Scene, service: str) -> Server:
+    def look(self, context: CheckContext, service: str) -> Server:
         return self.server
 
 
@@ -176,8 +176,8 @@ class _Engine:
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:
         return self.folders.get(path)
 
-    def ask(self, *_: Any, **__: Any) -> Answer:
-        return Answer(0, "1")
+    def ask(self, *_: Any, **__: Any) -> ExecResult:
+        return ExecResult(0, "1")
 
 
 SQL = {"0001_a.sql": "CREATE TABLE a ()", "0002_b.sql": ""}
@@ -190,7 +190,7 @@ TASKS = ("public", "tasks")
 
 def _look(
     folder: Path, command: str, folders: dict[str, dict[str, str]], *tables: tuple[str, str], **changes: Any
-) -> tuple[Scene, _Engine]:
+) -> tuple[CheckContext, _Engine]:
     """Return a shop whose migrate service runs this command, and whose database has just these tables."""
     things = tuple(Held("", schema, "r", (), (name,)) for schema, name in tables)
     server = Server(Admin("postgres"), rights={"app": Rights("app", "migrator", things=things)})
@@ -199,9 +199,11 @@ def _look(
     migrate = service("migrate", environment=environment, raw={"command": command.split()})
     made = project(service("db"), migrate, service("api", needs("migrate", "service_completed_successfully")))
     engine = _Engine(folders)
-    hands = Hands(lambda name: None, lambda name: None, lambda name, words: engine.ran.append((name, tuple(words))))
-    kinds = Recognised({"db": (_Postgres(server),)})
-    return Scene(made, engine, kinds, Fixes(), StateFolder(folder), hands), engine  # type: ignore[arg-type]
+    hands = ServiceActions(
+        lambda name: None, lambda name: None, lambda name, words: engine.ran.append((name, tuple(words)))
+    )
+    kinds = ServiceKinds({"db": (_Postgres(server),)})
+    return CheckContext(made, engine, kinds, Fixes(), StateFolder(folder), hands), engine  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -240,21 +242,21 @@ def test_without_a_record(
     fixable: bool,
     says: str,
 ) -> None:
-    scene, _ = _look(tmp_path, command, folders, *tables)
-    (finding,) = check(scene, "migrate")
+    context, _ = _look(tmp_path, command, folders, *tables)
+    (finding,) = check(context, "migrate")
     assert (finding.status, finding.fixable) == (status, fixable)
     assert says in f"{finding.summary}; {finding.evidence}"
     assert finding.remedy
 
 
 def test_an_empty_database_is_brought_up_to_date(tmp_path: Path) -> None:
-    scene, engine = _look(tmp_path, "python3 -m shop.migrate", OWN)
-    (finding,) = check(scene, "migrate")
-    FIXES[finding.id].act(scene, finding)
+    context, engine = _look(tmp_path, "python3 -m shop.migrate", OWN)
+    (finding,) = check(context, "migrate")
+    FIXES[finding.id].act(context, finding)
     assert engine.ran == [("migrate", ())]
-    scene, engine = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS)
+    context, engine = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS)
     with pytest.raises(StackError, match="nothing is run"):
-        FIXES[finding.id].act(scene, finding)
+        FIXES[finding.id].act(context, finding)
     assert engine.ran == []
 
 
@@ -266,15 +268,15 @@ def test_an_empty_database_is_brought_up_to_date(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_that_cannot_be_seen(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    scene, _ = _look(tmp_path, "alembic upgrade head", REVISIONS, **changes)
-    (finding,) = check(scene, "migrate")
+    context, _ = _look(tmp_path, "alembic upgrade head", REVISIONS, **changes)
+    (finding,) = check(context, "migrate")
     assert (finding.status, finding.evidence) == ("skip", says)
 
 
 def test_no_server_that_is_known(tmp_path: Path) -> None:
-    scene, _ = _look(tmp_path, "alembic upgrade head", REVISIONS)
-    scene.kinds = Recognised()
-    (finding,) = check(scene, "migrate")
+    context, _ = _look(tmp_path, "alembic upgrade head", REVISIONS)
+    context.kinds = ServiceKinds()
+    (finding,) = check(context, "migrate")
     assert finding.status == "skip"
     assert "which Postgres server" in finding.evidence
 
@@ -282,6 +284,6 @@ def test_no_server_that_is_known(tmp_path: Path) -> None:
 def test_a_record_that_has_them_all(tmp_path: Path) -> None:
     rows = tuple({"version": name.removesuffix(".sql"), "finished_at": ENDED} for name in SQL)
     record = Migrations("app", "public", "schema_migrations", rows)
-    scene, _ = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS, migrations=(record,))
-    assert [each.status for each in check(scene, "migrate")] == ["ok"]
-    assert list(check(scene, "api")) == []
+    context, _ = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS, migrations=(record,))
+    assert [each.status for each in check(context, "migrate")] == ["ok"]
+    assert list(check(context, "api")) == []

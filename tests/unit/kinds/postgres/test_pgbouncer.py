@@ -10,9 +10,9 @@ import pytest
 from builders import container, healthy, service
 
 from stackhand.checks.connections import Client
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.engine.api.containers import Container
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console as console
 from stackhand.kinds.postgres import pgbouncer_facts as bouncer
@@ -185,7 +185,7 @@ def client(user: str, database: str, password: str = "s3cr3t", scheme: str = "po
 
 
 NO_TLS = "psql: error: connection to server failed: server does not support SSL, but SSL was required"
-GREETED = Answer(2, "", NO_TLS)
+GREETED = ExecResult(2, "", NO_TLS)
 READ = f"\x1eini /etc/pgbouncer.ini\n{INI}unix_socket_dir =\nstats_users = stats, other\nadmin_users = boss\n"
 CONFIG = (
     "key\tvalue\ndefault_pool_size\t20\n\x1edatabases\nname\thost\tport\tdatabase\tforce_user\nshop\tdb\t5432\tshop\t\n"
@@ -198,8 +198,8 @@ class Stage:
     def __init__(
         self,
         *printed: str,
-        psql: Mapping[str, Answer] | Answer = GREETED,
-        console: Answer | None = None,
+        psql: Mapping[str, ExecResult] | ExecResult = GREETED,
+        console: ExecResult | None = None,
         known: Sequence[Client] = (),
         about: Container | None = None,
         shell: bool = True,
@@ -214,16 +214,16 @@ class Stage:
         self.proven: list[str] = []
         self.has_shell = shell
 
-    def shell(self, service: str, script: str, user: str = "") -> Answer:
+    def shell(self, service: str, script: str, user: str = "") -> ExecResult:
         self.users.append(user)
-        return Answer(0, self.printed.pop(0)) if self.has_shell else Answer(127, "", "sh: not found")
+        return ExecResult(0, self.printed.pop(0)) if self.has_shell else ExecResult(127, "", "sh: not found")
 
-    def ask(self, asker: str, argv: list[str], *, environment: dict[str, str], timeout: float = 5) -> Answer:
+    def ask(self, asker: str, argv: list[str], *, environment: dict[str, str], timeout: float = 5) -> ExecResult:
         self.asked.append((asker, argv, environment))
         if environment["PGDATABASE"] == "pgbouncer":
             assert self.console is not None, "the console was asked"
             return self.console
-        return self.psql if isinstance(self.psql, Answer) else self.psql[asker]
+        return self.psql if isinstance(self.psql, ExecResult) else self.psql[asker]
 
     def neighbours(self, service: str, *, stores: bool = False) -> list[str]:
         return [service, "db"]
@@ -250,7 +250,7 @@ class Stage:
 )
 def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(said: str) -> None:
     """PgBouncer 1.18 ends when it looks up who is not in its auth_file for its console."""
-    stage: Any = Stage(READ, psql=Answer(2, "", said))
+    stage: Any = Stage(READ, psql=ExecResult(2, "", said))
     found = console.look(stage, "pool")
     assert (found.running, found.administered) == ({}, False)
     assert [env["PGDATABASE"] for _, _, env in stage.asked] == ["nobody"]
@@ -274,7 +274,7 @@ def test_only_who_is_in_the_auth_file_logs_in_to_the_console(
     entries: str, known: list[Client], as_whom: str | None, orders: bool
 ) -> None:
     stage: Any = Stage(
-        f"{READ}\x1eusers /etc/users.txt\n{entries}\n", console=Answer(0, CONFIG) if as_whom else None, known=known
+        f"{READ}\x1eusers /etc/users.txt\n{entries}\n", console=ExecResult(0, CONFIG) if as_whom else None, known=known
     )
     found = console.look(stage, "pool")
     assert [env["PGUSER"] for _, _, env in stage.asked[1:]] == ([as_whom] if as_whom else [])
@@ -283,45 +283,45 @@ def test_only_who_is_in_the_auth_file_logs_in_to_the_console(
     assert "its password" not in repr(found)
 
 
-REFUSED = Answer(2, "", "psql: error: connection to server failed: Connection refused")
+REFUSED = ExecResult(2, "", "psql: error: connection to server failed: Connection refused")
 
 
 @pytest.mark.parametrize(
     ("printed", "psql", "about", "kind"),
     [
-        (READ, REFUSED, container("pool"), Unanswered),
+        (READ, REFUSED, container("pool"), NoAnswer),
         # Its own healthcheck is content: it was asked in the wrong place.
-        (READ, REFUSED, healthy("pool"), Unasked),
+        (READ, REFUSED, healthy("pool"), CannotAsk),
         # Where it listens is a guess.
-        ("\x1enone \n", REFUSED, container("pool"), Unasked),
-        (READ, Answer(2, "", 'psql: error: sslmode value "verify-full" invalid'), container("pool"), Unasked),
-        ("\x1enone \n", Answer(127, ""), container("pool"), Unasked),
+        ("\x1enone \n", REFUSED, container("pool"), CannotAsk),
+        (READ, ExecResult(2, "", 'psql: error: sslmode value "verify-full" invalid'), container("pool"), CannotAsk),
+        ("\x1enone \n", ExecResult(127, ""), container("pool"), CannotAsk),
     ],
 )
-def test_silence(printed: str, psql: Answer, about: Container, kind: type[Exception]) -> None:
+def test_silence(printed: str, psql: ExecResult, about: Container, kind: type[Exception]) -> None:
     stage: Any = Stage(printed, psql=psql, about=about)
-    with pytest.raises(Unanswered) as caught:
+    with pytest.raises(NoAnswer) as caught:
         console.look(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_without_a_shell_it_cannot_be_asked() -> None:
     stage: Any = Stage(shell=False)
-    with pytest.raises(Unasked, match="no shell in the container of pool"):
+    with pytest.raises(CannotAsk, match="no shell in the container of pool"):
         console.look(stage, "pool")
 
 
-@pytest.mark.parametrize(("about", "kind"), [(container("pool"), Unanswered), (healthy("pool"), Unasked)])
+@pytest.mark.parametrize(("about", "kind"), [(container("pool"), NoAnswer), (healthy("pool"), CannotAsk)])
 def test_a_script_that_takes_too_long(about: Container, kind: type[Exception]) -> None:
     stage: Any = Stage(about=about)
-    stage.shell = lambda *_, **__: Answer(None, "", "", 5.0)
-    with pytest.raises(Unanswered, match="no answer within 5 s") as caught:
+    stage.shell = lambda *_, **__: ExecResult(None, "", "", 5.0)
+    with pytest.raises(NoAnswer, match="no answer within 5 s") as caught:
         console.look(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_psql_of_a_neighbour_will_do() -> None:
-    stage: Any = Stage(READ, psql={"pool": Answer(127, ""), "db": Answer(2, "", NO_TLS)})
+    stage: Any = Stage(READ, psql={"pool": ExecResult(127, ""), "db": ExecResult(2, "", NO_TLS)})
     assert console.look(stage, "pool").ini
     assert [(asker, env["PGHOST"]) for asker, _, env in stage.asked] == [("pool", "127.0.0.1"), ("db", "pool")]
 
@@ -354,7 +354,7 @@ def test_what_cannot_be_read_is_not_judged() -> None:
 
 
 def test_warm_ups_go_through_the_pool() -> None:
-    stage: Any = Stage(psql={"pool": Answer(127, ""), "db": Answer(0, "5")}, known=[client("app", "shop")])
+    stage: Any = Stage(psql={"pool": ExecResult(127, ""), "db": ExecResult(0, "5")}, known=[client("app", "shop")])
     PgBouncer().warm(stage, "pool", "SELECT count(*) FROM products;")
     asker, argv, environment = stage.asked[-1]
     assert (asker, environment["PGHOST"], environment["PGPORT"]) == ("db", "pool", "6432")
@@ -365,7 +365,7 @@ def test_warm_ups_go_through_the_pool() -> None:
 
 def test_a_warm_up_names_its_database_where_there_are_several() -> None:
     known = [client("app", "shop"), client("app", "stock"), client("reader", "log", password="")]
-    stage: Any = Stage(psql=Answer(0, "5"), known=known)
+    stage: Any = Stage(psql=ExecResult(0, "5"), known=known)
     PgBouncer().warm(stage, "pool", "stock: SELECT 1")
     assert stage.asked[-1][2]["PGDATABASE"] == "stock"
     with pytest.raises(StackError, match="which database") as caught:
@@ -375,7 +375,7 @@ def test_a_warm_up_names_its_database_where_there_are_several() -> None:
 
 
 def test_a_warm_up_that_fails_says_why() -> None:
-    failed = Answer(1, "", 'ERROR:  relation "products" does not exist\nLINE 1: ...')
+    failed = ExecResult(1, "", 'ERROR:  relation "products" does not exist\nLINE 1: ...')
     stage: Any = Stage(psql=failed, known=[client("app", "shop")])
     with pytest.raises(StackError, match=r'psql in pool: relation "products" does not exist'):
         PgBouncer().warm(stage, "pool", "SELECT 1")

@@ -13,10 +13,10 @@ import pytest
 from builders import container, project, service
 
 from stackhand.checks.connections import Client
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Recognised, Unanswered, Unasked
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer, ServiceKinds
 from stackhand.checks.traits import traits
-from stackhand.engine.api.exec import Answer
+from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import address as place
 from stackhand.kinds.postgres import auth_query as lookups
@@ -42,9 +42,9 @@ from stackhand.kinds.postgres.facts import (
 from stackhand.kinds.postgres.logins import (
     ATTEMPTS,
     Attempt,
+    AuthQuery,
     Links,
     Login,
-    Lookup,
     attempt,
     connect,
     evidence,
@@ -113,7 +113,7 @@ def test_an_answer_is_read_section_by_section() -> None:
 
 
 def test_nothing_is_missing_that_nobody_could_see() -> None:
-    with pytest.raises(Unasked, match="canceling statement"):
+    with pytest.raises(CannotAsk, match="canceling statement"):
         parse('{"section" : "rights", "database" : "app", "owner" : "x"}\n', ADMIN, ["app"], "canceling statement")
 
 
@@ -154,9 +154,9 @@ def test_complaints_are_understood(said: str, trouble: str) -> None:
 
 
 def test_what_came_of_a_login() -> None:
-    assert read(Answer(0, "1")) == Attempt()
-    assert read(Answer(2, "", 'psql: error: FATAL:  role "x" is not\npermitted to log in')).trouble == "nologin"
-    assert read(Answer(None, "", "", 6.0)) == Attempt("silent", "no answer within 6 s")
+    assert read(ExecResult(0, "1")) == Attempt()
+    assert read(ExecResult(2, "", 'psql: error: FATAL:  role "x" is not\npermitted to log in')).trouble == "nologin"
+    assert read(ExecResult(None, "", "", 6.0)) == Attempt("silent", "no answer within 6 s")
 
 
 BOUNCER = Bouncer(
@@ -201,7 +201,7 @@ def test_an_entry_for_any_database_is_looked_up_for_those_that_clients_ask_for()
     found = connect("db", [client], {"pool": any_database}, {"db": "db"})
     assert {(each.role, each.database) for each in found.lookups} == {("lookup", "shop"), ("second", "other")}
     assert connect("db", [], {"pool": any_database}, {"db": "db"}).lookups == (
-        Lookup("pool", "second", "other", "SELECT u, p FROM auth.get($1)"),
+        AuthQuery("pool", "second", "other", "SELECT u, p FROM auth.get($1)"),
     )
 
 
@@ -212,29 +212,29 @@ def test_logins_are_tried_a_few_at_a_time() -> None:
     lock, now, most = threading.Lock(), [0], [0]
 
     class Asked:
-        def ask(self, *_: Any, **__: Any) -> Answer:
+        def ask(self, *_: Any, **__: Any) -> ExecResult:
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
             time.sleep(0.01)
             with lock:
                 now[0] -= 1
-            return Answer(0, "1")
+            return ExecResult(0, "1")
 
     logins = [Login(f"app{number}", "shop", "db", 5432, "", "s3cr3t") for number in range(12)]
-    scene: Any = Asked()
-    assert len(attempt(scene, "db", logins)) == 12
+    context: Any = Asked()
+    assert len(attempt(context, "db", logins)) == 12
     assert 1 < most[0] <= 4
 
 
 def test_without_psql_nobody_was_asked() -> None:
     class Bare:
-        def shell(self, *_: Any, **__: Any) -> Answer:
-            return Answer(127, "", "sh: psql: not found")
+        def shell(self, *_: Any, **__: Any) -> ExecResult:
+            return ExecResult(127, "", "sh: psql: not found")
 
-    scene: Any = Bare()
-    with pytest.raises(Unasked, match="no psql"):
-        first_answer(scene, "db", [ADMIN], "SELECT 1")
+    context: Any = Bare()
+    with pytest.raises(CannotAsk, match="no psql"):
+        first_answer(context, "db", [ADMIN], "SELECT 1")
 
 
 WHOLE = '{"section" : "cluster", "version" : 150004}'
@@ -243,12 +243,12 @@ WHOLE = '{"section" : "cluster", "version" : 150004}'
 class AskedServer:
     """A server as psql shows it: an answer to each way in, then to `SELECT 1`."""
 
-    def __init__(self, *answers: Answer, health: str = "none") -> None:
+    def __init__(self, *answers: ExecResult, health: str = "none") -> None:
         self.answers = list(answers)
         self.proven: list[str] = []
         self.health = health
 
-    def shell(self, *_: Any, **__: Any) -> Answer:
+    def shell(self, *_: Any, **__: Any) -> ExecResult:
         return self.answers.pop(0)
 
     def container(self, service: str) -> Any:
@@ -258,9 +258,9 @@ class AskedServer:
         return text
 
 
-DEMOTED = Answer(0, '{"section" : "upkeep"}', "ERROR:  permission denied for table pg_authid")
-SLOW = Answer(None, "", "", 10.0)
-NOWHERE = Answer(2, "", "psql: error: connection to server on socket failed: No such file or directory")
+DEMOTED = ExecResult(0, '{"section" : "upkeep"}', "ERROR:  permission denied for table pg_authid")
+SLOW = ExecResult(None, "", "", 10.0)
+NOWHERE = ExecResult(2, "", "psql: error: connection to server on socket failed: No such file or directory")
 
 
 @pytest.mark.parametrize("check", ["postgres.grants", "postgres.auth_query"])
@@ -274,10 +274,10 @@ def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(che
         complaint="canceling statement due to statement timeout",
     )
     api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
-    stage = Scene(
+    stage = CheckContext(
         project(service("db"), service("pool"), service("api")),
         SimpleNamespace(containers=lambda name: [container("db"), container("pool")]),  # type: ignore[arg-type]
-        Recognised({"db": (Postgres(),), "pool": (PgBouncer(),)}),
+        ServiceKinds({"db": (Postgres(),), "pool": (PgBouncer(),)}),
         Fixes(),
         StateFolder(tmp_path),
         None,  # type: ignore[arg-type]
@@ -289,7 +289,7 @@ def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(che
 
 
 def test_a_way_in_that_does_not_see_the_server_is_none() -> None:
-    stage: Any = AskedServer(DEMOTED, Answer(0, WHOLE))
+    stage: Any = AskedServer(DEMOTED, ExecResult(0, WHOLE))
     second = Admin("other")
     assert first_answer(stage, "db", [ADMIN, second], "…")[0] is second
     stage = AskedServer(DEMOTED)
@@ -300,18 +300,23 @@ def test_a_way_in_that_does_not_see_the_server_is_none() -> None:
 @pytest.mark.parametrize(
     ("answers", "health", "kind", "says"),
     [
-        ([Answer(0, "", "ERROR:  function sha256(bytea) does not exist")], "none", Unasked, "function sha256"),
-        ([SLOW, Answer(0, "1\n")], "none", Unasked, "it answers"),
-        ([SLOW, SLOW], "none", Unanswered, "no answer within 10 s"),
-        ([NOWHERE], "none", Unanswered, "No such file"),
+        ([ExecResult(0, "", "ERROR:  function sha256(bytea) does not exist")], "none", CannotAsk, "function sha256"),
+        ([SLOW, ExecResult(0, "1\n")], "none", CannotAsk, "it answers"),
+        ([SLOW, SLOW], "none", NoAnswer, "no answer within 10 s"),
+        ([NOWHERE], "none", NoAnswer, "No such file"),
         # Its own healthcheck is content: it listens somewhere else.
-        ([NOWHERE], "healthy", Unasked, "No such file"),
-        ([Answer(2, "", "psql: error: FATAL:  the database system is starting up")], "none", Unanswered, "starting up"),
+        ([NOWHERE], "healthy", CannotAsk, "No such file"),
+        (
+            [ExecResult(2, "", "psql: error: FATAL:  the database system is starting up")],
+            "none",
+            NoAnswer,
+            "starting up",
+        ),
     ],
 )
-def test_no_answer(answers: list[Answer], health: str, kind: type[Exception], says: str) -> None:
+def test_no_answer(answers: list[ExecResult], health: str, kind: type[Exception], says: str) -> None:
     stage: Any = AskedServer(*answers, health=health)
-    with pytest.raises(Unanswered, match=says) as caught:
+    with pytest.raises(NoAnswer, match=says) as caught:
         first_answer(stage, "db", [ADMIN], "…")
     assert type(caught.value) is kind
 
@@ -410,8 +415,8 @@ def test_who_only_asks_the_console_is_no_role_of_the_server() -> None:
 
 def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the repair of a role, and only then: PgBouncer tries no login for server_login_retry seconds."""
-    later = Answer(2, "", "FATAL:  server login has been failing, try again later (server_login_retry)")
-    answers = [later, later, Answer(0, "1")]
+    later = ExecResult(2, "", "FATAL:  server login has been failing, try again later (server_login_retry)")
+    answers = [later, later, ExecResult(0, "1")]
     pauses: list[float] = []
     monkeypatch.setattr("stackhand.kinds.postgres.logins.time.sleep", pauses.append)
     monkeypatch.setattr(
@@ -549,7 +554,7 @@ def test_a_verifier_is_compared_without_being_told() -> None:
 
 
 def test_wanted_roles_are_those_of_clients_and_settings() -> None:
-    lookup = Lookup("pool", "lookup", "shop", "SELECT 1", "SCRAM-SHA-256$x")
+    lookup = AuthQuery("pool", "lookup", "shop", "SELECT 1", "SCRAM-SHA-256$x")
     links = Links((LOGIN, Login("lookup", "shop", "db", 5432, "", "", ("pool",))), lookups=(lookup,))
     found = {each.name: each for each in roles.wanted(links, {"reader": "r", "app": "s3cr3t"})}
     assert found["app"] == Wanted("app", ("api",), ("s3cr3t",))
@@ -712,7 +717,7 @@ def test_a_grant_that_cannot_be_told_is_not_guessed(grant: str) -> None:
     assert grants.expression("app", grant) is None
 
 
-LOOKUP = Lookup("pool", "lookup", "shop", "SELECT u, p FROM auth.get($1)")
+LOOKUP = AuthQuery("pool", "lookup", "shop", "SELECT u, p FROM auth.get($1)")
 FUNCTION = Function("auth", "get", "auth.get(text)", ("lookup",))
 AUTH = Rights("shop", "migrator", ("lookup",), spaces=(Space("auth", ("lookup",)),), functions=(FUNCTION,))
 
@@ -765,7 +770,7 @@ def test_a_function_made_anew_is_closed() -> None:
 
 
 def test_a_function_without_schema_is_not_guessed() -> None:
-    lookup = Lookup("pool", "lookup", "shop", "SELECT * FROM get($1)")
+    lookup = AuthQuery("pool", "lookup", "shop", "SELECT * FROM get($1)")
     [finding] = lookups.judge("db", server(Role("lookup"), shop=msgspec.structs.replace(AUTH, functions=())), lookup)
     assert (finding.status, finding.fixable) == ("fail", False)
 
@@ -826,17 +831,19 @@ def test_a_database_made_on_demand_is_no_failure() -> None:
 
 
 def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
-    scene: Any = SimpleNamespace(state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1"))
-    threads = [Thread(target=_remember, args=(scene, "db", "shop", f"app{n}", known())) for n in range(12)]
-    threads += [Thread(target=warmth.load, args=(scene, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]
+    context: Any = SimpleNamespace(
+        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1")
+    )
+    threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
+    threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert len(scene.state.recall("grants")["db"]["shop"]) == len(scene.state.recall("prewarmed")) == 12
+    assert len(context.state.recall("grants")["db"]["shop"]) == len(context.state.recall("prewarmed")) == 12
 
 
 def test_a_dry_run_remembers_nothing(tmp_path: Path) -> None:
-    scene: Any = SimpleNamespace(state=StateFolder(tmp_path), dry=True)
-    _remember(scene, "db", "shop", "app", known())
-    assert scene.state.recall("grants") is None
+    context: Any = SimpleNamespace(state=StateFolder(tmp_path), dry=True)
+    _remember(context, "db", "shop", "app", known())
+    assert context.state.recall("grants") is None

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from builders import START, project, service
-from shells import Shell, running, scene
+from shells import Shell, context, running
 
-from stackhand.checks.context import Scene
-from stackhand.checks.kind import Unanswered, Unasked
+from stackhand.checks.context import CheckContext
+from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 from stackhand.kinds.redis import address as redis_where
@@ -73,7 +73,7 @@ def processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def _stack(tmp_path: Path, *, users: str, listed: str, file: str, **environment: str) -> tuple[Scene, Shell]:
+def _stack(tmp_path: Path, *, users: str, listed: str, file: str, **environment: str) -> tuple[CheckContext, Shell]:
     clients = environment or {"REDIS_HOST": "redis", "REDIS_USER": "app", "REDIS_PASSWORD": "app-word"}
     about = service(
         "redis",
@@ -86,7 +86,7 @@ def _stack(tmp_path: Path, *, users: str, listed: str, file: str, **environment:
     for name, text in {"users": users, "list": listed, "users.acl": file}.items():
         (shell.folder / name).write_text(text)
     (shell.folder / "redis.conf").write_text(f"port 6379\naclfile {shell.folder}/users.acl\nappendonly yes\n")
-    return scene(made, shell, tmp_path, celery=["worker"]), shell
+    return context(made, shell, tmp_path, celery=["worker"]), shell
 
 
 APP = f"user app on #{_hash('app-word')} ~* +@all -@admin\n"
@@ -176,10 +176,10 @@ def test_a_restart_in_vain_is_not_made_again(tmp_path: Path) -> None:
 def test_silence(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="", listed="", file="")
     (shell.folder / "down").touch()
-    with pytest.raises(Unanswered, match="Connection refused"):
+    with pytest.raises(NoAnswer, match="Connection refused"):
         look(stage, "redis")
     (shell.folder / "redis-cli").unlink()
-    with pytest.raises(Unasked, match="has a redis-cli"):
+    with pytest.raises(CannotAsk, match="has a redis-cli"):
         look(stage, "redis")
     assert [each.status for each in Redis().answers(stage, "redis")] == ["skip"]
 
@@ -254,7 +254,7 @@ def test_a_password_of_the_command(tmp_path: Path, command: str) -> None:
     assert [kind.name for kind in kinds_of(about)] == ["redis"]
     shell = Shell(tmp_path / "bin", {"redis-cli": CLI.replace("= admin", "= default")}, running("cache", "api"))
     (shell.folder / "users").write_text("default own-word\n")
-    facts = look(scene(made, shell, tmp_path), "cache")
+    facts = look(context(made, shell, tmp_path), "cache")
     assert facts.admin == Account("", "own-word")
     assert facts.info["maxmemory"] == "0"
     assert facts.declared["default"].takes(_hash("own-word"))

@@ -17,7 +17,7 @@ from stackhand.kinds.tls import certificates, handshake
 from stackhand.kinds.tls import checks as tls_checks
 from stackhand.kinds.tls import kind as tls
 from stackhand.kinds.tls.certificates import Certificate, CertificateFile
-from stackhand.kinds.tls.checks import Circumstances
+from stackhand.kinds.tls.checks import Expectations
 from stackhand.kinds.tls.handshake import Served, Shown
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -99,7 +99,7 @@ def shown(
     return Shown((Served(8443, "localhost", chain if served is None else served),), files, tool="openssl", asker="web")
 
 
-def around(**more: Any) -> Circumstances:
+def around(**more: Any) -> Expectations:
     facts: dict[str, Any] = {
         "names": {"localhost": "its healthcheck asks for it"},
         "authorities": (CA,),
@@ -108,10 +108,10 @@ def around(**more: Any) -> Circumstances:
         "maker": "certs",
         "started": NOW - 4 * DAY,
     }
-    return Circumstances(**{**facts, **more})
+    return Expectations(**{**facts, **more})
 
 
-def judged(seen: Shown, circumstances: Circumstances) -> dict[str, tuple[str, bool]]:
+def judged(seen: Shown, circumstances: Expectations) -> dict[str, tuple[str, bool]]:
     """The status of each judgement, and whether it would be put right; those that are content are left out."""
     found = [each for name in tls_checks.JUDGES for each in tls_checks.judge(name, "web", seen, circumstances, NOW)]
     return {each.id.removeprefix("tls."): (each.status, each.fixable) for each in found if each.status != "ok"}
@@ -170,7 +170,7 @@ LATER = NOW - 1 * DAY
     ],
 )
 def test_what_is_said_of_certificates(
-    seen: Shown, circumstances: Circumstances, expected: dict[str, tuple[str, bool]]
+    seen: Shown, circumstances: Expectations, expected: dict[str, tuple[str, bool]]
 ) -> None:
     assert judged(seen, circumstances) == expected
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from builders import container, ended, needs, project, service
 
-from stackhand.checks.context import Hands, Scene
-from stackhand.checks.kind import Recognised
+from stackhand.checks.context import CheckContext, ServiceActions
+from stackhand.checks.kind import ServiceKinds
 from stackhand.engine.api.containers import Container
 from stackhand.services.checks.ready import check_ready
 from stackhand.services.stop import STOPPED
@@ -27,11 +27,11 @@ class StubEngine:
         return self._containers
 
 
-def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> Scene:
+def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> CheckContext:
     stack = project(service("web", **more), service("front", needs("web")))
-    hands = Hands(lambda name: None, lambda name: None, lambda name, command: None)
+    hands = ServiceActions(lambda name: None, lambda name: None, lambda name, command: None)
     engine: Any = StubEngine(containers)
-    return Scene(stack, engine, Recognised({}), Fixes(), StateFolder(folder), hands, named=named)
+    return CheckContext(stack, engine, ServiceKinds({}), Fixes(), StateFolder(folder), hands, named=named)
 
 
 def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from builders import project, service
 
-from stackhand.engine.api.resources import Belongings, Held, Kept
+from stackhand.engine.api.resources import Held, Kept, ProjectResources
 from stackhand.engine.compose.project import Project, Volume
 from stackhand.errors import VolumeInUse
 from stackhand.kinds.data_volumes import looks_like_data
@@ -32,8 +32,8 @@ def stack(**volumes: Volume) -> Project:
     )
 
 
-def seen(*volumes: Kept, containers: tuple[Held, ...] = (), others: tuple[Held, ...] = ()) -> Belongings:
-    return Belongings(containers, (Kept("n1", "shop_default", "shop"),), volumes, others)
+def seen(*volumes: Kept, containers: tuple[Held, ...] = (), others: tuple[Held, ...] = ()) -> ProjectResources:
+    return ProjectResources(containers, (Kept("n1", "shop_default", "shop"),), volumes, others)
 
 
 def ours(key: str, **labels: str) -> Kept:

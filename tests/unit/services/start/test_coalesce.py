@@ -10,7 +10,7 @@ import pytest
 from stackhand.engine.api.events import Event
 from stackhand.errors import CommandFailed, Interrupted
 from stackhand.services.start.coalesce import Batch, isolating
-from stackhand.services.start.notifier import Wakeups
+from stackhand.services.start.notifier import Notifier
 
 PATIENCE = 30
 
@@ -71,26 +71,26 @@ def event(service: str, action: str = "start", container: str = "c1") -> Event:
 
 class TestWakeups:
     def test_an_event_between_mark_and_wait_is_not_missed(self) -> None:
-        wakeups = Wakeups()
+        wakeups = Notifier()
         mark = wakeups.mark("db")
         wakeups.handle(event("db"))
         assert wakeups.wait("db", mark, PATIENCE)
 
     def test_an_event_wakes_its_own_service_only(self) -> None:
-        wakeups = Wakeups()
+        wakeups = Notifier()
         mark = wakeups.mark("db")
         wakeups.handle(event("api"))
         assert not wakeups.wait("db", mark, 0.01)
 
     def test_lost_events_wake_everybody(self) -> None:
-        wakeups = Wakeups()
+        wakeups = Notifier()
         mark = wakeups.mark("db")
         wakeups.lost()
         assert wakeups.wait("db", mark, PATIENCE)
 
     @pytest.mark.parametrize("way", ["wait", "sleep", "check"])
     def test_cancelled(self, way: str) -> None:
-        wakeups = Wakeups()
+        wakeups = Notifier()
         threading.Timer(0.02, wakeups.cancel).start()
         with pytest.raises(Interrupted):
             if way == "wait":
@@ -102,7 +102,7 @@ class TestWakeups:
                     wakeups.check()
 
     def test_out_of_memory_is_about_one_run_of_the_container(self) -> None:
-        wakeups = Wakeups()
+        wakeups = Notifier()
         wakeups.handle(event("db", "oom"))
         assert wakeups.out_of_memory("c1")
         assert not wakeups.out_of_memory("c2")
