@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from stackhand.checks.check import NoAnswer
+from stackhand.checks import exec as execution
 from stackhand.checks.connections import Client, clients
+from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, NoAnswer
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
-from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.settings import Fixes
@@ -23,8 +23,6 @@ from stackhand.state.folder import StateFolder
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
-# What answers at all answers a question like these in a fraction of a second, also when it is busy.
-_PATIENCE = 5.0
 # The runs of containers that a fix is about to end.
 _RESTARTING = "fixes-restarting"
 
@@ -195,28 +193,40 @@ class CheckContext:
         *,
         environment: Mapping[str, str] | None = None,
         user: str = "",
-        timeout: float = _PATIENCE,
+        timeout: float = ASK_TIMEOUT,
     ) -> ExecResult:
         """Run a program inside the service's container. Raises NoAnswer where none runs; never for its exit code.
 
         Passwords go into the `environment`, never on the command line.
         """
-        try:
-            return self.engine.ask(
-                self.container(service).id, argv, environment=environment, user=user, timeout=timeout
-            )
-        except ContainerGone as error:
-            raise NoAnswer(f"the container of {service} has ended: {error.message}") from error
+        container = self.container(service)
+        return execution.inside(self.engine, container, argv, environment=environment, user=user, timeout=timeout)
 
     def shell(self, service: str, script: str, *words: str, **options: Any) -> ExecResult:
         """Run a script of the container's `sh`, `words` being its $1, $2, …; `options` are those of `ask`."""
-        return self.ask(service, ["sh", "-c", script, "sh", *words], **options)
+        return self.ask(service, execution.shell_argv(script, words), **options)
+
+    def ask_in_helper(
+        self,
+        service: str,
+        image: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = ASK_TIMEOUT,
+    ) -> ExecResult:
+        """Run a program of another image, which has to be there, as if from inside: on the service's own network.
+
+        Raises NoAnswer where no container of the service runs, CannotAsk where the helper cannot be made.
+        """
+        container = self.container(service)
+        return execution.in_helper(self.engine, container, image, argv, environment=environment, timeout=timeout)
 
     def act(self, service: str, argv: Sequence[str], **options: Any) -> ExecResult:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
-        answer = self.ask(service, argv, **{"timeout": 60.0, **options})
+        answer = self.ask(service, argv, **{"timeout": ACT_TIMEOUT, **options})
         if not answer.ok:
-            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.complaint)}")
+            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.last_error)}")
         return answer
 
     def restart(self, service: str) -> None:
