@@ -28,7 +28,14 @@ ACT_TIMEOUT = 60.0
 
 
 class NoAnswer(StackError):
-    """A service did not answer in its own protocol; the message says what came instead."""
+    """A service did not answer in its own protocol; the message says what came instead.
+
+    `blames` are other services that it could not reach: a failure of theirs explains this one.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, blames: Iterable[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.blames = tuple(blames)
 
 
 class CannotAsk(NoAnswer):

@@ -87,6 +87,6 @@ class Kind(Generic[F]):
                 yield skip(f"that it is {self.name} is a guess, and it does not answer as such", error.message, hint)
                 return
             more = f"`inv services.logs -s {service}` says more; `inv services.restart -s {service}` restarts it"
-            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more)
+            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more, blames=error.blames)
         else:
             yield ok(f"it answers as {self.name}")
