@@ -20,7 +20,7 @@ from stackhand.checks.http import Reply, Url, parse, probed_url, request, url_of
 from stackhand.checks.traits import traits
 from stackhand.engine.api.containers import Healthcheck
 from stackhand.errors import StackError
-from stackhand.kinds.http import Http, HttpFacts, check_status, url_to_ask
+from stackhand.kinds.http import Http, HttpFacts, evaluate_status, url_to_ask
 from stackhand.kinds.ollama import Ollama
 from stackhand.kinds.qdrant import Qdrant
 
@@ -126,7 +126,7 @@ def test_whether_a_healthcheck_asks_as_we_do(test: Any, plain: bool) -> None:
 )
 def test_judging_an_answer(status: int, asked: str, healthy: bool, verdict: str) -> None:
     url = Url("http", "localhost", 80, "/", given=asked != "guessed", plain=asked != "otherwise")
-    finding = check_status("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url))
+    finding = evaluate_status("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url))
     assert finding.status == verdict
     if verdict != "ok":
         assert finding.evidence == f"http://localhost:80/: {status} first line"
@@ -242,7 +242,7 @@ def test_a_guess_that_has_no_answer_is_no_failure(tmp_path: Path) -> None:
     assert [each.status for each in Http().check_responds(stage, "web")] == ["skip"]
 
 
-SLOW = "#!/bin/sh\ncat >/dev/null\nprintf %s \"$PATIENCE\" > ${0%/*}/patience\necho 'curl: (28) Operation timed out'\n"
+SLOW = "#!/bin/sh\ncat >/dev/null\nprintf %s \"$TIMEOUT\" > ${0%/*}/patience\necho 'curl: (28) Operation timed out'\n"
 REFUSED = "#!/bin/sh\necho 'curl: (7) Connection refused'\n"
 
 
