@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from reference import eventually
+from reference_stack import eventually
 from shapes import (
     FAST,
     FOREVER,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from docker import APIClient
-from reference import Reference
+from reference_stack import Reference
 from shapes import moment
 
 APP = {"migrate", "api", "worker"}

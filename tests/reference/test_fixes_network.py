@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from docker import APIClient
-from reference import Reference, eventually
+from reference_stack import Reference, eventually
 from support import IMAGE, Project
 
 # As examples/ai-workflow/caddy/certs makes them, with the dates and names that a test wants.
