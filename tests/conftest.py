@@ -37,7 +37,7 @@ import pytest
 from docker import APIClient
 from groups import BUDGETS, NEED_AN_ENGINE, Times, group_of
 from reference_stack import Reference
-from support import IMAGE, Project, clean_environment, fetched_package, state_elsewhere
+from support import IMAGE, Project, clean_environment, fetched_package, state_elsewhere, warm
 
 from stackhand.engine.api import endpoint
 from stackhand.errors import StackError
@@ -88,6 +88,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _skipped:
         terminalreporter.section("ENGINE TESTS WERE SKIPPED", red=True)
         terminalreporter.line(f"{_skipped[0]}; `./inv engine.install` sets up an engine on Debian and Ubuntu")
+
+
+def pytest_unconfigure() -> None:
+    if warm.cache_info().currsize:
+        warm().close()
 
 
 @pytest.fixture(autouse=True)
