@@ -128,7 +128,7 @@ def _root() -> None:
     if os.geteuid() != 0:
         if os.environ.get("CI") == "true":
             pytest.fail("tests of permissions are required here, and need root", pytrace=False)
-        pytest.skip("TESTS OF PERMISSIONS NEED ROOT: sudo -E env PATH=$PATH pytest tests/unit/perms")
+        pytest.skip("TESTS OF PERMISSIONS NEED ROOT: sudo -E env PATH=$PATH pytest tests/files")
 
 
 @pytest.fixture
