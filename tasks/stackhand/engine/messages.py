@@ -124,7 +124,7 @@ _INVALID = re.compile(
 SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
 
 
-def understand(text: str) -> EngineMessage:
+def classify(text: str) -> EngineMessage:
     """Return what a message of the engine or of Compose means; of kind `unknown`, worth a retry, if nothing else."""
     line = last_error_line(text)
     for kind, pattern, retry, hint in _TABLE:

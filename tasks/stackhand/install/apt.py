@@ -21,9 +21,9 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
 }
 # Waits for another apt (unattended upgrades run at boot) and tries a broken download again.
-_PATIENT = ("-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3")
+_RETRY_OPTIONS = ("-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3")
 # An edited configuration file is kept, without a question.
-_KEEP = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+_KEEP_CONFIGURATION = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
 
 # The releases whose Compose is v1, and the one after them whose v2 runs there.
 NEXT_RELEASE = {"bookworm": "trixie"}
@@ -34,12 +34,21 @@ _ONE_LINE = re.compile(
 
 def update() -> list[str]:
     """Return the command line that refreshes the package lists."""
-    return ["apt-get", "-q", *_PATIENT, "update"]
+    return ["apt-get", "-q", *_RETRY_OPTIONS, "update"]
 
 
 def install(packages: Iterable[str]) -> list[str]:
     """Return the command line that installs packages, asking nothing, recommending nothing."""
-    words = ["apt-get", "-y", "-q", *_PATIENT, *_KEEP, "--no-install-recommends", "--fix-broken", "install"]
+    words = [
+        "apt-get",
+        "-y",
+        "-q",
+        *_RETRY_OPTIONS,
+        *_KEEP_CONFIGURATION,
+        "--no-install-recommends",
+        "--fix-broken",
+        "install",
+    ]
     return [*words, *packages]
 
 
@@ -90,7 +99,7 @@ def next_release_sources(files: Mapping[str, str], codename: str) -> dict[str, s
     return made
 
 
-def from_folder(folder: Path) -> tuple[str, ...]:
+def options_for_folder(folder: Path) -> tuple[str, ...]:
     """Return the apt options that make `folder` the only place for sources and lists.
 
     The caches are kept away from the machine's own, which would be built anew otherwise.
@@ -110,12 +119,12 @@ def from_folder(folder: Path) -> tuple[str, ...]:
 
 def download(package: str, options: Sequence[str] = ()) -> list[str]:
     """Return the command line that downloads a package into the current folder."""
-    return ["apt-get", "-q", *_PATIENT, *options, "download", package]
+    return ["apt-get", "-q", *_RETRY_OPTIONS, *options, "download", package]
 
 
 def update_from(options: Sequence[str]) -> list[str]:
     """Return the command line that refreshes the lists of other sources than the machine's own."""
-    return ["apt-get", "-q", *_PATIENT, *options, "update"]
+    return ["apt-get", "-q", *_RETRY_OPTIONS, *options, "update"]
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Is there an engine, and can it be used? Looks once, judges without looking, reports.
 
-`observe` reads the facts, `judge` turns them into findings, and `Observation.error` is the first prerequisite
+`observe` reads the facts, `evaluate` turns them into findings, and `Observation.error` is the first prerequisite
 that is missing.
 """
 
@@ -75,7 +75,7 @@ class Observation:
             },
             "compose": {"version": self.compose},
             "disk": {"path": disk.path, "used": disk.used, "free": disk.free} if disk else None,
-            "findings": [finding.to_json() for finding in judge(self)],
+            "findings": [finding.to_json() for finding in evaluate(self)],
         }
 
 
@@ -95,10 +95,10 @@ def observe(commands: Programs, environ: Mapping[str, str]) -> Observation:
     return Observation(**seen)
 
 
-def judge(seen: Observation) -> tuple[Finding, ...]:
+def evaluate(seen: Observation) -> tuple[Finding, ...]:
     """Return one finding for each thing that was looked at.
 
-    >>> [finding.status for finding in judge(Observation())][:3]
+    >>> [finding.status for finding in evaluate(Observation())][:3]
     ['fail', 'skip', 'skip']
     """
     return (_cli(seen), *_engine(seen), _compose(seen), *_disk(seen), *_warnings(seen))

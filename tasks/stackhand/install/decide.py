@@ -14,27 +14,27 @@ from typing import Any
 
 from stackhand.engine.api.endpoint import DEFAULT_SOCKET
 from stackhand.engine.compose.cli import OLDEST
-from stackhand.engine.host import sudo as root
+from stackhand.engine.host import sudo
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import ConfigError, InstallFailed, PrerequisiteMissing, SocketPermission, StackError
 from stackhand.install import apt
 from stackhand.install.check import Observation
 from stackhand.install.installer import Installer
-from stackhand.install.machine import Machine, look
+from stackhand.install.machine import Machine, read_machine
 from stackhand.model import Action, Plan
 
 # One round fetches the lists, one installs; a third finds nothing to do.
-_ROUNDS = 3
+_MAX_ROUNDS = 3
 
 _MANUAL = "https://docs.docker.com/engine/install/ explains it for every system"
-_HOW = {
+_COMMANDS = {
     "fedora": "dnf install moby-engine docker-cli docker-compose && systemctl enable --now docker",
     "arch": "pacman -S docker docker-compose && systemctl enable --now docker",
     "alpine": "apk add docker docker-cli-compose && rc-update add docker && service docker start",
     "opensuse": "zypper install docker docker-compose && systemctl enable --now docker",
     "suse": "zypper install docker docker-compose && systemctl enable --now docker",
 }
-_HOW_SYSTEM = {
+_BY_SYSTEM = {
     "Darwin": "install Docker Desktop, or `brew install colima docker docker-compose && colima start`",
     "Windows": "install Docker Desktop, or an engine inside WSL",
 }
@@ -70,9 +70,9 @@ def decide(machine: Machine) -> Plan:
     seen = machine.seen
     if seen.error is None:
         return Plan()
-    _refuse_what_is_not_ours(seen)
+    _refuse_other_engines(seen)
     if not machine.has_apt:
-        raise _how(machine)
+        raise _not_supported(machine)
     actions = [*_engine(machine), *_compose(machine)]
     needs_packages = any(action.verb in ("install", "add") for action in actions)
     if needs_packages and machine.available is None:
@@ -104,8 +104,8 @@ def ensure(
     """
     done: list[Action] = []
     last = Plan()
-    for _ in range(_ROUNDS):
-        machine = look(commands, environ)
+    for _ in range(_MAX_ROUNDS):
+        machine = read_machine(commands, environ)
         plan = decide(machine)
         if dry or not plan:
             return Result((*done, *plan.actions), machine.seen, dry)
@@ -114,7 +114,7 @@ def ensure(
         last = plan
         if needs_root(plan) and not machine.root:
             if not (machine.sudo and become_root(plan)):
-                raise PrerequisiteMissing("root is needed to install or start the engine", _as_root_hint(machine))
+                raise PrerequisiteMissing("root is needed to install or start the engine", _root_hint(machine))
             done += plan.actions
             continue
         installer = Installer(commands, environ, machine, on_line)
@@ -122,13 +122,13 @@ def ensure(
             on_action(action)
             installer.carry_out(action)
             done.append(action)
-    seen = look(commands, environ).seen
+    seen = read_machine(commands, environ).seen
     if seen.error:
         raise InstallFailed(f"everything was installed, and still: {seen.error.message}", seen.error.hint)
     return Result(tuple(done), seen)
 
 
-def _refuse_what_is_not_ours(seen: Observation) -> None:
+def _refuse_other_engines(seen: Observation) -> None:
     """Raise where an engine was chosen that this machine's packages would not change."""
     error = seen.engine_error
     if isinstance(error, (ConfigError, SocketPermission)):
@@ -202,20 +202,20 @@ def _compose(machine: Machine) -> list[Action]:
     )
 
 
-def _how(machine: Machine) -> StackError:
+def _not_supported(machine: Machine) -> StackError:
     error = machine.seen.error
     assert error is not None
-    if machine.system in _HOW_SYSTEM:
-        return PrerequisiteMissing(error.message, _HOW_SYSTEM[machine.system])
+    if machine.system in _BY_SYSTEM:
+        return PrerequisiteMissing(error.message, _BY_SYSTEM[machine.system])
     for kin in (machine.distribution, *machine.like):
         # openSUSE's releases are opensuse-leap, opensuse-tumbleweed and so on.
-        how = _HOW.get(kin.partition("-")[0])
+        how = _COMMANDS.get(kin.partition("-")[0])
         if how:
             return PrerequisiteMissing(error.message, f"as root: {how}")
     where = machine.name or machine.system
     return PrerequisiteMissing(error.message, f"install an engine and Compose v2 for {where}: {_MANUAL}")
 
 
-def _as_root_hint(machine: Machine) -> str:
-    command = shlex.join(root.typed())
+def _root_hint(machine: Machine) -> str:
+    command = shlex.join(sudo.command_line())
     return f"run: sudo {command}" if machine.sudo else f"run as root: {command}"

@@ -103,11 +103,11 @@ class Installer:
             except EngineUnreachable as error:
                 ended = pid is not None and os.waitpid(pid, os.WNOHANG)[0] == pid
                 if ended:
-                    raise InstallFailed(f"dockerd ended at once: {_last_words()}", f"its log: {LOG}") from error
+                    raise InstallFailed(f"dockerd ended at once: {_last_log_line()}", f"its log: {LOG}") from error
                 if time.monotonic() > deadline:
                     raise InstallFailed(
                         f"the engine does not answer after {seconds:g} s: {error.message}",
-                        _where_to_look(pid),
+                        _log_hint(pid),
                     ) from error
                 time.sleep(_POLL_SECONDS)
             else:
@@ -135,7 +135,7 @@ class Installer:
         (folder / "lists/partial").mkdir(parents=True)
         for name, text in apt.next_release_sources(machine.sources, machine.codename).items():
             (folder / "sources" / name).write_text(text, encoding="utf-8")
-        options = apt.from_folder(folder)
+        options = apt.options_for_folder(folder)
         self._run(apt.update_from(options))
         return options
 
@@ -160,7 +160,7 @@ def _object(action: Action) -> str:
     return ", ".join(action.arguments) if action.verb == "install" else action.service
 
 
-def _last_words() -> str:
+def _last_log_line() -> str:
     try:
         lines = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
     except OSError:
@@ -170,5 +170,5 @@ def _last_words() -> str:
     return (told or lines or ["nothing in its log"])[-1]
 
 
-def _where_to_look(pid: int | None) -> str:
+def _log_hint(pid: int | None) -> str:
     return f"its log: {LOG}" if pid else "its log: `journalctl -u docker`, or /var/log/docker.log"

@@ -63,7 +63,7 @@ class Machine:
         return self.system == "Linux" and bool({"debian", "ubuntu"} & {self.distribution, *self.like})
 
 
-def look(commands: Programs, environ: Mapping[str, str]) -> Machine:
+def read_machine(commands: Programs, environ: Mapping[str, str]) -> Machine:
     """Read the facts. Nothing is changed, and only what is missing makes it look further."""
     seen = check.observe(commands, environ)
     root = os.geteuid() == 0

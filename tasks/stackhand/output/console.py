@@ -122,7 +122,7 @@ class Console:
 
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:
-            self._print(stream, self.redactor.own(text))
+            self._print(stream, self.redactor.own_text(text))
 
     @staticmethod
     def _abandon(stream: TextIO) -> None:

@@ -92,7 +92,7 @@ class Live:
         Where rows are lines, a `detail` (build output) is told at most once in two seconds, and what is `quiet` not
         at all: it only says that something has not begun.
         """
-        text = self._console.redactor.own(text)
+        text = self._console.redactor.own_text(text)
         now = time.monotonic()
         with self._lock:
             before = self._rows.get(name)

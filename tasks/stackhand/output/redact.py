@@ -62,7 +62,7 @@ class Redactor:
     """Knows the secret values of one run and masks them.
 
     `text` masks every one of them: for what comes from elsewhere (logs, probe output, other programs' messages).
-    `own` spares values that are also public names, such as the password `postgres` of a service `postgres`: for
+    `own_text` spares values that are also public names, such as the password `postgres` of a service `postgres`: for
     text and JSON that stackhand composes itself, of names and of parts that went through `text` already.
     """
 
@@ -109,14 +109,14 @@ class Redactor:
         """Return `text` with every secret masked."""
         return self._mask(text, spare_public=False)
 
-    def own(self, text: str) -> str:
+    def own_text(self, text: str) -> str:
         """Return `text` with every secret masked that is not a public name as well."""
         return self._mask(text, spare_public=True)
 
     def document(self, value: Any) -> Any:
         """Return a JSON-like value with the secrets in all its strings masked."""
         if isinstance(value, str):
-            return self.own(value)
+            return self.own_text(value)
         if isinstance(value, Mapping):
             return {key: self.document(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

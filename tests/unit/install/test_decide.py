@@ -227,7 +227,9 @@ class FakeMachine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, looks: Sequence[Machine]) -> None:
         self.looks = list(looks)
         self.done: list[str] = []
-        monkeypatch.setattr(install, "look", lambda *_: self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
+        monkeypatch.setattr(
+            install, "read_machine", lambda *_: self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        )
         monkeypatch.setattr(install, "Installer", lambda *_: self)
 
     def carry_out(self, action: Action) -> None:

@@ -32,7 +32,7 @@ _PRIVATE = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class ContextEntry:
     """One file, folder or link of a context: its path in there, where it is, and what the file system says of it."""
 
     name: str
@@ -46,13 +46,13 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """The entries of a build's contexts at one moment.
 
     `listing` tells whether anything may have changed, and costs no reading; `content` tells whether anything has.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ContextEntry, ...]
     private: frozenset[Path] = frozenset()
 
     @cached_property
@@ -64,12 +64,12 @@ class Context:
         return digest.hexdigest()
 
     @property
-    def newest(self) -> Entry | None:
+    def newest(self) -> ContextEntry | None:
         """The entry that changed last."""
         return max(self.entries, key=lambda entry: entry.newest, default=None)
 
     @property
-    def last_written(self) -> Entry | None:
+    def last_written(self) -> ContextEntry | None:
         """The file whose content was written last: the one that a person would name."""
         files = [entry for entry in self.entries if stat.S_ISREG(entry.status.st_mode)]
         return max(files, key=lambda entry: entry.status.st_mtime, default=None)
@@ -85,7 +85,7 @@ class Context:
             digest.update(b"\n")
         return digest.hexdigest()
 
-    def _content(self, entry: Entry) -> Iterator[bytes]:
+    def _content(self, entry: ContextEntry) -> Iterator[bytes]:
         mode = entry.status.st_mode
         try:
             if stat.S_ISLNK(mode):
@@ -103,20 +103,20 @@ class Context:
             yield b"unreadable"
 
 
-def look(folders: Iterable[Path], dockerfile: Path | None, private: Iterable[Path] = ()) -> Context:
+def read(folders: Iterable[Path], dockerfile: Path | None, private: Iterable[Path] = ()) -> BuildContext:
     """Return what a build with these contexts is made from; the first one is the main one.
 
     `dockerfile` is looked at wherever it is. The contents of `private` files are never read.
     """
-    entries: list[Entry] = []
+    entries: list[ContextEntry] = []
     for number, folder in enumerate(folders):
         ignored = _ignored(folder, dockerfile if number == 0 else None)
-        entries += (Entry(f"{number}/{name}", path, status) for name, path, status in _walk(folder, ignored))
+        entries += (ContextEntry(f"{number}/{name}", path, status) for name, path, status in _walk(folder, ignored))
     if dockerfile and not any(entry.path == dockerfile for entry in entries):
         status = _status(dockerfile)
         if status:
-            entries.append(Entry("Dockerfile", dockerfile, status))
-    return Context(tuple(sorted(entries, key=lambda entry: entry.name)), frozenset(private))
+            entries.append(ContextEntry("Dockerfile", dockerfile, status))
+    return BuildContext(tuple(sorted(entries, key=lambda entry: entry.name)), frozenset(private))
 
 
 def _ignored(folder: Path, dockerfile: Path | None) -> Callable[[str], bool | None]:
@@ -179,12 +179,12 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _mode(entry: Entry) -> str:
+def _mode(entry: ContextEntry) -> str:
     # A folder's size and times say nothing about what a builder makes of it.
     return f"{entry.status.st_mode:o}"
 
 
-def _signature(entry: Entry) -> str:
+def _signature(entry: ContextEntry) -> str:
     status = entry.status
     if stat.S_ISDIR(status.st_mode):
         return ""

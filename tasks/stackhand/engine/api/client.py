@@ -17,13 +17,13 @@ from stackhand.engine.compose import project as model
 from stackhand.errors import EngineUnreachable, StackError
 
 # The engine itself keeps this much of a probe's output.
-_PROBE_OUTPUT = 4096
+_MAX_PROBE_OUTPUT = 4096
 # More than any answer that is asked for; a program that never stops talking must not fill the memory.
-_ANSWER = 4 * 1024 * 1024
+_MAX_OUTPUT = 4 * 1024 * 1024
 # The engine's own, for a container that was made without one.
-_STOP_PATIENCE = 10
+_STOP_TIMEOUT = 10
 # Networks whose addresses are all the engine's to give.
-_OWN_ADDRESSES = frozenset({"bridge", "overlay"})
+_ENGINE_ASSIGNS = frozenset({"bridge", "overlay"})
 
 
 class Engine:
@@ -128,7 +128,7 @@ class Engine:
 
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
         """Run a healthcheck's command inside a container, as the engine would, for `timeout` seconds at most."""
-        code, streams, seconds = execute(self.api, container, argv, timeout, _PROBE_OUTPUT, demux=False)
+        code, streams, seconds = execute(self.api, container, argv, timeout, _MAX_PROBE_OUTPUT, demux=False)
         return Probe(code, streams[0].strip(), seconds)
 
     def ask(
@@ -145,7 +145,7 @@ class Engine:
         A password goes into its `environment`: command lines are shown to everyone, in events too.
         """
         code, streams, seconds = execute(
-            self.api, container, argv, timeout, _ANSWER, demux=True, environment=environment, user=user
+            self.api, container, argv, timeout, _MAX_OUTPUT, demux=True, environment=environment, user=user
         )
         return ExecResult(code, *streams, seconds=seconds)
 
@@ -157,7 +157,7 @@ class Engine:
         """Return what is in a file of a container, running or not; None where there is none."""
         return archive.read_file(self.api, container, path)
 
-    def homes(self, container: str) -> list[str]:
+    def code_folders(self, container: str) -> list[str]:
         """Return the folders that a container's program works in: its working directory, and Python's search path."""
         with errors():
             config = self.api.inspect_container(container)["Config"]
@@ -165,7 +165,10 @@ class Engine:
         return [path for path in (config.get("WorkingDir"), *variables.get("PYTHONPATH", "").split(":")) if path]
 
     def start(self, container: str) -> None:
-        """Start a container. That is all of a start only where Compose adds nothing (`Project.starts_plainly`)."""
+        """Start a container.
+
+        This is the whole start only where Compose adds nothing to it: see `Project.starts_without_compose`.
+        """
         with errors():
             self.api.start(container)
 
@@ -173,7 +176,7 @@ class Engine:
         """Stop a container, with the patience that it was made with, and start it as it is."""
         with errors():
             patience = self.api.inspect_container(container)["Config"].get("StopTimeout")
-            self.api.restart(container, timeout=_STOP_PATIENCE if patience is None else patience)
+            self.api.restart(container, timeout=_STOP_TIMEOUT if patience is None else patience)
 
     def remove(self, container: str) -> None:
         """Remove a container that does not run; its volumes stay."""
@@ -212,7 +215,7 @@ class Engine:
         with errors():
             found = self.api.inspect_network(network)
         blocks = (found.get("IPAM") or {}).get("Config") or ()
-        own = found.get("Driver") in _OWN_ADDRESSES
+        own = found.get("Driver") in _ENGINE_ASSIGNS
         ranges = [str(each["Subnet"]) for each in blocks if each.get("Subnet") and own]
         taken = [str(each["Gateway"]).partition("/")[0] for each in blocks if each.get("Gateway")]
         for each in (found.get("Containers") or {}).values():

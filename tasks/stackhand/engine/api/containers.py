@@ -75,7 +75,7 @@ class Container:
         return self.status == "running"
 
     @property
-    def run(self) -> str:
+    def run_key(self) -> str:
         """What names this run of the container: its id, and the moment it started."""
         return f"{self.id} {self.started_at.isoformat() if self.started_at else ''}"
 
@@ -102,7 +102,7 @@ def parse_image(document: Mapping[str, Any]) -> Image:
     """Return the image of an engine's inspect document."""
     config: Mapping[str, Any] = document.get("Config") or {}
     built_for = (config.get("Labels") or {}).get(model.SERVICE_LABEL, "")
-    return Image(document["Id"], moment(document.get("Created")), built_for, config.get("User") or "")
+    return Image(document["Id"], parse_time(document.get("Created")), built_for, config.get("User") or "")
 
 
 def parse(document: Mapping[str, Any]) -> Container:
@@ -111,7 +111,7 @@ def parse(document: Mapping[str, Any]) -> Container:
     networks: Mapping[str, Any] = (document.get("NetworkSettings") or {}).get("Networks") or {}
     limits: Mapping[str, Any] = document.get("HostConfig") or {}
     labels: Mapping[str, str] = config.get("Labels") or {}
-    started = moment(state.get("StartedAt"))
+    started = parse_time(state.get("StartedAt"))
     health = state.get("Health") or {}
     log = health.get("Log") or []
     return Container(
@@ -122,7 +122,7 @@ def parse(document: Mapping[str, Any]) -> Container:
         status=state["Status"],
         health=_health(health, log, started),
         started_at=started,
-        finished_at=moment(state.get("FinishedAt")),
+        finished_at=parse_time(state.get("FinishedAt")),
         exit_code=int(state.get("ExitCode") or 0),
         oom_killed=bool(state.get("OOMKilled")),
         error=state.get("Error") or "",
@@ -177,10 +177,10 @@ def parse_listed(entry: Mapping[str, Any]) -> Container | None:
     )
 
 
-def moment(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """Return one of the engine's timestamps, or None where it says "never". It gives nanoseconds; we keep micro.
 
-    >>> moment("2026-11-23T15:46:07.640747292Z")
+    >>> parse_time("2026-11-23T15:46:07.640747292Z")
     datetime.datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=datetime.timezone.utc)
     """
     if not text or text == _NEVER:
@@ -194,7 +194,7 @@ def _health(health: Mapping[str, Any], log: list[Mapping[str, Any]], started: da
     if status not in ("healthy", "unhealthy"):
         return "starting" if status == "starting" else "none"
     # After a restart the verdict of the run before stays until the next probe.
-    probed = moment(log[-1].get("Start")) if log else None
+    probed = parse_time(log[-1].get("Start")) if log else None
     if started and probed and probed < started:
         return "starting"
     return "healthy" if status == "healthy" else "unhealthy"

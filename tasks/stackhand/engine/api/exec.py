@@ -11,9 +11,9 @@ from typing import Any
 
 from stackhand.engine.api.sdk import errors
 
-_EXIT_CODE_PATIENCE = 0.5
+_EXIT_CODE_TIMEOUT = 0.5
 # What is left to the parts of a program that is ended.
-_FAREWELL = 1.0
+_KILL_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class ExecResult:
         return self.exit_code == 0
 
     @property
-    def missing(self) -> bool:
+    def not_found(self) -> bool:
         """Whether there is no such program in the container."""
         return self.exit_code in (126, 127)
 
     @property
-    def complaint(self) -> str:
+    def last_error(self) -> str:
         """The last line of what it complained about, or that it said nothing in time."""
         if self.exit_code is None:
             return f"no answer within {self.seconds:.0f} s"
@@ -87,7 +87,7 @@ def execute(
 
 def _ended(api: Any, execution: str) -> Mapping[str, Any]:
     """Return an exec's state once it has its exit code, which comes a moment after its output has ended."""
-    deadline = time.monotonic() + _EXIT_CODE_PATIENCE
+    deadline = time.monotonic() + _EXIT_CODE_TIMEOUT
     while True:
         state: Mapping[str, Any] = api.exec_inspect(execution)
         if state.get("ExitCode") is not None or time.monotonic() > deadline:
@@ -151,7 +151,7 @@ def _end_process(pid: int | None, container: str) -> None:
         if not pid or container not in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
             return
         program = psutil.Process(pid)
-        deadline = time.monotonic() + _FAREWELL
+        deadline = time.monotonic() + _KILL_TIMEOUT
         while children := _leaves(program):
             for child in children:
                 child.kill()

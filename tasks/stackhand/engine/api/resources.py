@@ -17,7 +17,7 @@ _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
 @dataclass(frozen=True)
-class Held:
+class ContainerUse:
     """One container, as far as it holds volumes and networks. `project` is empty where Compose did not make it.
 
     `volumes` maps each volume's name to the place in the container that it is mounted on.
@@ -39,7 +39,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Resource:
     """A volume or a network in the engine; `project` is empty where Compose did not make it."""
 
     id: str
@@ -57,10 +57,10 @@ class Kept:
 class ProjectResources:
     """The containers, networks and volumes of a project, and the containers that are not of it."""
 
-    containers: tuple[Held, ...] = ()
-    networks: tuple[Kept, ...] = ()
-    volumes: tuple[Kept, ...] = ()
-    others: tuple[Held, ...] = ()
+    containers: tuple[ContainerUse, ...] = ()
+    networks: tuple[Resource, ...] = ()
+    volumes: tuple[Resource, ...] = ()
+    others: tuple[ContainerUse, ...] = ()
 
 
 def read(engine: Engine, project: str, declared: Collection[str] = ()) -> ProjectResources:
@@ -108,10 +108,10 @@ def remove_volume(engine: Engine, volume: str) -> None:
         engine.api.remove_volume(volume)
 
 
-def _held(entry: Mapping[str, Any]) -> Held:
+def _held(entry: Mapping[str, Any]) -> ContainerUse:
     labels: Mapping[str, str] = entry.get("Labels") or {}
     attached: Mapping[str, Any] = (entry.get("NetworkSettings") or {}).get("Networks") or {}
-    return Held(
+    return ContainerUse(
         id=entry["Id"],
         name=str((entry.get("Names") or [entry["Id"][:12]])[0]).lstrip("/"),
         project=labels.get(model.PROJECT_LABEL, ""),
@@ -129,6 +129,6 @@ def _volumes(mounts: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
             yield str(mount["Name"]), str(mount.get("Destination") or "")
 
 
-def _kept(entry: Mapping[str, Any], number: str) -> Kept:
+def _kept(entry: Mapping[str, Any], number: str) -> Resource:
     labels: Mapping[str, str] = entry.get("Labels") or {}
-    return Kept(number, entry["Name"], labels.get(model.PROJECT_LABEL, ""), labels)
+    return Resource(number, entry["Name"], labels.get(model.PROJECT_LABEL, ""), labels)

@@ -12,7 +12,7 @@ from stackhand.engine.host.programs import Programs
 from stackhand.errors import CommandFailed
 
 _EXECUTABLE = re.compile(rb"(?:^|\0)100755 [^\t\0]*\t([^\0]*)")
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 # A file system monitor is a program. Root may look at another user's repository; that it is not root's is no reason
 # not to read it.
 _SAFE = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
@@ -33,7 +33,7 @@ def executables(commands: Programs, folder: Path) -> list[str] | None:
     owner = _owner(repository) if os.geteuid() == 0 else None
     argv = [program, *_SAFE, "-C", str(folder), "ls-files", "--stage", "-z"]
     try:
-        listed, complaints = commands.read(argv, env=_environment(), within=_PATIENCE, owner=owner)
+        listed, complaints = commands.read(argv, env=_environment(), within=_TIMEOUT, owner=owner)
     except CommandFailed:
         return None
     if complaints:
