@@ -1,4 +1,4 @@
-"""What decisions are made of: findings, actions, plans and outcomes."""
+"""The data that decisions consist of: findings, actions, plans, outcomes and reports."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 Status = Literal["ok", "warn", "fail", "skip"]
 Phase = Literal["services", "databases", "network", "caches", "tuning"]
-# In this order: a database that nobody can log in to is put right before its clients are judged by what they reach.
+# In this order: first a database lets its clients log in, then the clients are asked what they can reach.
 PHASES: tuple[Phase, ...] = ("services", "databases", "network", "caches", "tuning")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw: its verdict, the evidence for it, and what to do about it.
+    """The result of a check: its status, the evidence, and what to do about it.
 
-    `id` names the check and stays the same from run to run (`network.attached`); `subject` tells findings of one
-    check and service apart: a role, an index, a network. `fixable` says that stackhand itself can put it right.
+    `id` names the check and never changes (`network.attached`). `subject` distinguishes findings of the same check and
+    service: a role, an index, a network. `fixable` says that stackhand itself can fix it.
     """
 
     id: str
@@ -31,24 +31,24 @@ class Finding:
 
     @property
     def key(self) -> tuple[str, str | None, str]:
-        """What this finding is about, whatever was seen of it."""
+        """The identity of the finding: check, service and subject, without its status."""
         return self.id, self.service, self.subject
 
     @property
     def to_fix(self) -> bool:
-        """Whether something is wrong here that stackhand can put right."""
+        """Whether something is wrong that stackhand can fix."""
         return self.fixable and self.status in ("fail", "warn")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding as the command-line contract has it."""
+        """Return the finding as it stands in JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do to one service, and why.
+    """One thing to do to one service, and its cause.
 
-    With `force`, a container is made anew although its configuration is the same.
+    With `force`, a container is recreated even if its configuration is the same.
     """
 
     service: str
@@ -63,7 +63,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, in order. Empty when there is nothing to do."""
+    """The actions to take, in order. It is empty if there is nothing to do."""
 
     actions: tuple[Action, ...] = ()
 
@@ -73,7 +73,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one action. `error` is None when it was done and seen to be done."""
+    """The result of one action. `error` is None if a look afterwards confirmed the action."""
 
     action: Action
     finding: str
@@ -81,7 +81,7 @@ class Outcome:
     error: str | None = None
 
     def to_json(self, number: int) -> dict[str, Any]:
-        """Return the outcome as an entry of `fixes` in the contract's JSON."""
+        """Return the outcome as an entry of `fixes` in JSON."""
         return {
             "id": str(number),
             "finding": self.finding,
@@ -94,7 +94,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """The findings of a run, and what was done about them."""
+    """The findings of a run, the outcomes of its fixes, and how many findings of each status there were `before`."""
 
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...] = ()
@@ -106,7 +106,7 @@ class Report:
         return not any(finding.status == "fail" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as the command-line contract has it."""
+        """Return the report as a JSON document."""
         return {
             "ok": self.ok,
             "findings": [finding.to_json() for finding in self.findings],
@@ -117,7 +117,7 @@ class Report:
 
 
 def count_by_status(findings: tuple[Finding, ...]) -> dict[str, int]:
-    """Return how many findings there are of each status, every status present.
+    """Return the number of findings of each status; every status is present.
 
     >>> count_by_status(())
     {'ok': 0, 'warn': 0, 'fail': 0, 'skip': 0}
