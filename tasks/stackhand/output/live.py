@@ -94,7 +94,6 @@ class Live:
         If rows are lines, a row's `detail` (build output, say) is printed at most once in two seconds, and a `quiet`
         change (nothing has begun yet) is not printed.
         """
-        text = self._console.redactor.own_text(text)
         now = time.monotonic()
         with self._lock:
             before = self._rows.get(name)
@@ -106,18 +105,21 @@ class Live:
         self._console.progress(status, f"{name}: {text}")
 
     def _table(self) -> Table:
-        from rich.markup import escape
+        """Return the rows as rich draws them. It writes past the console, so secrets are masked here."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
         now = time.monotonic()
         with self._lock:
             rows = list(self._rows.items())
+        mask = self._console.redactor.own_text
         colours = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "bright_black", "wait": "cyan"}
         for name, row in rows:
             sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(row.status, "·")
             waited = f"{now - row.since:.0f} s" if row.status == "wait" and now - row.since >= 1 else ""
-            table.add_row(f"[{colours.get(row.status, 'cyan')}]{sign}[/]", escape(name), escape(row.text), waited)
+            colour = colours.get(row.status, "cyan")
+            table.add_row(Text(sign, colour), Text(mask(name)), Text(mask(row.text)), waited)
         return table
 
     def _heartbeat(self, closed: threading.Event) -> None:
