@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["ok", "warn", "fail", "skip"]
-Phase = Literal["services", "databases", "network", "caches", "tuning"]
-# In this order: first a database lets its clients log in, then the clients are asked what they can reach.
-PHASES: tuple[Phase, ...] = ("services", "databases", "network", "caches", "tuning")
+# What a fix does to the service, weakest first. Weaker fixes of a service are tried before stronger ones.
+Strength = Literal["reload", "restart", "recreate", "dependency"]
+STRENGTHS: tuple[Strength, ...] = ("reload", "restart", "recreate", "dependency")
+
+
+class Key(NamedTuple):
+    """The identity of a finding. `subject` distinguishes findings of the same check and service."""
+
+    id: str
+    service: str | None
+    subject: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A fix for one finding.
+
+    `does` says what it does, in words that end before the service's name: "create the role app in". `act` does it, and
+    raises StackError if it cannot. Afterwards, the check may take `settle` seconds to pass.
+    """
+
+    does: str
+    act: Callable[[], None]
+    strength: Strength = "reload"
+    settle: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -16,7 +39,8 @@ class Finding:
     """The result of a check: its status, the evidence, and what to do about it.
 
     `id` names the check and never changes (`network.attached`). `subject` distinguishes findings of the same check and
-    service: a role, an index, a network. `fixable` says that stackhand itself can fix it.
+    service: a role, an index, a network. `fixable` says that stackhand itself can fix it. `caused_by` is the finding
+    that explains this one: once that one is fixed, this one should be gone.
     """
 
     id: str
@@ -28,11 +52,13 @@ class Finding:
     remedy: str = ""
     fixable: bool = False
     subject: str = ""
+    caused_by: Key | None = None
+    fix: Fix | None = field(default=None, compare=False, repr=False)
 
     @property
-    def key(self) -> tuple[str, str | None, str]:
+    def key(self) -> Key:
         """The identity of the finding: check, service and subject, without its status."""
-        return self.id, self.service, self.subject
+        return Key(self.id, self.service, self.subject)
 
     @property
     def to_fix(self) -> bool:
@@ -41,7 +67,18 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as it stands in JSON."""
-        return asdict(self)
+        return {
+            "id": self.id,
+            "service": self.service,
+            "phase": self.phase,
+            "status": self.status,
+            "summary": self.summary,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+            "fixable": self.fixable,
+            "subject": self.subject,
+            "caused_by": self.caused_by._asdict() if self.caused_by else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,8 @@ class Report:
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...] = ()
     before: dict[str, int] = field(default_factory=dict)
+    # The phases in their order.
+    phases: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -253,7 +253,7 @@ def _fix(
     named: Sequence[str] = (),
     after_start: bool = False,
 ) -> None:
-    from stackhand.checks import run as fixing
+    from stackhand.services import fixes as fixing
 
     context = stack.check_context(names if after_start else named)
     steps = own_steps(c, stack.settings.fixes.steps, json=json or stack.json)
