@@ -216,7 +216,7 @@ class CheckContext:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
         answer = self.ask(service, argv, **{"timeout": 60.0, **options})
         if not answer.ok:
-            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.complaint)}")
+            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.last_error)}")
         return answer
 
     def restart(self, service: str) -> None:
@@ -231,7 +231,7 @@ class CheckContext:
         Where the body is killed or fails the memory stays: the next run starts what ended so.
         """
         there = [each for each in self.containers() if each.service == service]
-        runs = [each.run for each in there if each.running]
+        runs = [each.run_key for each in there if each.running]
         self.state.update(_RESTARTING, lambda owed: [*dict.fromkeys([*(owed or []), *runs])])
         yield
         self.state.update(_RESTARTING, lambda owed: [each for each in owed or [] if each not in runs])
@@ -239,7 +239,7 @@ class CheckContext:
     def has_pending_restart(self, containers: Sequence[Container]) -> bool:
         """Return whether one of these containers was stopped by a fix that did not come to its end."""
         owed = self.state.recall(_RESTARTING) or []
-        return any(each.stopped and each.run in owed for each in containers)
+        return any(each.stopped and each.run_key in owed for each in containers)
 
 
 @dataclass

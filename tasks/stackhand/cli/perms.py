@@ -125,12 +125,12 @@ def _undone(stack: Stack, id: str | None) -> Undone:
 
 def _roots(stack: Stack, message: str, id: str | None) -> JournalRefused | None:
     """Return what to tell an ordinary user of a project that root has runs of."""
-    from stackhand.engine.host.sudo import typed
+    from stackhand.engine.host.sudo import command_line
     from stackhand.state.private import PrivateFolder
 
     if os.geteuid() == 0 or not PrivateFolder(stack.state.path.parent, stack.environ, uid=0).exists():
         return None
-    again = shlex.join(["sudo", *typed("perms.undo"), *([id] if id else [])])
+    again = shlex.join(["sudo", *command_line("perms.undo"), *([id] if id else [])])
     return JournalRefused(f"{message}; root has changed files here", f"what root did root undoes: `{again}`")
 
 

@@ -38,6 +38,6 @@ def stop(compose: Compose, engine: Engine, project: Project, names: Collection[s
         left = [action.service for action in plan(engine, project, planned).actions]
         if left:
             raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
-        ended = [each.run for each in engine.containers(project.name) if each.service in planned]
+        ended = [each.run_key for each in engine.containers(project.name) if each.service in planned]
         state.update(STOPPED, lambda before: [*ended, *(run for run in before or () if run not in ended)][:_REMEMBERED])
     return planned

@@ -233,7 +233,7 @@ def spelt(target: Target) -> str:
 
 def once_more(owner: str | None, *, root: bool) -> str:
     """Return the command line that does the rest."""
-    from stackhand.engine.host.sudo import typed
+    from stackhand.engine.host.sudo import command_line
 
-    words = [*typed("perms.fix"), *(["--owner", owner] if owner else [])]
+    words = [*command_line("perms.fix"), *(["--owner", owner] if owner else [])]
     return shlex.join(["sudo", *words] if root else ["inv", "perms.fix", *words[words.index("perms.fix") + 1 :]])

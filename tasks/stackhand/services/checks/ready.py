@@ -37,7 +37,7 @@ def _intended(context: CheckContext, state: ServiceStatus) -> Finding | None:
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
     if name in context.named or context.has_pending_restart(state.containers):
         return None
-    if state.containers and all(each.run in stopped for each in state.containers):
+    if state.containers and all(each.run_key in stopped for each in state.containers):
         return _left_alone(name, "skip", "`inv services.stop` stopped it")
     if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return _left_alone(name, "skip", "it was never started")

@@ -177,7 +177,7 @@ class Restarter:
         The run after one that was killed completes it.
         """
         owed = {
-            container.run: action.cause
+            container.run_key: action.cause
             for action in plan.actions
             if action.verb == "restart"
             for container in facts.containers.get(action.service, ())
@@ -190,10 +190,10 @@ class Restarter:
         if not isinstance(owed, dict):
             return {}
         return {
-            name: f"a restart was interrupted before it: {owed[container.run]}"
+            name: f"a restart was interrupted before it: {owed[container.run_key]}"
             for name in names
             for container in facts.containers.get(name, ())
-            if container.run in owed
+            if container.run_key in owed
         }
 
 

@@ -815,7 +815,7 @@ def test_a_database_made_on_demand_is_no_failure() -> None:
 
 def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(
-        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1")
+        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run_key="r1")
     )
     threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
     threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]
