@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Nothing that is remembered comes near this.
 _LARGEST = 16_000_000
+# How long an update waits for that of another process, and how often it looks, in seconds.
+_UPDATE_TIMEOUT, _UPDATE_POLL = 5.0, 0.01
 _NOT_MINE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -85,31 +88,80 @@ class StateFolder:
         except (OSError, ValueError, RecursionError):
             return None
 
-    def remember(self, name: str, value: Any) -> None:
-        """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable."""
+    def remember(self, name: str, value: Any, *, durable: bool = False) -> None:
+        """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable.
+
+        With `durable` it has reached the disk on return, so that it survives a power failure.
+        """
         folder, draft = self.open(), f"{name}.{os.getpid()}.{threading.get_ident()}"
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=folder)
-            with os.fdopen(os.open(draft, _CREATE, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
-                json.dump(value, file)
-            os.replace(draft, f"{name}.json", src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                with os.fdopen(os.open(draft, _CREATE, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
+                    json.dump(value, file)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                os.replace(draft, f"{name}.json", src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(draft, dir_fd=folder)
+                raise
+            if durable:
+                os.fsync(folder)  # the new name, too
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write to {self.path}: {error.strerror}") from error
         finally:
             os.close(folder)
 
-    def update(self, name: str, change: Callable[[Any], Any]) -> Any:
-        """Remember what `change` makes of what is remembered under a name; return it. One thread at a time.
+    def update(self, name: str, change: Callable[[Any], Any], *, durable: bool = False) -> Any:
+        """Replace what is remembered under a name with what `change` returns for it; return that.
 
+        Nobody else updates a document of this folder in between: no other thread, and no other process.
         Raises StateFolderUnwritable.
         """
-        with self._updating:
+        with self._updating, self._alone():
             before = self.recall(name)
             after = change(before)
             if after != before:
-                self.remember(name, after)
+                self.remember(name, after, durable=durable)
             return after
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from updating documents while the body runs. Raises StateFolderUnwritable.
+
+        The lock is on the folder itself: that takes no file, so it makes no difference which user made one first. It
+        is held for some milliseconds; whoever holds it for seconds is not stackhand.
+        """
+        import fcntl
+
+        try:
+            folder = os.open(self.path, _FOLDER)
+        except FileNotFoundError:
+            folder = self.open()
+        except OSError:
+            yield  # this user may not look into it, or it is none: `remember` says so
+            return
+        try:
+            until = time.monotonic() + _UPDATE_TIMEOUT
+            while True:
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise StateFolderUnwritable(
+                            f"cannot write to {self.path}: another process keeps it locked",
+                            f"`fuser {self.path}` names that process",
+                        ) from None
+                    time.sleep(_UPDATE_POLL)
+                except OSError:
+                    break  # a file system without locks on folders (NFS): threads still take turns
+            yield
+        finally:
+            os.close(folder)
 
     @property
     def completed(self) -> frozenset[str]:
