@@ -24,7 +24,7 @@ be compacted under a lock, and one that root made could not be added to by the p
 none of these cases, and what it costs, two fsyncs an entry, is nothing beside a container's restart.
 
 Containers of the project can write to the document. So it is believed only as far as the project's own files are:
-what it names is looked up among the project's services and containers, and is not printed as it stands. What root must
+what it names is looked up among the project's services and containers before it is used or told. What root must
 be able to believe, as the changes of owners that `perms.undo` takes back, lies in the private folder (see
 `perms/journal.py`, which writes hundreds of thousands of entries a second and has a format for that).
 """
@@ -48,6 +48,8 @@ from stackhand.state.folder import StateFolder
 KEPT = 100
 # Runs that are read from a document at all: one that a container made up could hold millions.
 _MOST = 2000
+# The longest cause of a step that is read, in characters.
+_LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,16 @@ class Run:
     def left(self, is_done: Callable[[str], bool]) -> list[str]:
         """Return the keys of the steps that were not made. `is_done` looks at the world, and has the last word."""
         return [key for key in self.steps if not is_done(key)]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a person is told of a run that came to no end: what is left, and what finishes it."""
+
+    task: str
+    began: str
+    summary: str
+    hint: str
 
 
 class Journal:
@@ -246,12 +258,17 @@ def _run(value: Any) -> Run | None:
             task,
             began,
             facts,
-            {str(key): Step(str(cause), bool(done)) for key, (cause, done) in steps.items()},
+            {str(key): Step(_printable(str(cause)), bool(done)) for key, (cause, done) in steps.items()},
             ended,
             Process(int(by["pid"]), str(by["started"]), str(by["boot"])) if by else None,
         )
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
         return None
+
+
+def _printable(text: str) -> str:
+    """Return a text that a terminal takes for nothing else: somebody may have put control characters into it."""
+    return "".join(each for each in text[:_LONGEST] if each.isprintable())
 
 
 def _encode(runs: Iterable[Run]) -> dict[str, Any]:
