@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from typing import Literal
 
 from stackhand.state.folder import StateFolder
-from stackhand.state.journal import Run, Unfinished
 from stackhand.state.journal import Journal as Actions
+from stackhand.state.journal import Run, Unfinished
 
 Mode = Literal["soft", "full"]
 
