@@ -163,24 +163,6 @@ class StateFolder:
         finally:
             os.close(folder)
 
-    @property
-    def completed(self) -> frozenset[str]:
-        """The runs of containers that were seen to end by themselves, their work done."""
-        found = self.recall("completed")
-        return frozenset(found) if isinstance(found, list) else frozenset()
-
-    @property
-    def made(self) -> dict[str, str]:
-        """The fingerprint of what each container was made from, where Compose's own hash does not tell."""
-        found = self.recall("made")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def files(self) -> dict[str, dict[str, str]]:
-        """What the file system said of the files that each run of a container began with; nothing of their content."""
-        found = self.recall("files")
-        return found if isinstance(found, dict) else {}
-
     @contextlib.contextmanager
     def lock(self, task: str, *, of_ones_own: bool = False) -> Iterator[None]:
         """Hold the lock of this project while the body runs. Raises LockHeld with who has it, StateFolderUnwritable.

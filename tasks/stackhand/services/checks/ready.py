@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Check, Fix
 from stackhand.model import Finding, Status
+from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import stopped_on_purpose
 
@@ -20,7 +21,7 @@ def check_ready(context: CheckContext, service: str) -> Iterable[Finding]:
         context.mask,
         containers=context.containers(),
         proven=context.proven,
-        completed=context.state.completed,
+        completed=COMPLETED.read(context.state),
         doubting=True,
     )
     return [_intended(context, each) or judge_service(each) for each in states]

@@ -23,6 +23,7 @@ from stackhand.services.restart.plan import Changes
 from stackhand.services.start.plan import Facts
 from stackhand.services.start.prepare import check_files
 from stackhand.services.start.record import Failure, StartReport
+from stackhand.services.start.remember import FILES
 from stackhand.state.journal import Journal, Run, Unfinished
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Restarter:
         sources: dict[str, Source] = found["sources"]
         builds = self._starter.builds
         contexts = builds.changed(project, sources, facts.images or {})
-        files = mounted.changed(project, facts.containers, facts.stamps, self._state.files)
+        files = mounted.changed(project, facts.containers, facts.stamps, FILES.read(self._state))
         texts = given.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,
