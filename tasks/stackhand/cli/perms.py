@@ -60,7 +60,7 @@ def fix(c: Context, owner: str | None = None, volume: str | None = None, yes: bo
         result = _check(stack, root, survey)
         report.tell(stack, result, json=json, intro="Fixing file permissions (dry run)", show=report.show_dry)
         return
-    with stack.state.lock("perms.fix", of_ones_own=True):
+    with stack.state.lock("perms.fix", allow_private_lock=True):
         result = _fix(stack, root, survey)
     report.tell(stack, result, json=json, intro="Fixing file permissions", show=report.show_fix)
     if not result.ok:
@@ -89,7 +89,7 @@ def _undo(c: Context, id: str | None = None, json: bool = False) -> None:
     if stack.dry:
         result = _undone(stack, id)
     else:
-        with stack.state.lock("perms.undo", of_ones_own=True):
+        with stack.state.lock("perms.undo", allow_private_lock=True):
             result = _undone(stack, id)
     report.show_undo(stack, result, json=json)
     if result.stopped is not None:
@@ -161,7 +161,7 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
     if stack.dry:
         result = volume.fix(way, engine, uid, gid, None, _progress(stack))
     else:
-        with stack.state.lock("perms.fix", of_ones_own=True):
+        with stack.state.lock("perms.fix", allow_private_lock=True):
             result = volume.fix(way, engine, uid, gid, stack.state, _progress(stack))
     how = "" if way.folder else " (through a helper container)"
     show = report.show_dry if stack.dry else report.show_volume

@@ -1,4 +1,4 @@
-"""The project's `.stackhand/` folder: the lock that keeps two changing runs apart, and what is remembered."""
+"""The project's `.stackhand/` folder: one lock for all runs that change the stack, and small JSON documents."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ FOLDER = ".stackhand"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Nothing that is remembered comes near this.
+# A document that is larger, in bytes, is not read: no document of stackhand's comes near this.
 _LARGEST = 16_000_000
-# How long an update waits for that of another process, and how often it looks, in seconds.
+# How long an update waits for the one of another process, and how often it looks, in seconds.
 _UPDATE_TIMEOUT, _UPDATE_POLL = 5.0, 0.01
-_NOT_MINE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StateFolder:
-    """What stackhand remembers of one project. Made when first written to; git ignores it by itself."""
+    """The lock and the documents of one project.
+
+    The folder is made when something is first written to it, with a `.gitignore` for all that is in it.
+    """
 
     def __init__(self, project_directory: Path, environ: Mapping[str, str] | None = None) -> None:
         self.path = project_directory / FOLDER
-        # What has to be believed, as journals are, is kept where no container can write.
+        # Containers can write to the project. What root must be able to believe is kept out of their reach.
         self.private = PrivateFolder(project_directory, environ)
         self._mutex = threading.Lock()
         self._updating = threading.Lock()
@@ -42,15 +45,15 @@ class StateFolder:
         self._held = contextlib.ExitStack()
 
     def prepare(self) -> Path:
-        """Make the folder where it is missing and return it. Raises StateFolderUnwritable."""
+        """Make the folder if it is missing; return its path. Raises StateFolderUnwritable."""
         os.close(self.open())
         return self.path
 
     def open(self) -> int:
-        """Make the folder where it is missing and return a descriptor of it. Raises StateFolderUnwritable.
+        """Make the folder if it is missing; return a descriptor of it. Raises StateFolderUnwritable.
 
-        A container may be able to write to the project, and this run may be root's: so no symbolic link is followed,
-        neither to the folder nor to a file in it.
+        A container may be able to write to the project, and this run may be root's. So no symbolic link is followed:
+        not to the folder, and not to a file in it.
         """
         try:
             with contextlib.suppress(FileExistsError):
@@ -72,9 +75,9 @@ class StateFolder:
         return folder
 
     def recall(self, name: str) -> Any:
-        """Return what was remembered under a name, None where that is nothing.
+        """Return the JSON value that was remembered under a name; None if there is none that can be read.
 
-        A container may have put anything there: a fifo, a link to a device, brackets without end.
+        A container may have put anything there: a fifo, a link to a device, a million brackets.
         """
         try:
             folder = os.open(self.path, _FOLDER)
@@ -89,7 +92,7 @@ class StateFolder:
             return None
 
     def remember(self, name: str, value: Any, *, durable: bool = False) -> None:
-        """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable.
+        """Write a JSON value under a name, as a whole or not at all. Raises StateFolderUnwritable.
 
         With `durable` it has reached the disk on return, so that it survives a power failure.
         """
@@ -109,17 +112,16 @@ class StateFolder:
                     os.unlink(draft, dir_fd=folder)
                 raise
             if durable:
-                os.fsync(folder)  # the new name, too
+                os.fsync(folder)  # else a power failure could take the new name back
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write to {self.path}: {error.strerror}") from error
         finally:
             os.close(folder)
 
     def update(self, name: str, change: Callable[[Any], Any], *, durable: bool = False) -> Any:
-        """Replace what is remembered under a name with what `change` returns for it; return that.
+        """Call `change` with the value under a name, write and return what it returns. Raises StateFolderUnwritable.
 
-        Nobody else updates a document of this folder in between: no other thread, and no other process.
-        Raises StateFolderUnwritable.
+        No other thread and no other process updates a document of this folder in between.
         """
         with self._updating, self._alone():
             before = self.recall(name)
@@ -132,8 +134,8 @@ class StateFolder:
     def _alone(self) -> Iterator[None]:
         """Keep other processes from updating documents while the body runs. Raises StateFolderUnwritable.
 
-        The lock is on the folder itself: that takes no file, so it makes no difference which user made one first. It
-        is held for some milliseconds; whoever holds it for seconds is not stackhand.
+        The lock is on the folder itself. A lock file would belong to the user who came first, and others could not
+        open it. It is held for milliseconds: a process that holds it for seconds is not stackhand.
         """
         import fcntl
 
@@ -142,7 +144,7 @@ class StateFolder:
         except FileNotFoundError:
             folder = self.open()
         except OSError:
-            yield  # this user may not look into it, or it is none: `remember` says so
+            yield  # not a folder, or not for this user: `remember` says so
             return
         try:
             until = time.monotonic() + _UPDATE_TIMEOUT
@@ -164,16 +166,17 @@ class StateFolder:
             os.close(folder)
 
     @contextlib.contextmanager
-    def lock(self, task: str, *, of_ones_own: bool = False) -> Iterator[None]:
-        """Hold the lock of this project while the body runs. Raises LockHeld with who has it, StateFolderUnwritable.
+    def lock(self, task: str, *, allow_private_lock: bool = False) -> Iterator[None]:
+        """Hold the lock of this project while the body runs. Raises LockHeld, which names the holder.
 
-        A run may hold it more than once: a fix that starts a service, for one. It is given back with the last. Who
-        may not write here can do with a lock `of_ones_own`.
+        Re-entrant, as a fix may start a service; the last holder releases it. With `allow_private_lock`, a user who may
+        not write to the project locks the file read-only, or one of their own where there is none. Without it, such a
+        user gets StateFolderUnwritable.
         """
         with self._mutex:
             if self._holders == 0:
                 with contextlib.ExitStack() as opening:
-                    opening.enter_context(self._flock(task, of_ones_own=of_ones_own))
+                    opening.enter_context(self._flock(task, allow_private_lock=allow_private_lock))
                     self._held = opening.pop_all()
             self._holders += 1
         try:
@@ -185,14 +188,14 @@ class StateFolder:
                     self._held.close()
 
     @contextlib.contextmanager
-    def _flock(self, task: str, *, of_ones_own: bool) -> Iterator[None]:
+    def _flock(self, task: str, *, allow_private_lock: bool) -> Iterator[None]:
         """Hold the operating system's lock (flock).
 
-        It is gone with the process that held it, however that ended; the text in the file only says who it is.
+        The kernel releases it with the process, however that ends. The text in the file only says who holds it.
         """
         import fcntl
 
-        lock, writable = self._open_lock(of_ones_own=of_ones_own)
+        lock, writable = self._open_lock(allow_private_lock=allow_private_lock)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,18 +222,18 @@ class StateFolder:
         finally:
             os.close(lock)
 
-    def _open_lock(self, *, of_ones_own: bool) -> tuple[int, bool]:
-        """Return a descriptor of the lock's file, and whether it may be written to."""
+    def _open_lock(self, *, allow_private_lock: bool) -> tuple[int, bool]:
+        """Return a descriptor of the lock file, and whether it may be written to."""
         try:
             return _lock_in(self.open(), self.path, os.O_RDWR | os.O_CREAT), True
         except StateFolderUnwritable as error:
             reason = error.__cause__
-            if not (of_ones_own and isinstance(reason, OSError) and reason.errno in _NOT_MINE):
+            if not (allow_private_lock and isinstance(reason, OSError) and reason.errno in _NOT_WRITABLE):
                 raise
-        # Another user's: whoever may read it can hold it, and so keeps everybody apart.
+        # It is another user's. To lock a file takes only the right to read it.
         with contextlib.suppress(OSError, StateFolderUnwritable):
             return _lock_in(os.open(self.path, _FOLDER), self.path, os.O_RDONLY), False
-        # There is none, and this user can't make one; it keeps at least the user's own runs apart.
+        # There is none, and this user can't make one. A private one at least keeps this user's own runs apart.
         return _lock_in(self.private.make(), self.private.path, os.O_RDWR | os.O_CREAT), True
 
 
@@ -240,7 +243,7 @@ def _lock_in(folder: int, place: Path, flags: int) -> int:
         lock = os.open("lock", flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644, dir_fd=folder)
         seen = os.fstat(lock)
         if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
-            # It would be emptied, and may be another file under a second name.
+            # A hard link may be another file under a second name, and taking the lock empties it.
             os.close(lock)
             raise StateFolderUnwritable(f"{path} is not a file of stackhand's", "remove it")
     except OSError as error:
