@@ -10,7 +10,7 @@ from stackhand.context import Stack
 
 if TYPE_CHECKING:
     from stackhand.perms.policy.rules import Target
-    from stackhand.perms.run import Result
+    from stackhand.perms.result import Result
     from stackhand.perms.undo import Undone
 
 _SHOWN = 50
@@ -202,6 +202,13 @@ def what_helps(result: Result, owner: str | None) -> str:
     if fixable == result.tally.wrong and not result.tally.failed and _all_read(result):
         return f"{again} puts it right"
     return f"{again} puts {fixable:,} of them right; {named}"
+
+
+def what_is_left(result: Result, owner: str | None) -> str:
+    """Return the hint below what `perms.fix` could not put right."""
+    if not needs_root(result):
+        return "each is named above, with the reason"
+    return f"`{once_more(owner or spelt(result.target), root=True)}` does the rest"
 
 
 def _fixable(result: Result) -> int:

@@ -10,10 +10,11 @@ from builders import container, ended, needs, project, service
 
 from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.engine.api.containers import Container
+from stackhand.services import stop
 from stackhand.services.checks.ready import check_ready
-from stackhand.services.stop import STOPPED
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
+from stackhand.state.journal import Journal
 
 
 class StubEngine:
@@ -61,7 +62,8 @@ def test_what_may_be_meant_so_is_left_alone(
 
 
 def test_what_was_stopped_on_purpose_stays_so_until_it_is_started(tmp_path: Path) -> None:
-    StateFolder(tmp_path).remember(STOPPED, [KILLED.run_key])
+    with Journal(StateFolder(tmp_path)).run(stop.TASK) as run:
+        run.done(KILLED.run_key)
     assert judge(tmp_path, [KILLED]) == ("skip", False)
     assert judge(tmp_path, [ended(code=137, id="another")]) == ("fail", True)
 
