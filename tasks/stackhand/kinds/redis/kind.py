@@ -133,7 +133,7 @@ class Redis(Kind[RedisFacts]):
 def _remember_ineffective(context: CheckContext, service: str, users: Collection[str]) -> None:
     """Remember that the restart which the container's run began with did not bring back these users."""
     containers = context.engine.containers(context.project.name)
-    runs = [each.run for each in containers if each.service == service and each.running]
+    runs = [each.run_key for each in containers if each.service == service and each.running]
     if users and runs:
         mark = {"run": runs[0], "users": sorted(users)}
         context.state.update(_INEFFECTIVE, lambda known: {**(known or {}), service: mark})
@@ -142,7 +142,7 @@ def _remember_ineffective(context: CheckContext, service: str, users: Collection
 def _ineffective(context: CheckContext, service: str) -> frozenset[str]:
     container = context.running(service)
     known = (context.state.recall(_INEFFECTIVE) or {}).get(service) or {}
-    return frozenset(known.get("users") or ()) if container and known.get("run") == container.run else frozenset()
+    return frozenset(known.get("users") or ()) if container and known.get("run") == container.run_key else frozenset()
 
 
 def _quoted(word: str) -> str:

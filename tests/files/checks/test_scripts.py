@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from builders import project, service
+from shells import Shell, context, running
 
 import stackhand
 from stackhand.checks import scripts
@@ -38,6 +40,12 @@ def test_shell_scripts(file: Path, program: str) -> None:
 
 def test_there_are_shell_scripts() -> None:
     assert len(SHELL) >= 4
+
+
+def test_what_a_container_lacks_is_a_result(tmp_path: Path) -> None:
+    stage = context(project(service("web")), Shell(tmp_path / "bin", {}, running("web")), tmp_path)
+    assert stage.shell("web", "no-such-program").not_found
+    assert stage.shell("web", 'echo "$1, $2"', "a b", "c").stdout == "a b, c\n"
 
 
 @pytest.mark.parametrize(("file", "version"), PYTHON.items(), ids=list(PYTHON))
