@@ -19,7 +19,7 @@ LIMITS = Limits()
 
 
 def _suite() -> Suite:
-    checks = [check for module in _MODULES for check in adapted(module.CHECKS, module.FIXES)]
+    checks = [check for module in _MODULES for check in adapted(module.CHECKS, getattr(module, "FIXES", {}))]
     return Suite("services.fixes", PHASES, tuple(checks), limits=LIMITS)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from stackhand.kinds.postgres.facts import Rights, Server
-from stackhand.kinds.postgres.logins import AuthQuery
+from msgspec.structs import replace
+
+from stackhand.checks.check import Fix, Verdict, fail, ok
+from stackhand.checks.context import CheckContext
+from stackhand.kinds.postgres.access import Access
+from stackhand.kinds.postgres.facts import Rights, Server, unread
+from stackhand.kinds.postgres.logins import AuthQuery, expect_recovery
 from stackhand.kinds.postgres.psql import identifier
-from stackhand.model import Finding
 
-AUTH = "postgres.auth_query"
 _NAME = r'(?:"(?:[^"]|"")+"|[A-Za-z_][\w$]*)'
 _QUERY = re.compile(
     rf"\s*SELECT\s+(?P<columns>.+?)\s+FROM\s+(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<name>{_NAME})\s*\(\s*\$1(?:::\w+)?\s*\)\s*;?\s*",
@@ -52,32 +56,57 @@ def _plain(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
-def judge(service: str, server: Server, lookup: AuthQuery) -> Iterable[Finding]:
-    """Return the finding about one PgBouncer's lookups in one database."""
-    rights, call = server.rights.get(lookup.database), parse(lookup.query)
+def check_auth_query(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Check that each PgBouncer of the server can look up passwords."""
+    access = Access.load(context, service)
+    if access.links.lookups:
+        yield from unread(access.server, access.server.rights)
+    for lookup in access.links.lookups:
+        does = f"restore the lookup of passwords by {lookup.role}@{lookup.database} in"
+        yield from evaluate_auth_query(access.server, lookup, Fix(does, partial(_restore, access, lookup)))
+
+
+def evaluate_auth_query(server: Server, lookup: AuthQuery, fix: Fix) -> Iterable[Verdict]:
+    """Return the verdict about one PgBouncer's lookups in one database; none where its query calls no function.
+
+    Logging in through PgBouncer tells whether such a query works.
+    """
+    rights, call = _rights(server, lookup), parse(lookup.query)
     if rights is None or call is None:
-        return  # another kind of query: logging in through PgBouncer tells whether it works
+        return
     subject = f"{lookup.role}@{lookup.database}"
     lacks = lacking(rights, lookup, call)
     if not lacks:
-        said = f"{lookup.service} can look up passwords in {lookup.database}"
-        yield Finding(AUTH, service, "databases", "ok", said, subject=subject)
+        yield ok(f"{lookup.service} can look up passwords in {lookup.database}", subject=subject)
         return
     there = [each for each in rights.functions if each.name == call.name and call.schema in ("", each.schema)]
     role = server.role(lookup.role)
+    # Where the query names no schema, which one is meant is the database's own business.
     certain = bool(call.schema) or bool(there)
-    yield Finding(
-        AUTH,
-        service,
-        "databases",
-        "fail",
+    yield fail(
         f"{lookup.service} cannot look up passwords in {lookup.database}",
-        evidence=f"auth_query: {lookup.query}; {'; '.join(why for why, _ in lacks)}",
-        remedy="; ".join(" ".join(statement.split()) for _, statement in lacks),
-        # Where the query names no schema, which one is meant is the database's own business.
-        fixable=certain and not server.cluster.recovery and not (role and role.superuser),
+        f"auth_query: {lookup.query}; {'; '.join(why for why, _ in lacks)}",
+        "; ".join(" ".join(statement.split()) for _, statement in lacks),
         subject=subject,
+        fix=fix if certain and not server.cluster.recovery and not (role and role.superuser) else None,
     )
+
+
+def _restore(access: Access, lookup: AuthQuery) -> None:
+    """Give a PgBouncer's role what its auth_query needs; all of it or nothing. Raises StackError."""
+    rights, call = _rights(access.server, lookup), parse(lookup.query)
+    if rights is not None and call is not None:
+        access.execute([statement for _, statement in lacking(rights, lookup, call)], lookup.database)
+        expect_recovery(access.context, access.service)
+
+
+def _rights(server: Server, lookup: AuthQuery) -> Rights | None:
+    """Return the rights in a lookup's database. A role that is missing has none: one made again gets all of them."""
+    rights = server.rights.get(lookup.database)
+    if rights is None or server.role(lookup.role) is not None:
+        return rights
+    closed = tuple(replace(each, execute=()) for each in rights.functions)
+    return replace(rights, connect=(), spaces=(), functions=closed)
 
 
 def lacking(rights: Rights, lookup: AuthQuery, call: Call) -> list[tuple[str, str]]:

@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
-from stackhand.checks.check import CannotAsk
+from stackhand.checks.check import CannotAsk, NoAnswer, Verdict, skip
+from stackhand.checks.context import CheckContext
+from stackhand.errors import StackError
 from stackhand.kinds.postgres.psql import Admin
-from stackhand.model import Finding
+
+POSTGRES = "postgres"
 
 _DOCUMENT = re.compile(r'^(?=\{"section")', re.MULTILINE)
 
@@ -160,6 +163,13 @@ class Server(msgspec.Struct, frozen=True):
     asked: tuple[str, ...] = ()
     complaint: str = ""
 
+    @property
+    def administrator(self) -> Admin:
+        """As whom it is administered. Raises StackError where nobody may."""
+        if self.admin is None:
+            raise StackError(self.denied)
+        return self.admin
+
     def role(self, name: str) -> Role | None:
         """Return the role of this name, or None."""
         return next((each for each in self.cluster.roles if each.name == name), None)
@@ -172,14 +182,29 @@ class Server(msgspec.Struct, frozen=True):
         return int(settings.get("max_connections", 0)) - kept
 
 
-def unread(
-    id: str, service: str, phase: str, server: Server, sections: Mapping[str, Rights] | Mapping[str, Upkeep]
-) -> Iterable[Finding]:
-    """Return the findings about databases that are there and were asked about, and of which these did not come."""
+def server_facts(context: CheckContext, service: str) -> Server:
+    """Return the facts of a Postgres service. Raises NoAnswer."""
+    server: Server = context.facts_of(POSTGRES, service)
+    return server
+
+
+def administered_servers(context: CheckContext) -> Iterable[tuple[str, Server]]:
+    """Yield the project's Postgres services that answer an administrator, and their facts."""
+    for name in context.kinds.services(POSTGRES):
+        try:
+            server = server_facts(context, name)
+        except NoAnswer:
+            continue  # its own check says so
+        if server.admin is not None and server.available > 0:
+            yield name, server
+
+
+def unread(server: Server, sections: Mapping[str, Rights] | Mapping[str, Upkeep]) -> Iterable[Verdict]:
+    """Return a verdict for each database that exists and was asked about, and whose section did not come."""
     for database in server.asked:
         if database in server.cluster.databases and database not in sections:
-            said = server.complaint or "the answer ended before it"
-            yield Finding(id, service, phase, "skip", f"{database} could not be read", said, subject=database)
+            why = server.complaint or "the answer ended before it"
+            yield skip(f"{database} could not be read", why, subject=database)
 
 
 def parse(text: str, admin: Admin, asked: Sequence[str] = (), complaint: str = "") -> Server:

@@ -13,13 +13,19 @@ from typing import Literal
 from stackhand.checks import connections as clients
 from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Kind
 from stackhand.engine.api.exec import ExecResult
 from stackhand.graph import schedule
-from stackhand.kinds.postgres.facts import Server
-from stackhand.kinds.postgres.pgbouncer_facts import SCHEMES, Bouncer, Mapped, is_verifier, passes
+from stackhand.kinds.postgres.facts import Server, server_facts
+from stackhand.kinds.postgres.pgbouncer_facts import (
+    PGBOUNCER,
+    SCHEMES,
+    Bouncer,
+    Mapped,
+    bouncer_facts,
+    is_verifier,
+    passes,
+)
 
-POSTGRES, PGBOUNCER = "postgres", "pgbouncer"
 RECOVERY = "pgbouncer.recovery"
 _PATIENCE = 6.0
 _PAUSE = 0.5
@@ -127,7 +133,7 @@ def bouncers(context: CheckContext) -> dict[str, Bouncer]:
     for name in context.kinds.services(PGBOUNCER):
         try:
             if context.running(name):
-                found[name] = context.facts_of(PGBOUNCER, name)
+                found[name] = bouncer_facts(context, name)
         except NoAnswer:
             continue  # told by its own check
     return found
@@ -209,32 +215,32 @@ def _merged(logins: Iterable[Login]) -> tuple[Login, ...]:
     )
 
 
-class Attempts(Kind[Mapping[Login, Attempt]]):
-    """What came of all logins to one Postgres service: no kind of its own, but facts that several checks share."""
-
-    name = "postgres.logins"
-
-    def collect(self, context: CheckContext, service: str) -> Mapping[Login, Attempt]:
-        """Try all logins whose password is known. Raises NoAnswer where nobody can try."""
-        known = links(context, service)
-        tried = attempt(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
-        while time.monotonic() < context.scratch.get((RECOVERY, service), 0.0):
-            waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
-            if not waiting:
-                break
-            time.sleep(_PAUSE)
-            tried |= attempt(context, service, waiting)
-        server = Server()
-        with contextlib.suppress(NoAnswer):
-            server = context.facts_of(POSTGRES, service)
-        return evidence(tried, [each.name for each in server.cluster.roles if each.fingerprint])
+def attempts(context: CheckContext, service: str) -> Mapping[Login, Attempt]:
+    """Return what came of all logins to one Postgres service; several checks share it. Raises as `try_all`."""
+    return context.cached(("postgres.logins", service), partial(try_all, context, service))
 
 
-ATTEMPTS = Attempts()
+def try_all(context: CheckContext, service: str) -> Mapping[Login, Attempt]:
+    """Try all logins to a Postgres service whose password is known. Raises NoAnswer where nobody can try."""
+    known = links(context, service)
+    tried = attempt(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
+    while time.monotonic() < context.scratch.get((RECOVERY, service), 0.0):
+        waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
+        if not waiting:
+            break
+        time.sleep(_PAUSE)
+        tried |= attempt(context, service, waiting)
+    server = Server()
+    with contextlib.suppress(NoAnswer):
+        server = server_facts(context, service)
+    return evidence(tried, [each.name for each in server.cluster.roles if each.fingerprint])
 
 
-def recovers(context: CheckContext, service: str) -> None:
-    """Have the PgBouncers of a server given time: after a login of theirs has failed, they try none for a while."""
+def expect_recovery(context: CheckContext, service: str) -> None:
+    """Give the PgBouncers of a server time: after a failed login, they try no other for `server_login_retry` seconds.
+
+    https://www.pgbouncer.org/config.html#server_login_retry
+    """
     pauses = [each.setting("server_login_retry") for each in links(context, service).bouncers.values()]
     longest = max((float(each) for each in pauses if each.replace(".", "", 1).isdigit()), default=0.0)
     context.scratch[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1

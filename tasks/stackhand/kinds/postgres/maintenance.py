@@ -4,87 +4,74 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
 
+from stackhand.checks.check import Fix, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext
 from stackhand.errors import StackError
-from stackhand.kinds.postgres.facts import Index, Server, Upkeep, unread
+from stackhand.kinds.postgres.facts import Index, Server, server_facts, unread
 from stackhand.kinds.postgres.psql import Admin
-from stackhand.model import Finding, Status
 
-ANALYSE, INVALID, BLOATED = "postgres.analyse", "postgres.index", "postgres.bloat"
 # What REINDEX CONCURRENTLY leaves behind when it is ended in the middle.
 _LEFTOVER = re.compile(r'_cc(new|old)\d*"?$')
 _LONG = 1800.0  # seconds: an index of a large table
 _LOCK = 20.0
 
 
-def judge_analyse(service: str, server: Server) -> Iterable[Finding]:
-    """Return the findings about tables that were never analysed."""
-    yield from unread(ANALYSE, service, "tuning", server, server.upkeep)
-    for upkeep in server.upkeep.values():
-        about = _About(ANALYSE, service, upkeep.database, fixable=not server.cluster.recovery)
+def check_analyse(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Check that the planner knows something of each large table."""
+    server = server_facts(context, service)
+    yield from unread(server, server.upkeep)
+    for database, upkeep in server.upkeep.items():
         for table, size in upkeep.unanalysed.items():
-            yield about.wrong(
-                table,
-                f"the table {table} in {upkeep.database} was never analysed",
+            subject = f"{database}: {table}"
+            act = partial(analyse, context, service, server, database, table)
+            yield warn(
+                f"the table {table} in {database} was never analysed",
                 f"it has {_megabytes(size)}, and the planner knows nothing of what is in it",
                 f"ANALYZE {table}",
+                subject=subject,
+                fix=None if server.cluster.recovery else Fix(f"analyse {subject} in", act),
             )
         if not upkeep.unanalysed:
-            yield about.ok(f"all large tables of {upkeep.database} were analysed")
+            yield ok(f"all large tables of {database} were analysed", subject=database)
 
 
-def judge_indexes(service: str, server: Server) -> Iterable[Finding]:
-    """Return the findings about invalid indexes."""
-    yield from unread(INVALID, service, "tuning", server, server.upkeep)
-    for upkeep in server.upkeep.values():
-        about = _About(INVALID, service, upkeep.database, fixable=not server.cluster.recovery)
+def check_indexes(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Check for invalid indexes. One that a failed REINDEX left behind is dropped, any other is rebuilt."""
+    server = server_facts(context, service)
+    yield from unread(server, server.upkeep)
+    for database, upkeep in server.upkeep.items():
         for index in upkeep.invalid:
-            guards = index.unique and not leftover(index)
-            yield about.wrong(
-                index.name,
-                f"the index {index.name} in {upkeep.database} is invalid",
+            subject = f"{database}: {index.name}"
+            act = partial(rebuild, context, service, server, database, index)
+            is_guard = index.unique and not leftover(index)
+            yield (fail if is_guard else warn)(
+                f"the index {index.name} in {database} is invalid",
                 f"queries on {index.table} do not use it, and every change of the table pays for it"
-                + (", and its uniqueness is not kept" if guards else ""),
+                + (", and its uniqueness is not kept" if is_guard else ""),
                 statement(index),
-                status="fail" if guards else "warn",
+                subject=subject,
+                fix=None if server.cluster.recovery else Fix(f"rebuild or drop {subject} in", act),
             )
         if not upkeep.invalid:
-            yield about.ok(f"all indexes of {upkeep.database} are valid")
+            yield ok(f"all indexes of {database} are valid", subject=database)
 
 
-def judge_bloat(service: str, server: Server) -> Iterable[Finding]:
-    """Return the findings about indexes that are far larger than what is in them."""
-    yield from unread(BLOATED, service, "tuning", server, server.upkeep)
-    for upkeep in server.upkeep.values():
-        about = _About(BLOATED, service, upkeep.database, fixable=False)
+def check_bloat(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Check for indexes that are far larger than what is in them."""
+    server = server_facts(context, service)
+    yield from unread(server, server.upkeep)
+    for database, upkeep in server.upkeep.items():
         for index in upkeep.bloated:
-            yield about.wrong(
-                index.name,
-                f"the index {index.name} in {upkeep.database} is bloated",
+            yield warn(
+                f"the index {index.name} in {database} is bloated",
                 f"it has {_megabytes(index.size)}, where about {_megabytes(index.expected)} would do",
                 f"REINDEX INDEX CONCURRENTLY {index.name}",
+                subject=f"{database}: {index.name}",
             )
         if not upkeep.bloated:
-            yield about.ok(f"no index of {upkeep.database} is bloated")
-
-
-@dataclass(frozen=True)
-class _About:
-    """What the findings of one check about one database have in common."""
-
-    id: str
-    service: str
-    database: str
-    fixable: bool
-
-    def ok(self, summary: str) -> Finding:
-        return Finding(self.id, self.service, "tuning", "ok", summary, subject=self.database)
-
-    def wrong(self, thing: str, summary: str, evidence: str, remedy: str, *, status: Status = "warn") -> Finding:
-        subject, can = f"{self.database}: {thing}", self.fixable
-        return Finding(self.id, self.service, "tuning", status, summary, evidence, remedy, fixable=can, subject=subject)
+            yield ok(f"no index of {database} is bloated", subject=database)
 
 
 def leftover(index: Index) -> bool:
@@ -99,22 +86,19 @@ def statement(index: Index) -> str:
     return f"REINDEX INDEX CONCURRENTLY {index.name}"
 
 
-def analyse(context: CheckContext, service: str, admin: Admin, upkeep: Upkeep, table: str) -> None:
+def analyse(context: CheckContext, service: str, server: Server, database: str, table: str) -> None:
     """Have the planner learn what is in a table. Raises StackError."""
-    if table in upkeep.unanalysed:
-        admin.execute(context, service, f"ANALYZE {table};", upkeep.database, limit=_LONG, wait=_LOCK)
+    server.administrator.execute(context, service, f"ANALYZE {table};", database, limit=_LONG, wait=_LOCK)
 
 
-def rebuild(context: CheckContext, service: str, admin: Admin, upkeep: Upkeep, name: str) -> None:
-    """Build an invalid index anew beside its readers and writers, or drop a leftover. Raises StackError."""
-    index = next((each for each in upkeep.invalid if each.name == name), None)
-    if index is None:
-        return
+def rebuild(context: CheckContext, service: str, server: Server, database: str, index: Index) -> None:
+    """Build an invalid index again beside its readers and writers, or drop a leftover. Raises StackError."""
+    admin = server.administrator
     try:
-        admin.execute(context, service, f"{statement(index)};", upkeep.database, limit=_LONG, wait=_LOCK)
+        admin.execute(context, service, f"{statement(index)};", database, limit=_LONG, wait=_LOCK)
     except StackError:
         if not leftover(index):
-            _sweep(context, service, admin, upkeep.database, index)
+            _sweep(context, service, admin, database, index)
         raise
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
-from stackhand.checks.check import NoAnswer
+from stackhand.checks.check import Check, Fix, NoAnswer, Verdict, fail, ok, skip, warn
 from stackhand.checks.context import CheckContext
-from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, did_you_mean
-from stackhand.kinds.postgres.facts import Migrations, Server
-from stackhand.kinds.postgres.logins import ATTEMPTS, POSTGRES, links
+from stackhand.kinds.postgres.facts import POSTGRES, Migrations, Server, server_facts
+from stackhand.kinds.postgres.logins import attempts, links
 from stackhand.kinds.postgres.migration_tools import (
     TOOLS,
     Files,
@@ -29,10 +30,8 @@ from stackhand.kinds.postgres.migration_tools import (
     record_of_another,
     tool_of,
 )
-from stackhand.model import Finding
 from stackhand.settings import Fixes
 
-ID = "databases.migrations"
 _WORDS = re.compile(
     r"(^|[^a-z])(migrate|migration|migrations|migrator|alembic|flyway|liquibase|goose|dbmate|sqitch|prisma|sqlx)([^a-z]|$)"
 )
@@ -55,110 +54,135 @@ def migrator(project: Project, settings: Fixes) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def check(context: CheckContext, service: str) -> Iterable[Finding]:
+def check_migrations(context: CheckContext, service: str) -> Iterable[Verdict]:
     """Check that all migrations are applied."""
     name, command = migrator(context.project, context.settings)
-    if name and name not in context.project.services and service == next(iter(context.project.services)):
-        yield _misnamed(context.project, name)
+    services = list(context.project.services)
+    if name and name not in services and service == services[0]:
+        remedy = did_you_mean(name, services, "services")
+        yield warn(f"fixes.migrate names {name}, and there is no such service", remedy=remedy)
     if service != name:
         return
     server, database = _target(context, service)
     if not server:
-        yield _unread(service, "it is not known which Postgres server they are for")
+        yield _cannot_tell("it is not known which Postgres server they are for")
         return
-    facts = _facts(context, server)
+    facts = server_facts(context, server)
+    run = MigrationRun(service, command, server, partial(apply, context), ready=_can_log_in(context, server, service))
     tables = [each for each in facts.migrations if database in ("", each.database)]
-    ready = _can_log_in(context, server, service)
     if not tables:
-        yield _without_record(context, service, command, facts, database, ready=ready)
+        yield _without_record(context, run, facts, database)
     for table in tables:
         files = _files(context, service, table.table)
         if files is None:
-            yield _unseen(service, table)
+            yield skip(
+                f"which migrations there are cannot be seen: no folder of them in the container of {service}",
+                remedy="mount or copy them to migrations/ in its working directory",
+                subject=_name(table),
+            )
         else:
-            state = TOOLS[table.table].judge(table.rows, files)
-            yield judge(service, table, state, command, ready=ready)
+            yield evaluate(table, TOOLS[table.table].judge(table.rows, files), run)
 
 
-def judge(service: str, table: Migrations, state: State, command: Sequence[str], *, ready: bool) -> Finding:
-    """Return the finding about the migrations that one table tells of."""
-    where = f"{table.schema}.{table.table} in {table.database}"
+@dataclass(frozen=True)
+class MigrationRun:
+    """How pending migrations are applied: the service, its command, and the server that they are for.
+
+    It is offered as a fix where the service can log in to the server (`ready`); else once its role is put right.
+    """
+
+    service: str
+    command: tuple[str, ...]
+    server: str
+    act: Callable[[], None]
+    ready: bool = True
+
+    @property
+    def command_line(self) -> str:
+        """The run as a person would type it."""
+        return f"docker compose run --rm --no-deps {self.service} {shlex.join(self.command)}".strip()
+
+    @property
+    def fix(self) -> Fix | None:
+        """The run as a fix, None where the service cannot log in."""
+        return Fix("apply the migrations of", self.act) if self.ready else None
+
+    @property
+    def blames(self) -> tuple[str, ...]:
+        """The server, where that does not let the service in."""
+        return () if self.ready else (self.server,)
+
+
+def evaluate(table: Migrations, state: State, run: MigrationRun) -> Verdict:
+    """Return the verdict about the migrations that one table tells of."""
+    where = _name(table)
     if state.half:
-        return Finding(
-            ID,
-            service,
-            "databases",
-            "fail",
+        return fail(
             f"{_count(state.half)} half-applied: {_some(state.half)}",
-            evidence=f"{where} says that it began and did not end; nothing is run while that is so",
-            remedy="see what of it is in the database, finish or undo that by hand, then correct its row",
+            f"{where} says that it began and did not end; nothing is run while that is so",
+            "see what of it is in the database, finish or undo that by hand, then correct its row",
             subject=where,
         )
     if state.pending:
-        return Finding(
-            ID,
-            service,
-            "databases",
-            "fail",
+        return fail(
             f"{_count(state.pending)} pending: {_some(state.pending)}",
-            evidence=f"{where} does not have what is in the migrate service's files",
-            remedy=f"`{_run(service, command)}`",
-            # Otherwise it is run once its role can log in again.
-            fixable=ready,
+            f"{where} does not have what is in the migrate service's files",
+            f"`{run.command_line}`",
             subject=where,
+            fix=run.fix,
+            blames=run.blames,
         )
     if state.ahead:
-        return Finding(
-            ID,
-            service,
-            "databases",
-            "warn",
+        return warn(
             f"the database is ahead of the files: {_some(state.ahead)}",
-            evidence=f"{where} has what no file names",
-            remedy="use the version of the project that has them",
+            f"{where} has what no file names",
+            "use the version of the project that has them",
             subject=where,
         )
-    return Finding(ID, service, "databases", "ok", f"all migrations of {where} are applied", subject=where)
+    return ok(f"all migrations of {where} are applied", subject=where)
 
 
-def _without_record(
-    context: CheckContext, service: str, command: Sequence[str], facts: Server, database: str, *, ready: bool
-) -> Finding:
-    """Return the finding about a database that has no table of a tool that is known here."""
+def _name(table: Migrations) -> str:
+    return f"{table.schema}.{table.table} in {table.database}"
+
+
+def _without_record(context: CheckContext, run: MigrationRun, facts: Server, database: str) -> Verdict:
+    """Return the verdict about a database that has no table of a tool that is known here."""
     rights = facts.rights.get(database)
     if rights is None:
-        return _unread(service, facts.denied or f"the database {database or 'that they are for'} is not known")
+        return _cannot_tell(facts.denied or f"the database {database or 'that they are for'} is not known")
     tables = [f"{each.schema}.{name}" for each in rights.things if each.kind == "r" for name in each.names]
-    argv = tuple(command) or traits(context.project.services[service]).argv
-    tool = tool_of(" ".join((service, context.project.services[service].image, *argv)))
+    service = context.project.services[run.service]
+    argv = run.command or traits(service).argv
+    tool = tool_of(" ".join((run.service, service.image, *argv)))
     other = record_of_another(tables)
     if tool == "" or other:
-        return _unread(service, f"their tool is not known here{f'; it may keep {other}' if other else ''}")
-    known = tool or _in_program(context, service, argv)
+        return _cannot_tell(f"their tool is not known here{f'; it may keep {other}' if other else ''}")
+    known = tool or _in_program(context, run.service, argv)
     for table in [known] if known else TOOLS:
-        pending = pending_of(table, _files(context, service, table) or {}, named=bool(tool))
+        pending = pending_of(table, _files(context, run.service, table) or {}, named=bool(tool))
         if pending and not known and not is_empty(tables):
-            return _unread(service, f"no known table in {database} tells what is applied of {_some(pending)}")
+            return _cannot_tell(f"no known table in {database} tells what is applied of {_some(pending)}")
         if pending:
-            where = f"{table} in {database}"
-            return judge_unrecorded(service, where, pending, command, empty=is_empty(tables), ready=ready)
-    return _unread(service, f"no folder of migrations is in its container, and no table of them in {database}")
+            return evaluate_unrecorded(f"{table} in {database}", pending, run, empty=is_empty(tables))
+    return _cannot_tell(f"no folder of migrations is in its container, and no table of them in {database}")
 
 
-def judge_unrecorded(
-    service: str, where: str, pending: Sequence[str], command: Sequence[str], *, empty: bool, ready: bool
-) -> Finding:
-    """Return the finding about migrations of which nothing says that any is applied.
+def evaluate_unrecorded(where: str, pending: Sequence[str], run: MigrationRun, *, empty: bool) -> Verdict:
+    """Return the verdict about migrations of which nothing says that any is applied.
 
     A database with tables in it has had some before its record was lost: nothing is run there.
     """
     summary = f"{_count(pending)} pending: {_some(pending)}"
     if empty:
-        evidence, remedy = f"there is no {where}, nor any other table", f"`{_run(service, command)}`"
-    else:
-        evidence = f"there is no {where}, which tells what is applied, and there are other tables"
-        remedy = "see which of them are in the database, and put back the record of those; nothing is run before that"
-    return Finding(ID, service, "databases", "fail", summary, evidence, remedy, empty and ready, where)
+        evidence = f"there is no {where}, nor any other table"
+        return fail(summary, evidence, f"`{run.command_line}`", subject=where, fix=run.fix, blames=run.blames)
+    return fail(
+        summary,
+        f"there is no {where}, which tells what is applied, and there are other tables",
+        "see which of them are in the database, and put back the record of those; nothing is run before that",
+        subject=where,
+    )
 
 
 def _in_program(context: CheckContext, service: str, argv: Sequence[str]) -> str | None:
@@ -173,14 +197,9 @@ def _in_program(context: CheckContext, service: str, argv: Sequence[str]) -> str
     return None
 
 
-def _unread(service: str, why: str) -> Finding:
-    summary = "whether its migrations are applied cannot be told"
+def _cannot_tell(why: str) -> Verdict:
     remedy = "its own command for that says it; `fixes.migrate` names the service, or another"
-    return Finding(ID, service, "databases", "skip", summary, why, remedy)
-
-
-def _run(service: str, command: Sequence[str]) -> str:
-    return f"docker compose run --rm --no-deps {service} {shlex.join(command)}".strip()
+    return skip("whether its migrations are applied cannot be told", why, remedy)
 
 
 def _count(names: Sequence[str]) -> str:
@@ -191,33 +210,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def _misnamed(project: Project, name: str) -> Finding:
-    return Finding(
-        ID,
-        None,
-        "databases",
-        "warn",
-        f"fixes.migrate names {name}, and there is no such service",
-        remedy=did_you_mean(name, list(project.services), "services"),
-    )
-
-
-def _unseen(service: str, table: Migrations) -> Finding:
-    return Finding(
-        ID,
-        service,
-        "databases",
-        "skip",
-        f"which migrations there are cannot be seen: no folder of them in the container of {service}",
-        remedy="mount or copy them to migrations/ in its working directory",
-        subject=f"{table.schema}.{table.table} in {table.database}",
-    )
-
-
-def _apply(context: CheckContext, finding: Finding) -> None:
+def apply(context: CheckContext) -> None:
     """Run the project's own migrations. Raises StackError."""
     name, command = migrator(context.project, context.settings)
-    if any(each.status == "fail" and not each.fixable for each in check(context, name)):
+    if any(each.status == "fail" and each.fix is None for each in check_migrations(context, name)):
         raise StackError("what is applied is for a person to see first; nothing is run")
     # In a container of its own: a start would also bring up to date what the service depends on.
     context.actions.run(name, command)
@@ -233,14 +229,9 @@ def _target(context: CheckContext, service: str) -> tuple[str, str]:
     return (servers[0], "") if len(servers) == 1 else ("", "")
 
 
-def _facts(context: CheckContext, server: str) -> Server:
-    facts: Server = context.facts_of(POSTGRES, server)
-    return facts
-
-
 def _can_log_in(context: CheckContext, server: str, service: str) -> bool:
     try:
-        tried = context.facts(ATTEMPTS, server)
+        tried = attempts(context, server)
     except NoAnswer:
         return True
     return not any(result.trouble for login, result in tried.items() if service in login.clients)
@@ -265,5 +256,4 @@ def _read(context: CheckContext, service: str, folders: Iterable[str]) -> Files 
     return None
 
 
-CHECKS = (Check(ID, "databases", check),)
-FIXES = {ID: Fix("apply the migrations of", _apply)}
+CHECKS = (Check("databases.migrations", "databases", check_migrations),)

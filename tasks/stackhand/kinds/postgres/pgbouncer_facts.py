@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stackhand.checks.connections import Client
+from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres.psql import identifier
 
 # PgBouncer's own defaults, as documented: https://www.pgbouncer.org/config.html
@@ -18,6 +19,8 @@ _DEFAULTS = {
     "auth_type": "md5",
     "server_login_retry": "15",
 }
+PGBOUNCER = "pgbouncer"
+# The database that is its console.
 CONSOLE = "pgbouncer"
 # What a URL of a Postgres client begins with; "" for settings that are no URL.
 SCHEMES = ("", "postgres", "postgresql")
@@ -78,6 +81,12 @@ class Bouncer:
     def auth_user(self, mapped: Mapped) -> str:
         """Return who looks up the passwords for a database, "" where nobody does."""
         return mapped.auth_user or self.setting("auth_user")
+
+
+def bouncer_facts(context: CheckContext, service: str) -> Bouncer:
+    """Return the facts of a PgBouncer. Raises NoAnswer."""
+    bouncer: Bouncer = context.facts_of(PGBOUNCER, service)
+    return bouncer
 
 
 def passes(client: Client) -> bool:

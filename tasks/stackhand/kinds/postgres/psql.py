@@ -11,7 +11,7 @@ from stackhand.checks.connections import value_of
 from stackhand.checks.context import CheckContext
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres import address as place
+from stackhand.kinds.postgres import address
 
 # The text goes through the environment and stdin: `\gexec`, `\if` and `\connect` work from there only, and a command
 # line is seen by everybody.
@@ -19,11 +19,11 @@ from stackhand.kinds.postgres import address as place
 # psql takes the place of the shell. In most containers of Postgres the postmaster is process 1, and so becomes the
 # parent of whatever is left behind by a shell that was cut off; when such a process then ends in any other way than
 # with 0 or 1, the postmaster takes it for a crashed backend and restarts all of them.
-_FEED = f"""{place.FOUND}exec psql -XAtqw -U "$1" -d "$2" <<STACKHAND_END
+_FEED = f"""{address.FOUND}exec psql -XAtqw -U "$1" -d "$2" <<STACKHAND_END
 $STACKHAND_SQL
 STACKHAND_END"""
 # Without a terminal psql reads the two answers to \password from stdin.
-_PASSWORD = f"""{place.FOUND}exec psql -XAtqw -v ON_ERROR_STOP=1 -U "$1" -d "$2" -c "$3" <<STACKHAND_END
+_PASSWORD = f"""{address.FOUND}exec psql -XAtqw -v ON_ERROR_STOP=1 -U "$1" -d "$2" -c "$3" <<STACKHAND_END
 $STACKHAND_NEW
 $STACKHAND_NEW
 STACKHAND_END"""
@@ -118,7 +118,7 @@ def administrators(context: CheckContext, service: str) -> list[Admin]:
     ways: dict[str, str] = {}
     for role, password in accounts(context, service):
         ways[role] = ways.get(role) or password
-    here = place.where(context.project.services[service])
+    here = address.where(context.project.services[service])
     found = []
     for role, password in ways.items():
         environment = {**here, "PGPASSWORD": password} if password else here
@@ -152,7 +152,7 @@ def _unanswered(context: CheckContext, service: str, way: Admin, answer: ExecRes
         return CannotAsk(f"it answers, and does not say what was asked: {said}")
     if answer.exit_code is None and way.query(context, service, "SELECT 1;", limit=_SHORT).stdout.strip() == "1":
         return CannotAsk(f"it answers, and does not say all that was asked: {said}")
-    if place.silent(said) and place.content(context, service):
+    if address.silent(said) and address.content(context, service):
         return CannotAsk(f"its healthcheck is content, and it was not to be found: {said}")
     return NoAnswer(said)
 

@@ -14,10 +14,9 @@ from stackhand.checks.kind import Kind
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres.facts import Held, Migrations, Rights, Server
-from stackhand.kinds.postgres.logins import POSTGRES
+from stackhand.kinds.postgres.facts import POSTGRES, Held, Migrations, Rights, Server
 from stackhand.kinds.postgres.migration_tools import TOOLS, State
-from stackhand.kinds.postgres.migrations import FIXES, check, judge, migrator
+from stackhand.kinds.postgres.migrations import MigrationRun, apply, check_migrations, evaluate, migrator
 from stackhand.kinds.postgres.psql import Admin
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
@@ -118,8 +117,10 @@ TABLE = Migrations("shop", "public", "schema_migrations")
     ],
 )
 def test_while_one_is_half_applied_nothing_is_run(state: State, ready: bool, status: str, fixable: bool) -> None:
-    finding = judge("migrate", TABLE, state, (), ready=ready)
-    assert (finding.status, finding.fixable) == (status, fixable)
+    finding = evaluate(TABLE, state, MigrationRun("migrate", (), "db", lambda: None, ready=ready))
+    assert (finding.status, bool(finding.fix)) == (status, fixable)
+    # Only a server that does not let it in explains that they are pending.
+    assert finding.blames == (() if ready else ("db",))
 
 
 def _shop(name: str = "setup", **raw: Any) -> Any:
@@ -243,20 +244,21 @@ def test_without_a_record(
     says: str,
 ) -> None:
     context, _ = _look(tmp_path, command, folders, *tables)
-    (finding,) = check(context, "migrate")
-    assert (finding.status, finding.fixable) == (status, fixable)
+    (finding,) = check_migrations(context, "migrate")
+    assert (finding.status, bool(finding.fix)) == (status, fixable)
     assert says in f"{finding.summary}; {finding.evidence}"
     assert finding.remedy
 
 
 def test_an_empty_database_is_brought_up_to_date(tmp_path: Path) -> None:
     context, engine = _look(tmp_path, "python3 -m shop.migrate", OWN)
-    (finding,) = check(context, "migrate")
-    FIXES[finding.id].act(context, finding)
+    (finding,) = check_migrations(context, "migrate")
+    assert finding.fix
+    finding.fix.act()
     assert engine.ran == [("migrate", ())]
     context, engine = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS)
     with pytest.raises(StackError, match="nothing is run"):
-        FIXES[finding.id].act(context, finding)
+        apply(context)
     assert engine.ran == []
 
 
@@ -269,14 +271,14 @@ def test_an_empty_database_is_brought_up_to_date(tmp_path: Path) -> None:
 )
 def test_a_database_that_cannot_be_seen(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     context, _ = _look(tmp_path, "alembic upgrade head", REVISIONS, **changes)
-    (finding,) = check(context, "migrate")
+    (finding,) = check_migrations(context, "migrate")
     assert (finding.status, finding.evidence) == ("skip", says)
 
 
 def test_no_server_that_is_known(tmp_path: Path) -> None:
     context, _ = _look(tmp_path, "alembic upgrade head", REVISIONS)
     context.kinds = ServiceKinds()
-    (finding,) = check(context, "migrate")
+    (finding,) = check_migrations(context, "migrate")
     assert finding.status == "skip"
     assert "which Postgres server" in finding.evidence
 
@@ -285,5 +287,5 @@ def test_a_record_that_has_them_all(tmp_path: Path) -> None:
     rows = tuple({"version": name.removesuffix(".sql"), "finished_at": ENDED} for name in SQL)
     record = Migrations("app", "public", "schema_migrations", rows)
     context, _ = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS, migrations=(record,))
-    assert [each.status for each in check(context, "migrate")] == ["ok"]
-    assert list(check(context, "api")) == []
+    assert [each.status for each in check_migrations(context, "migrate")] == ["ok"]
+    assert list(check_migrations(context, "api")) == []

@@ -18,12 +18,16 @@ from stackhand.checks.context import CheckContext, ServiceKinds
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres import address as place
-from stackhand.kinds.postgres import auth_query as lookups
-from stackhand.kinds.postgres import grants, roles
-from stackhand.kinds.postgres import maintenance as indexes
-from stackhand.kinds.postgres import prewarm as warmth
-from stackhand.kinds.postgres.access import _remember, judge_grants
+from stackhand.kinds.postgres import (
+    address,
+    auth_query,
+    configured_grants,
+    grant_history,
+    grants,
+    maintenance,
+    prewarm,
+    roles,
+)
 from stackhand.kinds.postgres.facts import (
     Cluster,
     Default,
@@ -39,8 +43,8 @@ from stackhand.kinds.postgres.facts import (
     parse,
     unread,
 )
+from stackhand.kinds.postgres.grant_history import Known
 from stackhand.kinds.postgres.logins import (
-    ATTEMPTS,
     Attempt,
     AuthQuery,
     Links,
@@ -48,20 +52,29 @@ from stackhand.kinds.postgres.logins import (
     attempt,
     connect,
     evidence,
+    expect_recovery,
     read,
-    recovers,
+    try_all,
     understand,
 )
+from stackhand.kinds.postgres.missing_grants import Lack, missing_grants
 from stackhand.kinds.postgres.pgbouncer import PgBouncer
 from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
 from stackhand.kinds.postgres.postgres import Postgres
 from stackhand.kinds.postgres.psql import Admin, NoAdministrator, accounts, first_answer
 from stackhand.kinds.postgres.roles import Wanted
+from stackhand.model import Fix
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
 
 ADMIN = Admin("postgres")
 DATA = "7123"
+FIX = Fix("mend it in", lambda: None)
+
+
+def knowing(server: Server) -> Any:
+    """Return a context that knows this server."""
+    return SimpleNamespace(facts_of=lambda *_: server)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +136,9 @@ def test_a_section_that_did_not_come_is_told() -> None:
 {"section" : "rights", "database" : "app", "owner" : "migrator"}
 {"section" : "upkeep", "database" : "app", "unanal"""
     found = parse(text, ADMIN, ["app", "shop", "not_made_yet"], "canceling statement due to statement timeout")
-    assert [each.subject for each in unread("some", "db", "databases", found, found.rights)] == ["shop"]
-    for judged in (indexes.judge_analyse, indexes.judge_indexes, indexes.judge_bloat):
-        told = list(judged("db", found))
+    assert [each.subject for each in unread(found, found.rights)] == ["shop"]
+    for check in (maintenance.check_analyse, maintenance.check_indexes, maintenance.check_bloat):
+        told = list(check(knowing(found), "db"))
         assert [(each.status, each.subject) for each in told] == [("skip", "app"), ("skip", "shop")]
         assert "statement timeout" in told[0].evidence
 
@@ -284,8 +297,9 @@ def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(che
     )
     stage.clients = [api]
     stage.facts = lambda kind, name: shown if kind.name == "postgres" else BOUNCER  # type: ignore[assignment, return-value]
-    judged = next(each for each in Postgres().checks() if each.id == check).judge(stage, "db")
-    assert [(each.id, each.status, each.subject) for each in judged] == [(check, "skip", "shop_prod")]
+    asked = next(each for each in Postgres().checks() if each.id == check)
+    found = [each.finding(asked, "db") for each in asked.run(stage, "db")]
+    assert [(each.id, each.status, each.subject) for each in found] == [(check, "skip", "shop_prod")]
 
 
 def test_a_way_in_that_does_not_see_the_server_is_none() -> None:
@@ -340,12 +354,12 @@ def test_no_answer(answers: list[ExecResult], health: str, kind: type[Exception]
     ],
 )  # fmt: skip
 def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str], expected: dict[str, str]) -> None:
-    assert place.where(service("db", raw=raw, environment=environment)) == expected
+    assert address.where(service("db", raw=raw, environment=environment)) == expected
 
 
 def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
-    script = place.FOUND + 'echo "$PGPORT $PGHOST"'
+    script = address.FOUND + 'echo "$PGPORT $PGHOST"'
 
     def said(**environment: str) -> str:
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
@@ -425,9 +439,9 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
     stage: Any = SimpleNamespace(
         scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
     )
-    assert ATTEMPTS.collect(stage, "db")[POOLED].trouble == "later"
-    recovers(stage, "db")
-    assert ATTEMPTS.collect(stage, "db")[POOLED] == Attempt()
+    assert try_all(stage, "db")[POOLED].trouble == "later"
+    expect_recovery(stage, "db")
+    assert try_all(stage, "db")[POOLED] == Attempt()
     assert len(pauses) == 1
 
 
@@ -460,8 +474,8 @@ def server(*known: Role, recovery: bool = False, **rights: Rights) -> Server:
 )
 def test_a_role(known: list[Role], tried: dict[Login, Attempt], status: str, fixable: bool, words: str) -> None:
     want = Wanted("app", ("api",), tuple(dict.fromkeys(each.password for each in tried)))
-    finding = roles.judge("db", server(*known), want, tried)
-    assert (finding.status, finding.fixable) == (status, fixable)
+    finding = roles.evaluate_role(server(*known), want, tried, FIX)
+    assert (finding.status, finding.fix is FIX) == (status, fixable)
     assert words in finding.summary
     assert "s3cr3t" not in repr(finding)
 
@@ -479,8 +493,8 @@ def test_a_role(known: list[Role], tried: dict[Login, Attempt], status: str, fix
 )
 def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(want: Wanted, fixable: bool) -> None:
     about = server(Role("app", superuser=True, fingerprint="x"))
-    finding = roles.judge("db", about, want, {LOGIN: DENIED})
-    assert (finding.status, finding.fixable) == ("fail", fixable)
+    finding = roles.evaluate_role(about, want, {LOGIN: DENIED}, FIX)
+    assert (finding.status, finding.fix is FIX) == ("fail", fixable)
     assert ("not done" in finding.remedy) is not fixable
     assert "s3cr3t" not in repr(finding) + repr(want)
 
@@ -525,30 +539,30 @@ def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(("pooled", "says"), [(FINE, "it is there and may log in"), (WRONG, "it is there")])
 def test_a_role_that_only_a_pgbouncer_logs_in_as(pooled: Attempt, says: str) -> None:
-    finding = roles.judge("db", server(Role("app")), Wanted("app", ("api",), ("s3cr3t",)), {POOLED: pooled})
+    finding = roles.evaluate_role(server(Role("app")), Wanted("app", ("api",), ("s3cr3t",)), {POOLED: pooled}, FIX)
     assert (finding.status, finding.summary) == ("ok", says)
 
 
 def test_nothing_is_changed_in_a_copy() -> None:
-    finding = roles.judge("db", server(recovery=True), Wanted("app", ("api",), ("x",)), {})
-    assert (finding.status, finding.fixable) == ("fail", False)
+    finding = roles.evaluate_role(server(recovery=True), Wanted("app", ("api",), ("x",)), {}, FIX)
+    assert (finding.status, finding.fix is FIX) == ("fail", False)
 
 
 def test_a_missing_role_whose_password_nobody_knows_is_for_a_person() -> None:
-    assert not roles.judge("db", server(), Wanted("app", ("api",)), {}).fixable
-    assert roles.judge("db", server(), Wanted("reader", ("fixes.roles",)), {}).fixable
+    assert not roles.evaluate_role(server(), Wanted("app", ("api",)), {}, FIX).fix
+    assert roles.evaluate_role(server(), Wanted("reader", ("fixes.roles",)), {}, FIX).fix
 
 
 def test_a_missing_superuser_is_not_made() -> None:
-    assert not roles.judge("db", server(), Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}).fixable
+    assert not roles.evaluate_role(server(), Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}, FIX).fix
 
 
 def test_a_verifier_is_compared_without_being_told() -> None:
     want = Wanted("lookup", ("pool",), verifier="SCRAM-SHA-256$4096:x")
     right = Role("lookup", fingerprint=roles.fingerprint("SCRAM-SHA-256$4096:x"))
-    assert roles.judge("db", server(right), want, {}).status == "ok"
-    wrong = roles.judge("db", server(Role("lookup", fingerprint="another")), want, {})
-    assert (wrong.status, wrong.fixable) == ("fail", True)
+    assert roles.evaluate_role(server(right), want, {}, FIX).status == "ok"
+    wrong = roles.evaluate_role(server(Role("lookup", fingerprint="another")), want, {}, FIX)
+    assert (wrong.status, wrong.fix is FIX) == ("fail", True)
     assert "SCRAM" not in repr(wrong)
     assert "SCRAM" not in repr(want)
 
@@ -572,17 +586,17 @@ RIGHTS = Rights(
 )
 
 
-def lacking(rights: Rights, known: grants.Known | None = None, role: Role = APP, **more: Any) -> grants.Lack:
+def lacking(rights: Rights, known: Known | None = None, role: Role = APP, **more: Any) -> Lack:
     found = Server(ADMIN, cluster=Cluster(150000, DATA, roles=(role,)), rights={"shop": rights}, **more)
-    return grants.lack(found, rights, role, known)
+    return missing_grants(found, rights, role, known)
 
 
-def known(rights: Rights = RIGHTS, **more: Any) -> grants.Known:
-    return grants.remember(Server(ADMIN, cluster=Cluster(150000, DATA), **more), rights, Role("app"))
+def known(rights: Rights = RIGHTS, **more: Any) -> Known:
+    return grant_history.take(Server(ADMIN, cluster=Cluster(150000, DATA), **more), rights, Role("app"))
 
 
 def test_who_has_all_its_rights_lacks_none() -> None:
-    assert lacking(RIGHTS) == lacking(RIGHTS, known()) == grants.Lack()
+    assert lacking(RIGHTS) == lacking(RIGHTS, known()) == Lack()
 
 
 PARTLY = msgspec.structs.replace(
@@ -645,7 +659,7 @@ def test_without_default_privileges_only_a_whole_loss_is_given_back() -> None:
     assert lacking(nothing, known(before)).certain == (EVERYTHING,)
     # A table that is gone has no rights to give.
     gone = msgspec.structs.replace(nothing, things=())
-    assert lacking(gone, known(before)) == grants.Lack()
+    assert lacking(gone, known(before)) == Lack()
 
 
 def test_ways_in_are_given_back() -> None:
@@ -674,25 +688,25 @@ def test_a_role_made_anew_gets_what_it_had() -> None:
 
 
 def test_a_superuser_needs_no_rights() -> None:
-    assert lacking(NOTHING, role=Role("app", superuser=True)) == grants.Lack()
+    assert lacking(NOTHING, role=Role("app", superuser=True)) == Lack()
 
 
 def test_findings_about_rights() -> None:
     about = server(Role("app"))
 
-    def judged(rights: Rights, lack: grants.Lack) -> tuple[str, bool]:
-        finding = judge_grants("db", about, rights, Role("app"), lack, None)
-        return finding.status, finding.fixable
+    def judged(rights: Rights, lack: Lack) -> tuple[str, bool]:
+        verdict = grants.evaluate_grants(about, rights, Role("app"), lack, FIX)
+        return verdict.status, verdict.fix is FIX
 
-    assert judged(RIGHTS, grants.Lack()) == ("ok", False)
-    assert judged(RIGHTS, grants.Lack(certain=("GRANT x",))) == ("fail", True)
-    assert judged(RIGHTS, grants.Lack(configured=("GRANT x",))) == ("fail", True)
-    assert judged(RIGHTS, grants.Lack(doubtful=("GRANT x",))) == ("warn", False)
+    assert judged(RIGHTS, Lack()) == ("ok", False)
+    assert judged(RIGHTS, Lack(certain=("GRANT x",))) == ("fail", True)
+    assert judged(RIGHTS, Lack(configured=("GRANT x",))) == ("fail", True)
+    assert judged(RIGHTS, Lack(doubtful=("GRANT x",))) == ("warn", False)
     bare = Rights("shop", "migrator", ("app",), things=THINGS, closed=True)
-    assert judged(bare, grants.Lack()) == ("warn", False)
+    assert judged(bare, Lack()) == ("warn", False)
     # Its tables are an extension's only, or everybody may use some of them.
-    assert judged(msgspec.structs.replace(bare, closed=False), grants.Lack()) == ("ok", False)
-    assert judged(msgspec.structs.replace(bare, owners=("app",)), grants.Lack()) == ("ok", False)
+    assert judged(msgspec.structs.replace(bare, closed=False), Lack()) == ("ok", False)
+    assert judged(msgspec.structs.replace(bare, owners=("app",)), Lack()) == ("ok", False)
 
 
 @pytest.mark.parametrize(
@@ -707,14 +721,14 @@ def test_findings_about_rights() -> None:
     ],
 )
 def test_a_configured_grant_can_be_checked(grant: str, words: str) -> None:
-    assert words in (grants.expression("app", grant) or "")
+    assert words in (configured_grants.expression("app", grant) or "")
 
 
 @pytest.mark.parametrize(
     "grant", ["EXECUTE ON FUNCTION f(int)", "FLY ON tasks", "SELECT (a) ON tasks", "a; DROP TABLE b"]
 )
 def test_a_grant_that_cannot_be_told_is_not_guessed(grant: str) -> None:
-    assert grants.expression("app", grant) is None
+    assert configured_grants.expression("app", grant) is None
 
 
 LOOKUP = AuthQuery("pool", "lookup", "shop", "SELECT u, p FROM auth.get($1)")
@@ -725,16 +739,16 @@ AUTH = Rights("shop", "migrator", ("lookup",), spaces=(Space("auth", ("lookup",)
 @pytest.mark.parametrize(
     ("query", "call"),
     [
-        ("SELECT u, p FROM auth.get($1)", lookups.Call("auth", "get", ("u", "p"))),
-        ("select Usename, PASSWD from Auth.Get ( $1 );", lookups.Call("auth", "get", ("usename", "passwd"))),
-        ('SELECT "U", p FROM "my auth"."Get"($1::text)', lookups.Call("my auth", "Get", ("U", "p"))),
-        ("SELECT * FROM get($1)", lookups.Call("", "get", ("uname", "phash"))),
+        ("SELECT u, p FROM auth.get($1)", auth_query.Call("auth", "get", ("u", "p"))),
+        ("select Usename, PASSWD from Auth.Get ( $1 );", auth_query.Call("auth", "get", ("usename", "passwd"))),
+        ('SELECT "U", p FROM "my auth"."Get"($1::text)', auth_query.Call("my auth", "Get", ("U", "p"))),
+        ("SELECT * FROM get($1)", auth_query.Call("", "get", ("uname", "phash"))),
         ("SELECT usename, passwd FROM pg_shadow WHERE usename=$1", None),
         ("SELECT u, p, 1 FROM auth.get($1)", None),
     ],
 )
-def test_an_auth_query_is_read(query: str, call: lookups.Call | None) -> None:
-    assert lookups.parse(query) == call
+def test_an_auth_query_is_read(query: str, call: auth_query.Call | None) -> None:
+    assert auth_query.parse(query) == call
 
 
 @pytest.mark.parametrize(
@@ -750,15 +764,15 @@ def test_an_auth_query_is_read(query: str, call: lookups.Call | None) -> None:
     ],
 )
 def test_what_a_lookup_lacks(rights: Rights, statements: list[str]) -> None:
-    call = lookups.parse(LOOKUP.query)
+    call = auth_query.parse(LOOKUP.query)
     assert call is not None
-    assert [statement for _, statement in lookups.lacking(rights, LOOKUP, call)] == statements
-    [finding] = lookups.judge("db", server(Role("lookup"), shop=rights), LOOKUP)
-    assert (finding.status, finding.fixable) == (("fail", True) if statements else ("ok", False))
+    assert [statement for _, statement in auth_query.lacking(rights, LOOKUP, call)] == statements
+    [verdict] = auth_query.evaluate_auth_query(server(Role("lookup"), shop=rights), LOOKUP, FIX)
+    assert (verdict.status, verdict.fix is FIX) == (("fail", True) if statements else ("ok", False))
 
 
 def test_a_function_made_anew_is_closed() -> None:
-    text = lookups.create(lookups.Call("auth", "get", ("u", "p")))
+    text = auth_query.create(auth_query.Call("auth", "get", ("u", "p")))
     for words in (
         "SECURITY DEFINER",
         "SET search_path = pg_catalog",
@@ -771,8 +785,9 @@ def test_a_function_made_anew_is_closed() -> None:
 
 def test_a_function_without_schema_is_not_guessed() -> None:
     lookup = AuthQuery("pool", "lookup", "shop", "SELECT * FROM get($1)")
-    [finding] = lookups.judge("db", server(Role("lookup"), shop=msgspec.structs.replace(AUTH, functions=())), lookup)
-    assert (finding.status, finding.fixable) == ("fail", False)
+    about = server(Role("lookup"), shop=msgspec.structs.replace(AUTH, functions=()))
+    [verdict] = auth_query.evaluate_auth_query(about, lookup, FIX)
+    assert (verdict.status, verdict.fix is FIX) == ("fail", False)
 
 
 def test_indexes() -> None:
@@ -786,14 +801,14 @@ def test_indexes() -> None:
         ),
         (Index("public.c", "public.t", size=50_000_000, expected=5_000_000),),
     )
-    about = Server(ADMIN, upkeep={"shop": found})
-    assert [(each.status, each.fixable, each.remedy) for each in indexes.judge_indexes("db", about)] == [
+    about = knowing(Server(ADMIN, upkeep={"shop": found}))
+    assert [(each.status, bool(each.fix), each.remedy) for each in maintenance.check_indexes(about, "db")] == [
         ("fail", True, "REINDEX INDEX CONCURRENTLY public.a"),
         ("warn", True, "REINDEX INDEX CONCURRENTLY public.b"),
         ("warn", True, "DROP INDEX CONCURRENTLY public.a_ccnew"),
     ]
-    assert [(each.status, each.fixable) for each in indexes.judge_bloat("db", about)] == [("warn", False)]
-    assert [(each.status, each.remedy) for each in indexes.judge_analyse("db", about)] == [
+    assert [(each.status, bool(each.fix)) for each in maintenance.check_bloat(about, "db")] == [("warn", False)]
+    assert [(each.status, each.remedy) for each in maintenance.check_analyse(about, "db")] == [
         ("warn", "ANALYZE public.many")
     ]
 
@@ -816,16 +831,18 @@ def test_a_password_is_not_set_while_somebody_has_one_that_is_not_known() -> Non
     vault = Login("app", "shop", "db", 5432, "", "", ("api",))
     [want] = roles.wanted(Links((vault, Login("app", "shop", "db", 5432, "", "stale", ("report",)))), {})
     assert want.unknown == ("api",)
-    found = roles.judge("db", server(Role("app")), want, {LOGIN: DENIED})
-    assert (found.status, found.fixable) == ("fail", False)
+    found = roles.evaluate_role(server(Role("app")), want, {LOGIN: DENIED}, FIX)
+    assert (found.status, found.fix is FIX) == ("fail", False)
     assert "api" in found.remedy
 
 
 def test_a_database_made_on_demand_is_no_failure() -> None:
     tests = Login("app", "shop_test", "db", 5432, "", "s3cr3t", ("api",))
     want = Wanted("app", ("api",), ("s3cr3t",))
-    found = roles.judge("db", server(Role("app")), want, {LOGIN: Attempt(), tests: Attempt("no_database", "no such")})
-    assert (found.status, found.fixable) == ("warn", False)
+    found = roles.evaluate_role(
+        server(Role("app")), want, {LOGIN: Attempt(), tests: Attempt("no_database", "no such")}, FIX
+    )
+    assert (found.status, found.fix is FIX) == ("warn", False)
     assert "shop_test" in found.summary
     assert found.remedy
 
@@ -834,8 +851,8 @@ def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(
         state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1")
     )
-    threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
-    threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]
+    threads = [Thread(target=grant_history.save, args=(context, "db", known(), "shop", f"app{n}")) for n in range(12)]
+    threads += [Thread(target=prewarm.load, args=(context, f"db{n}", Server(ADMIN))) for n in range(12)]
     for each in threads:
         each.start()
     for each in threads:
@@ -845,5 +862,5 @@ def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
 
 def test_a_dry_run_remembers_nothing(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(state=StateFolder(tmp_path), dry=True)
-    _remember(context, "db", "shop", "app", known())
+    grant_history.save(context, "db", known(), "shop", "app")
     assert context.state.recall("grants") is None
