@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from stackhand.checks.check import NoAnswer
+from stackhand.checks import exec as execution
 from stackhand.checks.connections import Client, clients
+from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, NoAnswer
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
-from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.settings import Fixes
@@ -23,8 +23,6 @@ from stackhand.state.folder import StateFolder
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
-# What answers at all answers a question like these in a fraction of a second, also when it is busy.
-_PATIENCE = 5.0
 # The runs of containers that a fix is about to end.
 _RESTARTING = "fixes-restarting"
 
@@ -111,26 +109,35 @@ class CheckContext:
         # What kinds keep for themselves from one look to the next, by their name and a container's id.
         self.scratch: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
-        self._look = _Look()
+        self._current = _Current()
         self._pinned: Container | None = None
 
     def for_container(self, container: Container) -> CheckContext:
-        """Return this scene with one container of several for the one of its service that is asked."""
+        """Return a view for a check of one container of several: this one is asked, and it alone is restarted.
+
+        What is asked through a view is forgotten by `invalidate` of any of them.
+        """
         view = copy.copy(self)
         view._pinned = container
         return view
 
     def containers(self) -> Sequence[Container]:
-        """Return the project's containers as they were when somebody first asked."""
-        look = self._look
+        """Return the project's containers as they were when first asked for."""
+        look = self._current.look
         with look.reading:
             if look.containers is None:
                 look.containers = self.engine.containers(self.project.name)
             return look.containers
 
+    def needs(self, service: str) -> tuple[str, ...]:
+        """Return the services that this one connects to or depends on: where they fail, it may fail for that."""
+        depends_on = (entry.service for entry in self.project.services[service].depends_on)
+        servers = (client.server for client in self.clients if client.service == service)
+        return tuple(dict.fromkeys((*depends_on, *servers)))
+
     def running(self, service: str) -> Container | None:
         """Return the running container of a service that is asked, the first where there are several, or None."""
-        if self._pinned and self._pinned.service == service:
+        if self._is_pinned(service):
             return self._pinned
         return next((each for each in self.containers() if each.service == service and each.running), None)
 
@@ -171,10 +178,10 @@ class CheckContext:
         """
         asked = (*key, self._pinned.id if self._pinned else "")
         with self._lock:
-            known = self._look.facts.get(asked)
+            known = self._current.look.facts.get(asked)
             mine = known is None
             if known is None:
-                known = self._look.facts[asked] = Future()
+                known = self._current.look.facts[asked] = Future()
         if mine:
             try:
                 known.set_result(ask())
@@ -184,9 +191,9 @@ class CheckContext:
         return result
 
     def invalidate(self) -> None:
-        """Have everything asked anew: something was changed, or is about to change by itself."""
+        """Forget all facts: something was changed, or is about to change by itself."""
         with self._lock:
-            self._look = _Look()
+            self._current.look = _Look()
 
     def ask(
         self,
@@ -195,34 +202,52 @@ class CheckContext:
         *,
         environment: Mapping[str, str] | None = None,
         user: str = "",
-        timeout: float = _PATIENCE,
+        timeout: float = ASK_TIMEOUT,
     ) -> ExecResult:
         """Run a program inside the service's container. Raises NoAnswer where none runs; never for its exit code.
 
         Passwords go into the `environment`, never on the command line.
         """
-        try:
-            return self.engine.ask(
-                self.container(service).id, argv, environment=environment, user=user, timeout=timeout
-            )
-        except ContainerGone as error:
-            raise NoAnswer(f"the container of {service} has ended: {error.message}") from error
+        container = self.container(service)
+        return execution.inside(self.engine, container, argv, environment=environment, user=user, timeout=timeout)
 
     def shell(self, service: str, script: str, *words: str, **options: Any) -> ExecResult:
         """Run a script of the container's `sh`, `words` being its $1, $2, …; `options` are those of `ask`."""
-        return self.ask(service, ["sh", "-c", script, "sh", *words], **options)
+        return self.ask(service, execution.shell_argv(script, words), **options)
+
+    def ask_in_helper(
+        self,
+        service: str,
+        image: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = ASK_TIMEOUT,
+    ) -> ExecResult:
+        """Run a program of another image, which has to be there, as if from inside: on the service's own network.
+
+        Raises NoAnswer where no container of the service runs, CannotAsk where the helper cannot be made.
+        """
+        container = self.container(service)
+        return execution.in_helper(self.engine, container, image, argv, environment=environment, timeout=timeout)
 
     def act(self, service: str, argv: Sequence[str], **options: Any) -> ExecResult:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
-        answer = self.ask(service, argv, **{"timeout": 60.0, **options})
+        answer = self.ask(service, argv, **{"timeout": ACT_TIMEOUT, **options})
         if not answer.ok:
-            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.complaint)}")
+            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.last_error)}")
         return answer
 
     def restart(self, service: str) -> None:
-        """Stop and start a service's containers, and wait until it is ready. Raises StackError."""
+        """Stop and start a service's containers, and wait until it is ready. Raises StackError.
+
+        In a view `for_container` just that container: the others are busy, and well.
+        """
         with self.restarting(service):
-            self.actions.restart(service)
+            if self._is_pinned(service):
+                self.engine.restart(self.container(service).id)
+            else:
+                self.actions.restart(service)
 
     @contextmanager
     def restarting(self, service: str) -> Iterator[None]:
@@ -231,10 +256,15 @@ class CheckContext:
         Where the body is killed or fails the memory stays: the next run starts what ended so.
         """
         there = [each for each in self.containers() if each.service == service]
+        if self._is_pinned(service):
+            there = [self.container(service)]
         runs = [each.run for each in there if each.running]
         self.state.update(_RESTARTING, lambda owed: [*dict.fromkeys([*(owed or []), *runs])])
         yield
         self.state.update(_RESTARTING, lambda owed: [each for each in owed or [] if each not in runs])
+
+    def _is_pinned(self, service: str) -> bool:
+        return self._pinned is not None and self._pinned.service == service
 
     def has_pending_restart(self, containers: Sequence[Container]) -> bool:
         """Return whether one of these containers was stopped by a fix that did not come to its end."""
@@ -249,3 +279,10 @@ class _Look:
     containers: Sequence[Container] | None = None
     facts: dict[tuple[str, str, str], Future[Any]] = field(default_factory=dict)
     reading: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass
+class _Current:
+    """The look that is valid now, for a context and all its views."""
+
+    look: _Look = field(default_factory=_Look)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from stackhand.checks import legacy
 from stackhand.checks.check import CannotAsk, Check, NoAnswer, Verdict, fail, ok, skip
+from stackhand.checks.context import CheckContext
 from stackhand.checks.traits import Traits
 from stackhand.engine.compose.project import KIND_LABEL
 from stackhand.errors import StackError
-
-if TYPE_CHECKING:
-    from stackhand.checks.context import CheckContext
 
 F = TypeVar("F")
 
@@ -89,6 +87,6 @@ class Kind(Generic[F]):
                 yield skip(f"that it is {self.name} is a guess, and it does not answer as such", error.message, hint)
                 return
             more = f"`inv services.logs -s {service}` says more; `inv services.restart -s {service}` restarts it"
-            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more)
+            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more, blames=error.blames)
         else:
             yield ok(f"it answers as {self.name}")

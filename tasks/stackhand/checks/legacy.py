@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stackhand import model
 from stackhand.checks import check as new
+from stackhand.checks.context import CheckContext
 from stackhand.model import Finding
-
-if TYPE_CHECKING:
-    from stackhand.checks.context import CheckContext
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from stackhand.engine.api import archive
 from stackhand.engine.api import containers as facts
 from stackhand.engine.api.events import Event, Listener
 from stackhand.engine.api.exec import ExecResult, Probe, execute
+from stackhand.engine.api.helper import Helper
+from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose import project as model
 from stackhand.errors import EngineUnreachable, StackError
@@ -148,6 +150,10 @@ class Engine:
             self.api, container, argv, timeout, _ANSWER, demux=True, environment=environment, user=user
         )
         return ExecResult(code, *streams, seconds=seconds)
+
+    def run_helper(self, helper: Helper, timeout: float | None = None) -> ExecResult:
+        """Run a program in a container that is made for it, and removed after it. Raises StackError."""
+        return run_helper(self.api, helper, timeout)
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:
         """Return the small text files below a folder of a container, running or not; None where there is none."""

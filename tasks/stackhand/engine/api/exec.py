@@ -11,7 +11,9 @@ from typing import Any
 
 from stackhand.engine.api.sdk import errors
 
-_EXIT_CODE_PATIENCE = 0.5
+# A shell's exit code for a program that is not there. Engines before 23.0 say 126 of one that was to be run by itself.
+NOT_FOUND = (127, 126)
+_EXIT_CODE_TIMEOUT = 0.5
 # What is left to the parts of a program that is ended.
 _FAREWELL = 1.0
 
@@ -45,16 +47,20 @@ class ExecResult:
         return self.exit_code == 0
 
     @property
-    def missing(self) -> bool:
+    def not_found(self) -> bool:
         """Whether there is no such program in the container."""
-        return self.exit_code in (126, 127)
+        return self.exit_code in NOT_FOUND
 
     @property
-    def complaint(self) -> str:
-        """The last line of what it complained about, or that it said nothing in time."""
+    def last_error(self) -> str:
+        """The last line of its errors, else of its output; or that it did not end in time."""
         if self.exit_code is None:
             return f"no answer within {self.seconds:.0f} s"
         return ((self.stderr or self.stdout).strip().splitlines() or [f"exit code {self.exit_code}"])[-1]
+
+    # The former names.
+    missing = not_found
+    complaint = last_error
 
 
 def execute(
@@ -87,7 +93,7 @@ def execute(
 
 def _ended(api: Any, execution: str) -> Mapping[str, Any]:
     """Return an exec's state once it has its exit code, which comes a moment after its output has ended."""
-    deadline = time.monotonic() + _EXIT_CODE_PATIENCE
+    deadline = time.monotonic() + _EXIT_CODE_TIMEOUT
     while True:
         state: Mapping[str, Any] = api.exec_inspect(execution)
         if state.get("ExitCode") is not None or time.monotonic() > deadline:

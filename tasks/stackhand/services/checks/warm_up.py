@@ -4,53 +4,45 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 
+from stackhand.checks.check import Check, Fix, Verdict, ok, warn
 from stackhand.checks.context import CheckContext
-from stackhand.checks.legacy import Check, Fix
 from stackhand.errors import StackError
-from stackhand.model import Finding
 
-_MEMORY = "warmed"
+_WARMED = "warmed"
 
 
-def check_warm(context: CheckContext, service: str) -> Iterable[Finding]:
+def check_warm(context: CheckContext, service: str) -> Iterable[Verdict]:
     """Check that a service was warmed since its container started."""
     entries = context.settings.warm.get(service, ())
     container = context.running(service)
     if not entries or container is None:
         return
-    mark = _mark(container.run, entries)
-    if (context.state.recall(_MEMORY) or {}).get(service) == mark:
-        yield Finding("caches.warm", service, "caches", "ok", "it was warmed since its start")
+    if (context.state.recall(_WARMED) or {}).get(service) == _digest(container.run, entries):
+        yield ok("it was warmed since its start")
     else:
-        yield Finding(
-            "caches.warm",
-            service,
-            "caches",
-            "warn",
+        yield warn(
             "it was not warmed since its start",
-            evidence="; ".join(entries),
-            remedy="`inv services.fixes` warms it",
-            fixable=True,
+            "; ".join(entries),
+            "`inv services.fixes` warms it",
+            fix=Fix("warm", partial(_warm, context, service, entries)),
         )
 
 
-def _warm(context: CheckContext, finding: Finding) -> None:
-    service = finding.service or ""
+def _warm(context: CheckContext, service: str, entries: Iterable[str]) -> None:
     kinds = context.kinds.of(service)
     if not kinds:
         raise StackError(f"{service} is of no kind that has warm-ups; the label stackhand.kind names one")
     run = context.container(service).run
-    entries = context.settings.warm[service]
     for entry in entries:
         kinds[0].warm(context, service, entry)
-    context.state.update(_MEMORY, lambda known: {**(known or {}), service: _mark(run, entries)})
+    context.state.update(_WARMED, lambda known: {**(known or {}), service: _digest(run, entries)})
 
 
-def _mark(run: str, entries: Iterable[str]) -> str:
+def _digest(run: str, entries: Iterable[str]) -> str:
     """Return what names a run of a container together with what it was warmed by."""
     return hashlib.sha256("\n".join((run, *entries)).encode()).hexdigest()
 
 
 CHECKS = (Check("caches.warm", "caches", check_warm),)
-FIXES = {"caches.warm": Fix("warm", _warm)}

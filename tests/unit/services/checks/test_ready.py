@@ -35,7 +35,7 @@ def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = 
 
 def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:
     (found,) = check_ready(look(folder, containers, **more), "web")
-    return found.status, found.fixable
+    return found.status, found.fix is not None
 
 
 ENDED, KILLED, FRONT = ended(code=0), ended(code=137), container("front")
