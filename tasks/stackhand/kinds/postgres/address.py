@@ -8,12 +8,6 @@ from stackhand.checks.context import CheckContext
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Service
 
-# For a shell: port and socket as the server itself has written them down, read without a process of its own.
-FOUND = """if [ -r "$PGDATA/postmaster.pid" ]; then
-    { read -r _; read -r _; read -r _; read -r port; read -r folder; } < "$PGDATA/postmaster.pid"
-    if [ -n "$port" ]; then export PGPORT="$port" PGHOST="${folder:-localhost}"; fi
-fi
-"""
 _SERVER_PORT = re.compile(r"(?:^|\s)(?:-p\s*|(?:-c\s*|--)port\s*=\s*)(\d+)")
 _SERVER_FOLDER = re.compile(r"(?:^|\s)(?:-k\s*|(?:-c\s*|--)unix[-_]socket[-_]directories\s*=\s*)(/[^\s,]*)")
 _SERVER_DATA = re.compile(r"(?:^|\s)(?:-D\s*|(?:-c\s*|--)data[-_]directory\s*=\s*|--pgdata[= ])(/\S*)")
@@ -27,7 +21,7 @@ _SILENCE = re.compile(
 def where(service: Service) -> dict[str, str]:
     """Return what psql has to be told to find the server, as far as the compose file says it.
 
-    Of these, what the server has written down itself (FOUND) comes first.
+    Of these, what the server has written down itself (server_address.sh) comes first.
 
     >>> where(Service("db", "postgres", raw={"command": ["postgres", "-c", "port=5433", "-k", "/sockets"]}))
     {'PGHOST': '/sockets', 'PGPORT': '5433'}

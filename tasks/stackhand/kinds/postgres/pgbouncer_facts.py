@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stackhand.checks import scripts
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres.psql import identifier
@@ -24,8 +25,6 @@ PGBOUNCER = "pgbouncer"
 CONSOLE = "pgbouncer"
 # What a URL of a Postgres client begins with; "" for settings that are no URL.
 SCHEMES = ("", "postgres", "postgresql")
-# Begins each part of what the script of console.py prints.
-MARK = "\x1e"
 
 
 @dataclass(frozen=True)
@@ -98,23 +97,21 @@ def passes(client: Client) -> bool:
 
 
 def parse(text: str) -> Bouncer:
-    """Return what the script read."""
+    """Return what read_pgbouncer.sh printed."""
     settings: dict[str, str] = {}
     databases: dict[str, Mapped] = {}
     found: dict[str, str] = {}
     ini = userlist = account = ""
-    for part in text.split(MARK)[1:]:
-        head, _, body = part.partition("\n")
-        what, _, path = head.partition(" ")
+    for what, about, body in scripts.sections(text):
         if what == "ini":
-            ini = ini or path
+            ini = ini or about
             own, mapped = parse_ini(body)
             settings |= own
             databases |= mapped
         elif what == "users":
-            userlist = path
+            userlist = about
         elif what == "account":
-            account = path
+            account = about
         found[what] = body
     console = found.get("console", "")
     running = parse_config(console)

@@ -140,7 +140,7 @@ def _is_client(shown: Traits) -> bool:
 
 
 def _complaint(answer: ExecResult) -> str:
-    return complaints(answer.stderr) or ("" if answer.ok else answer.complaint)
+    return complaints(answer.stderr) or ("" if answer.ok else answer.last_error)
 
 
 def _own(context: CheckContext, service: str) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stackhand.checks import scripts
 from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import value_of
 from stackhand.checks.context import CheckContext
@@ -13,20 +14,6 @@ from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import address
 
-# The text goes through the environment and stdin: `\gexec`, `\if` and `\connect` work from there only, and a command
-# line is seen by everybody.
-#
-# psql takes the place of the shell. In most containers of Postgres the postmaster is process 1, and so becomes the
-# parent of whatever is left behind by a shell that was cut off; when such a process then ends in any other way than
-# with 0 or 1, the postmaster takes it for a crashed backend and restarts all of them.
-_FEED = f"""{address.FOUND}exec psql -XAtqw -U "$1" -d "$2" <<STACKHAND_END
-$STACKHAND_SQL
-STACKHAND_END"""
-# Without a terminal psql reads the two answers to \password from stdin.
-_PASSWORD = f"""{address.FOUND}exec psql -XAtqw -v ON_ERROR_STOP=1 -U "$1" -d "$2" -c "$3" <<STACKHAND_END
-$STACKHAND_NEW
-$STACKHAND_NEW
-STACKHAND_END"""
 # Nothing that has a verifier in it stands in the server's log, whatever that is configured to log.
 _UNLOGGED = "-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
 _STATEMENT_LIMIT = 4  # seconds: a look must not hang behind somebody's lock
@@ -80,7 +67,8 @@ class Admin:
         if re.search(r"[\r\n]", password):
             raise StackError("a password with a line break in it cannot be set")
         words = (self.role, "postgres", f"\\password {identifier(role)}")
-        answer = context.shell(service, _PASSWORD, *words, environment=environment, user=self.account, timeout=20)
+        script = _script("set_password.sh")
+        answer = context.shell(service, script, *words, environment=environment, user=self.account, timeout=20)
         _done(context, service, answer)
 
     def set_verifier(self, context: CheckContext, service: str, role: str, verifier: str) -> None:
@@ -93,7 +81,13 @@ class Admin:
     ) -> ExecResult:
         environment = {**self.environment, "STACKHAND_SQL": text, "PGOPTIONS": options, "PGCLIENTENCODING": "UTF8"}
         words = (self.role, database)
-        return context.shell(service, _FEED, *words, environment=environment, user=self.account, timeout=limit)
+        script = _script("run_sql.sh")
+        return context.shell(service, script, *words, environment=environment, user=self.account, timeout=limit)
+
+
+def _script(name: str) -> str:
+    """Return a script that finds the server and then runs psql there."""
+    return scripts.read(__package__, "server_address.sh") + scripts.read(__package__, name)
 
 
 def accounts(context: CheckContext, service: str) -> list[tuple[str, str]]:
@@ -139,15 +133,15 @@ def first_answer(context: CheckContext, service: str, ways: Iterable[Admin], tex
             return way, answer
         if not _refused(answer):
             raise _unanswered(context, service, way, answer)
-        denied.append(answer.complaint)
+        denied.append(answer.last_error)
     raise NoAdministrator(context.redact(denied[0]) if denied else "no superuser is known")
 
 
 def _unanswered(context: CheckContext, service: str, way: Admin, answer: ExecResult) -> NoAnswer:
     """Return why nothing is known of a server that was asked."""
-    if answer.missing:
+    if answer.not_found:
         return CannotAsk(f"there is no psql in the container of {service}")
-    said = context.redact(complaints(answer.stderr) or answer.complaint)
+    said = context.redact(complaints(answer.stderr) or answer.last_error)
     if "ERROR:" in answer.stderr:
         return CannotAsk(f"it answers, and does not say what was asked: {said}")
     if answer.exit_code is None and way.query(context, service, "SELECT 1;", limit=_SHORT).stdout.strip() == "1":
@@ -174,7 +168,7 @@ def _refused(answer: ExecResult) -> bool:
 
 def _done(context: CheckContext, service: str, answer: ExecResult) -> ExecResult:
     if not answer.ok:
-        raise StackError(f"psql in {service}: {context.redact(complaints(answer.stderr) or answer.complaint)}")
+        raise StackError(f"psql in {service}: {context.redact(complaints(answer.stderr) or answer.last_error)}")
     return answer
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from stackhand.checks import scripts
 from stackhand.checks.check import Fix, Verdict, fail
 from stackhand.checks.context import CheckContext
+from stackhand.checks.exec import shell_argv
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console
 from stackhand.kinds.postgres.facts import administered_servers
@@ -16,12 +18,6 @@ from stackhand.kinds.postgres.psql import literal
 
 # With these PgBouncer needs no entry, or does not ask for a password: https://www.pgbouncer.org/config.html#auth_type
 _WITHOUT_ENTRIES = ("any", "trust", "hba", "pam", "cert", "ldap")
-# Appended with one write. A file that does not end its last line would run the two together.
-_APPEND = r"""
-if [ -n "$(tail -c 1 "$1")" ]; then STACKHAND_LINE="
-$STACKHAND_LINE"; fi
-printf '%s\n' "$STACKHAND_LINE" >> "$1"
-"""
 
 
 def check_userlist(context: CheckContext, service: str) -> Iterable[Verdict]:
@@ -60,8 +56,8 @@ def add_user(context: CheckContext, service: str, facts: Bouncer, user: str) -> 
         if verifier:
             context.register_secret(verifier)
             environment = {"STACKHAND_LINE": userlist_line(user, verifier)}
-            append = ["sh", "-c", _APPEND, "sh", facts.userlist]
-            context.act(service, append, environment=environment, user=facts.account)
+            argv = shell_argv(scripts.read(__package__, "append_line.sh"), [facts.userlist])
+            context.act(service, argv, environment=environment, user=facts.account)
             pgbouncer_console.order(context, service, facts, "RELOAD")
             return
     raise StackError(f"no server has a password for {user}")

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from builders import container, project, service
 
+from stackhand.checks import scripts
 from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext, ServiceKinds
@@ -359,7 +360,7 @@ def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str]
 
 def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
-    script = address.FOUND + 'echo "$PGPORT $PGHOST"'
+    script = scripts.read("stackhand.kinds.postgres", "server_address.sh") + 'echo "$PGPORT $PGHOST"'
 
     def said(**environment: str) -> str:
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
