@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from stackhand.checks import connections as clients
 from stackhand.checks.check import NoAnswer
+from stackhand.checks.connections import Client, names
 from stackhand.checks.context import CheckContext
 from stackhand.engine.api.exec import ExecResult
 from stackhand.graph import schedule
@@ -141,61 +141,84 @@ def bouncers(context: CheckContext) -> dict[str, Bouncer]:
 
 def links(context: CheckContext, service: str) -> Links:
     """Return who connects to a Postgres service."""
-    places = clients.names(context.project)
-    return connect(service, context.clients, bouncers(context), places)
+    return connect(service, context.clients, bouncers(context), names(context.project))
 
 
-def connect(
-    service: str, known: Iterable[clients.Client], found: Mapping[str, Bouncer], places: Mapping[str, str]
-) -> Links:
-    """Return who connects to a Postgres service, of all clients and PgBouncers of a project."""
+def connect(server: str, clients: Iterable[Client], found: Mapping[str, Bouncer], services: Mapping[str, str]) -> Links:
+    """Return who connects to a Postgres service, of all clients and PgBouncers of a project.
 
-    def leads_here(mapped: Mapped | None) -> bool:
-        return mapped is not None and any(places.get(host.strip()) == service for host in mapped.host.split(","))
-
-    direct: list[Login] = []
-    pooled: list[Login] = []
-    clients_known = list(known)
-    for each in clients_known:
-        if not each.user or each.scheme not in SCHEMES:
+    `services` are the project's services by each name that they have on its networks.
+    """
+    known = list(clients)
+    leading = {name: _Leads(server, name, bouncer, services) for name, bouncer in found.items()}
+    logins: list[Login] = []
+    for client in known:
+        if not client.user or client.scheme not in SCHEMES:
             continue
-        database = each.database or each.user
-        if each.server == service:
-            port = each.port or 5432
-            direct.append(Login(each.user, database, service, port, "", each.password, (each.service,)))
-        elif each.server in found and passes(each):
-            bouncer = found[each.server]
-            mapped = bouncer.leads(database)
-            if mapped is None or not leads_here(mapped):
-                continue
-            port = each.port or int(bouncer.in_file("listen_port"))
-            pooled.append(Login(each.user, database, each.server, port, each.server, each.password, (each.service,)))
-            role, password = (mapped.user, mapped.password) if mapped.user else (each.user, each.password)
-            behind = (each.server,)
-            direct.append(
-                Login(role, mapped.database, service, mapped.port, "", password, (each.service,), behind),
-            )
-    lookups: list[AuthQuery] = []
-    for name, bouncer in found.items():
-        for mapped in _entries(name, bouncer, clients_known):
-            role = bouncer.auth_user(mapped)
-            elsewhere = bouncer.setting("auth_dbname")
-            target = (bouncer.leads(elsewhere) if elsewhere else None) or mapped
-            if not role or not leads_here(target) or not target.database:
-                continue
-            entry = bouncer.users.get(role, "")
-            lookups.append(AuthQuery(name, role, target.database, bouncer.setting("auth_query"), entry))
-            password = "" if is_verifier(entry) else entry
-            direct.append(Login(role, target.database, service, target.port, "", password, (name,), (name,)))
-    here = {name: each for name, each in found.items() if any(leads_here(m) for m in each.databases.values())}
-    return Links(_merged(direct), _merged(pooled), here, tuple(dict.fromkeys(lookups)))
+        if client.server == server:
+            port, database = client.port or 5432, client.database or client.user
+            logins.append(Login(client.user, database, server, port, "", client.password, (client.service,)))
+        elif client.server in leading and passes(client):
+            logins += leading[client.server].logins_of(client)
+    lookups = [each for leads in leading.values() for each in leads.lookups(known)]
+    logins += [login for _, login in lookups]
+    return Links(
+        _merged(login for login in logins if not login.via),
+        _merged(login for login in logins if login.via),
+        {name: each.bouncer for name, each in leading.items() if any(map(each.here, each.bouncer.databases.values()))},
+        tuple(dict.fromkeys(lookup for lookup, _ in lookups)),
+    )
 
 
-def _entries(name: str, bouncer: Bouncer, known: Iterable[clients.Client]) -> list[Mapped]:
-    """Return a PgBouncer's entries; for `*`, which stands for any database, those that its clients ask for."""
-    asked = [each.database or each.user for each in known if each.server == name and passes(each)]
-    found = [each for each in bouncer.databases.values() if each.name != "*" or each.database]
-    return found + [each for database in asked if (each := bouncer.leads(database)) and each.name == "*"]
+@dataclass(frozen=True)
+class _Leads:
+    """One PgBouncer, as far as it leads to one server."""
+
+    server: str
+    service: str
+    bouncer: Bouncer
+    services: Mapping[str, str]
+
+    def here(self, mapped: Mapped) -> bool:
+        """Return whether an entry leads to the server."""
+        return any(self.services.get(host.strip()) == self.server for host in mapped.host.split(","))
+
+    def logins_of(self, client: Client) -> list[Login]:
+        """Return the login of a client to PgBouncer, and that of PgBouncer for it to the server."""
+        database, via = client.database or client.user, self.service
+        mapped = self.bouncer.leads(database)
+        if mapped is None or not self.here(mapped):
+            return []
+        port = client.port or int(self.bouncer.in_file("listen_port"))
+        role, password = (mapped.user, mapped.password) if mapped.user else (client.user, client.password)
+        return [
+            Login(client.user, database, via, port, via, client.password, (client.service,)),
+            Login(role, mapped.database, self.server, mapped.port, "", password, (client.service,), (via,)),
+        ]
+
+    def lookups(self, known: Iterable[Client]) -> Iterable[tuple[AuthQuery, Login]]:
+        """Yield what PgBouncer looks up passwords with, and as whom it logs in for that.
+
+        `auth_dbname` is the database for all lookups: https://www.pgbouncer.org/config.html#auth_dbname
+        """
+        for mapped in self._entries(known):
+            role = self.bouncer.auth_user(mapped)
+            elsewhere = self.bouncer.setting("auth_dbname")
+            target = (self.bouncer.leads(elsewhere) if elsewhere else None) or mapped
+            if role and self.here(target) and target.database:
+                entry, query = self.bouncer.users.get(role, ""), self.bouncer.setting("auth_query")
+                password = "" if is_verifier(entry) else entry
+                own = (self.service,)
+                yield (
+                    AuthQuery(self.service, role, target.database, query, entry),
+                    Login(role, target.database, self.server, target.port, "", password, own, own),
+                )
+
+    def _entries(self, known: Iterable[Client]) -> list[Mapped]:
+        """Return PgBouncer's entries; for `*`, which stands for any database, those that its clients ask for."""
+        asked = [each.database or each.user for each in known if each.server == self.service and passes(each)]
+        found = [each for each in self.bouncer.databases.values() if each.name != "*" or each.database]
+        return found + [each for name in asked if (each := self.bouncer.leads(name)) and each.name == "*"]
 
 
 def _merged(logins: Iterable[Login]) -> tuple[Login, ...]:

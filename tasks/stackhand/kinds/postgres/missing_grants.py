@@ -4,11 +4,15 @@ A right is given back on its own only where it is certain that it belongs to the
 the role had it when all was well, on the same data and with the same migrations applied; or nothing is remembered of
 the role, default privileges for that very schema give it, and the role has nothing left there. Anything else may have
 been taken away on purpose: that is a warning with the exact statement.
+
+Privileges: https://www.postgresql.org/docs/current/ddl-priv.html
+Default privileges: https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -19,6 +23,16 @@ from stackhand.kinds.postgres.psql import identifier
 
 _WHAT = {"r": "TABLE", "S": "SEQUENCE", "f": "FUNCTION"}
 _NOUNS = {"r": "tables", "S": "sequences", "f": "functions"}
+
+Certainty = Literal["certain", "configured", "doubtful"]
+
+
+class Missing(NamedTuple):
+    """One thing that a role lacks: the statement that gives it, why it is said to lack it, and how sure that is."""
+
+    statement: str
+    reason: str
+    certainty: Certainty
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -31,157 +45,206 @@ class Lack(msgspec.Struct, frozen=True):
     doubtful: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, missing: Iterable[Missing]) -> Lack:
+        """Return the statements by how certain they are, each once."""
+        found = list(missing)
+
+        def statements(certainty: Certainty) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(each.statement for each in found if each.certainty == certainty))
+
+        reasons = tuple(dict.fromkeys(each.reason for each in found))
+        return cls(statements("certain"), statements("configured"), statements("doubtful"), reasons)
+
+
+class _Compared(NamedTuple):
+    """A role in one database, now and when all was well.
+
+    `history` is None where nothing is remembered of this data; `same` says that no migration was applied since.
+    """
+
+    role: Role
+    rights: Rights
+    history: Known | None
+    same: bool
+
+    @property
+    def held(self) -> list[Held]:
+        """What the role has now."""
+        return [grant for grant in self.rights.held if grant.role == self.role.name]
+
+    @property
+    def schemas_held(self) -> set[str]:
+        """The schemas in which something is left to it."""
+        return {grant.schema for grant in self.held}
+
+    def is_bound(self, schema: str) -> bool:
+        """Return whether default privileges name the role for this very schema: that is no accident."""
+        return any(each.role == self.role.name and each.schema == schema for each in self.rights.defaults)
+
+    def had(self, grant: Held, name: str) -> bool:
+        """Return whether the role had all these privileges on one thing, with the migrations of now."""
+        if self.history is None or not self.same:
+            return False
+        privileges = {
+            privilege
+            for other in self.history.held
+            if (other.schema, other.kind) == (grant.schema, grant.kind) and name in other.names
+            for privilege in other.privileges
+        }
+        return privileges.issuperset(grant.privileges)
+
 
 def missing_grants(
-    server: Server, rights: Rights, role: Role, known: Known | None, configured: Sequence[str] = ()
+    server: Server, rights: Rights, role: Role, history: Known | None, configured: Sequence[str] = ()
 ) -> Lack:
-    """Return what a role lacks in one database."""
+    """Return what a role lacks in one database. `configured` are its grants in `fixes.roles`."""
     if role.superuser:
         return Lack()
-    known = known if known and known.data == server.cluster.identifier else None
-    same = known is not None and known.migrations == applied(server.migrations, rights.database)
-    name = role.name
-    certain: list[str] = []
-    asked: list[str] = []
-    doubtful: list[str] = []
-    reasons: list[str] = []
-    mine = [each for each in rights.held if each.role == name]
-    empty = not mine and name not in rights.owners
-    if name not in rights.connect:
-        # Without any memory: a client that may not even enter its own database has lost that.
-        sure = known is None or (same and known.connect)
-        connect = f"GRANT CONNECT ON DATABASE {identifier(rights.database)} TO {identifier(name)}"
-        (certain if sure else doubtful).append(connect)
-        reasons.append(f"it may not connect to {rights.database}")
+    history = history if history and history.data == server.cluster.identifier else None
+    same = history is not None and history.migrations == applied(server.migrations, rights.database)
+    compared = _Compared(role, rights, history, same)
     # By default privileges, then by memory: what both say is said once.
-    lost = [*_by_default(rights, name, known, same=same), *_by_memory(rights, name, known, same=same)]
-    spaces = (
-        {each.schema for each in mine}
-        | {each.schema for each, _ in lost}
-        | {each.schema for each in rights.defaults if each.role == name and each.schema}
+    lost = [*_by_default(compared), *_by_memory(compared)]
+    return Lack.of(
+        (
+            *_connect(compared),
+            *_usage(compared, {grant.schema for grant, _ in lost}),
+            *_objects(compared, lost),
+            *_memberships(compared),
+            *_configured(compared, configured),
+        )
     )
-    spaces |= set(known.usage) & {each.name for each in rights.spaces} if known and same else set()
-    for space in sorted(spaces):
-        if name not in rights.space(space).usage:
-            held = any(each.schema == space for each in mine)
-            sure = (same and space in known.usage) if known else _is_bound(rights, name, space) and not held
-            (certain if sure else doubtful).append(f"GRANT USAGE ON SCHEMA {space} TO {identifier(name)}")
-            reasons.append(f"it may not use the schema {space}")
-    for each, sure in lost:
-        (certain if sure else doubtful).append(_grant(each))
-        reasons.append(f"it lacks {', '.join(each.privileges)} on {_listed(each)}")
-    if known and same:
-        more = _on_schemas(known, rights, name) + _defaults(known, rights) + _memberships(known, role)
-        (certain if empty else doubtful).extend(more)
-        reasons += ["rights on schemas, default privileges or memberships are gone"] if more else []
-    for grant in configured:
-        if rights.configured.get(key(name, grant)) is False:
-            asked.append(f"GRANT {grant} TO {identifier(name)}")
-            reasons.append(f"fixes.roles gives it {grant}")
-    return Lack(*(tuple(dict.fromkeys(each)) for each in (certain, asked, doubtful, reasons)))
 
 
-def _is_bound(rights: Rights, name: str, schema: str) -> bool:
-    """Return whether default privileges name this role for this very schema: that is no accident."""
-    return any(each.role == name and each.schema == schema for each in rights.defaults)
+def _sure(certain: bool) -> Certainty:
+    return "certain" if certain else "doubtful"
 
 
-def _by_default(rights: Rights, name: str, known: Known | None, *, same: bool) -> list[tuple[Held, bool]]:
-    """Return what default privileges give and the role does not have, each with whether it is certain.
+def _connect(compared: _Compared) -> Iterator[Missing]:
+    """Yield the way into the database. Where nothing is remembered, a client has lost it, for it asks for just that."""
+    role, rights, history, same = compared
+    if role.name not in rights.connect:
+        yield Missing(
+            f"GRANT CONNECT ON DATABASE {identifier(rights.database)} TO {identifier(role.name)}",
+            f"it may not connect to {rights.database}",
+            _sure(history is None or (same and history.connect)),
+        )
+
+
+def _usage(compared: _Compared, lost: set[str]) -> Iterator[Missing]:
+    """Yield the way into each schema in which the role has something, has lost something, or is to get something."""
+    role, rights, history, same = compared
+    schemas = compared.schemas_held | lost
+    schemas |= {each.schema for each in rights.defaults if each.role == role.name and each.schema}
+    if history and same:
+        schemas |= set(history.usage) & {space.name for space in rights.spaces}
+    for schema in sorted(schemas):
+        if role.name not in rights.space(schema).usage:
+            if history:
+                certain = same and schema in history.usage
+            else:
+                certain = compared.is_bound(schema) and schema not in compared.schemas_held
+            statement = f"GRANT USAGE ON SCHEMA {schema} TO {identifier(role.name)}"
+            yield Missing(statement, f"it may not use the schema {schema}", _sure(certain))
+
+
+def _objects(compared: _Compared, lost: Iterable[tuple[Held, bool]]) -> Iterator[Missing]:
+    """Yield the rights on tables, sequences and functions, each with whether it is certain."""
+    for grant, certain in lost:
+        things = ", ".join(f"{grant.schema}.{name}" for name in grant.names)
+        privileges = ", ".join(grant.privileges)
+        shown = ", ".join(grant.names[:3]) + (f" and {len(grant.names) - 3} more" if len(grant.names) > 3 else "")
+        yield Missing(
+            f"GRANT {privileges} ON {_WHAT[grant.kind]} {things} TO {identifier(grant.role)}",
+            f"it lacks {privileges} on the {_NOUNS[grant.kind]} {shown} in {grant.schema}",
+            _sure(certain),
+        )
+
+
+def _by_default(compared: _Compared) -> Iterator[tuple[Held, bool]]:
+    """Yield what default privileges give and the role does not have, each with whether it is certain.
 
     They only say what is given to what will be made. So what the role had with these migrations decides. Where nothing
     is remembered of it at all, a loss is certain only when they are for this very schema, nothing is left in it, and no
     other role lacks the same: such things are older than the default privileges, or are meant to be closed.
     """
-    left = {each.schema for each in rights.held if each.role == name}
-    found: list[tuple[Held, bool]] = []
-    for each in rights.missing:
-        if each.role != name:
+    missing = compared.rights.missing
+    for grant in missing:
+        if grant.role != compared.role.name:
             continue
-        if known is None and each.schema not in left and _is_bound(rights, name, each.schema):
-            found.append((each, not _others_lack(rights, each)))
+        if compared.history is None and grant.schema not in compared.schemas_held and compared.is_bound(grant.schema):
+            yield grant, not any(_is_the_same_of_another(other, grant) for other in missing)
             continue
-        had = tuple(thing for thing in each.names if known and same and _had(known, each, thing))
-        others = tuple(thing for thing in each.names if thing not in had)
-        found += [
-            (msgspec.structs.replace(each, names=some), sure) for some, sure in ((had, True), (others, False)) if some
-        ]
-    return found
+        had = tuple(name for name in grant.names if compared.had(grant, name))
+        others = tuple(name for name in grant.names if name not in had)
+        for names, certain in ((had, True), (others, False)):
+            if names:
+                yield msgspec.structs.replace(grant, names=names), certain
 
 
-def _others_lack(rights: Rights, lost: Held) -> bool:
-    """Return whether default privileges give another role the same things, and it does not have them either."""
-    return any(
-        each.role != lost.role and each.schema == lost.schema and set(each.names) & set(lost.names)
-        for each in rights.missing
-    )
+def _is_the_same_of_another(other: Held, grant: Held) -> bool:
+    """Return whether another role lacks some of the same things."""
+    return other.role != grant.role and other.schema == grant.schema and bool(set(other.names) & set(grant.names))
 
 
-def _by_memory(rights: Rights, name: str, known: Known | None, *, same: bool) -> list[tuple[Held, bool]]:
-    """Return what the role had, has not, and no default privilege gives, each with whether it is certain."""
-    left = {each.schema for each in rights.held if each.role == name}
-    there = {(each.schema, each.kind): set(each.names) for each in rights.things}
+def _by_memory(compared: _Compared) -> Iterator[tuple[Held, bool]]:
+    """Yield what the role had, has not, and no default privilege gives, each with whether it is certain.
+
+    It is where nothing is left in the schema, and no migration was applied since.
+    """
+    role, rights, history, same = compared
+    exists = {(each.schema, each.kind): set(each.names) for each in rights.things}
     has = {
-        (each.schema, each.kind, thing, privilege)
-        for each in (*rights.held, *rights.missing)
-        if each.role == name
-        for thing in each.names
-        for privilege in each.privileges
+        (grant.schema, grant.kind, name, privilege)
+        for grant in (*rights.held, *rights.missing)
+        if grant.role == role.name
+        for name in grant.names
+        for privilege in grant.privileges
     }
-    found: list[tuple[Held, bool]] = []
-    for each in known.held if known else ():
+    for grant in history.held if history else ():
+        is_whole_loss = grant.schema not in compared.schemas_held
+        if not is_whole_loss and not same:
+            continue
         lost: dict[tuple[str, ...], list[str]] = {}
-        for thing in each.names:
-            gone = tuple(word for word in each.privileges if (each.schema, each.kind, thing, word) not in has)
-            if gone and thing in there.get((each.schema, each.kind), ()):
-                lost.setdefault(gone, []).append(thing)
-        whole = each.schema not in left
-        if whole or same:
-            sure = whole and same
-            found += [(Held(name, each.schema, each.kind, words, tuple(names)), sure) for words, names in lost.items()]
-    return found
+        for name in grant.names:
+            gone = tuple(word for word in grant.privileges if (grant.schema, grant.kind, name, word) not in has)
+            if gone and name in exists.get((grant.schema, grant.kind), ()):
+                lost.setdefault(gone, []).append(name)
+        for privileges, names in lost.items():
+            yield Held(role.name, grant.schema, grant.kind, privileges, tuple(names)), is_whole_loss and same
 
 
-def _had(known: Known, each: Held, thing: str) -> bool:
-    had = {
-        word
-        for one in known.held
-        if (one.schema, one.kind) == (each.schema, each.kind) and thing in one.names
-        for word in one.privileges
-    }
-    return had.issuperset(each.privileges)
+def _memberships(compared: _Compared) -> Iterator[Missing]:
+    """Yield what else the role had with these migrations: rights on schemas, default privileges, memberships.
 
-
-def _defaults(known: Known, rights: Rights) -> list[str]:
-    lost = [each for each in known.defaults if each not in rights.defaults]
-    return [
-        f"ALTER DEFAULT PRIVILEGES FOR ROLE {identifier(each.owner)}"
-        f"{f' IN SCHEMA {each.schema}' if each.schema else ''} GRANT {', '.join(each.privileges)}"
-        f" ON {_WHAT[each.kind]}S TO {identifier(each.role)}"
-        for each in lost
-    ]
-
-
-def _on_schemas(known: Known, rights: Rights, name: str) -> list[str]:
-    """Return what the role had on schemas beside USAGE."""
-    found = []
+    They are certain where nothing at all is left to the role: it was made again.
+    """
+    role, rights, history, same = compared
+    if history is None or not same:
+        return
+    name = identifier(role.name)
+    statements = []
     for space in rights.spaces:
-        has = {*space.granted.get(name, ()), "USAGE"}
-        lost = [word for word in known.granted.get(space.name, ()) if word not in has]
-        found += [f"GRANT {', '.join(lost)} ON SCHEMA {space.name} TO {identifier(name)}"] if lost else []
-    return found
+        has = {*space.granted.get(role.name, ()), "USAGE"}
+        if gone := [word for word in history.granted.get(space.name, ()) if word not in has]:
+            statements.append(f"GRANT {', '.join(gone)} ON SCHEMA {space.name} TO {name}")
+    for default in history.defaults:
+        if default not in rights.defaults:
+            schema = f" IN SCHEMA {default.schema}" if default.schema else ""
+            statements.append(
+                f"ALTER DEFAULT PRIVILEGES FOR ROLE {identifier(default.owner)}{schema}"
+                f" GRANT {', '.join(default.privileges)} ON {_WHAT[default.kind]}S TO {name}"
+            )
+    statements += [f"GRANT {identifier(group)} TO {name}" for group in history.member_of if group not in role.member_of]
+    is_empty = not compared.held and role.name not in rights.owners
+    reason = "rights on schemas, default privileges or memberships are gone"
+    yield from (Missing(statement, reason, _sure(is_empty)) for statement in statements)
 
 
-def _memberships(known: Known, role: Role) -> list[str]:
-    lost = [each for each in known.member_of if each not in role.member_of]
-    return [f"GRANT {identifier(each)} TO {identifier(role.name)}" for each in lost]
-
-
-def _grant(each: Held) -> str:
-    things = ", ".join(f"{each.schema}.{name}" for name in each.names)
-    return f"GRANT {', '.join(each.privileges)} ON {_WHAT[each.kind]} {things} TO {identifier(each.role)}"
-
-
-def _listed(each: Held) -> str:
-    shown = ", ".join(each.names[:3]) + (f" and {len(each.names) - 3} more" if len(each.names) > 3 else "")
-    return f"the {_NOUNS[each.kind]} {shown} in {each.schema}"
+def _configured(compared: _Compared, configured: Iterable[str]) -> Iterator[Missing]:
+    """Yield the grants of `fixes.roles` that are not in effect."""
+    name = compared.role.name
+    for grant in configured:
+        if compared.rights.configured.get(key(name, grant)) is False:
+            yield Missing(f"GRANT {grant} TO {identifier(name)}", f"fixes.roles gives it {grant}", "configured")
