@@ -8,7 +8,7 @@ from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres import grant_history
 from stackhand.kinds.postgres.facts import POSTGRES, Server, server_facts
 from stackhand.kinds.postgres.grant_history import Known
-from stackhand.kinds.postgres.logins import Links, links
+from stackhand.kinds.postgres.login_map import Links, links
 from stackhand.settings import Role as Configured
 
 

@@ -13,7 +13,8 @@ from stackhand.checks.check import Fix, Verdict, fail, ok
 from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres.access import Access
 from stackhand.kinds.postgres.facts import Rights, Server, unread
-from stackhand.kinds.postgres.logins import AuthQuery, expect_recovery
+from stackhand.kinds.postgres.login_attempts import expect_recovery
+from stackhand.kinds.postgres.login_map import AuthQuery
 from stackhand.kinds.postgres.psql import identifier
 
 _NAME = r'(?:"(?:[^"]|"")+"|[A-Za-z_][\w$]*)'

@@ -20,7 +20,8 @@ from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, did_you_mean
 from stackhand.kinds.postgres.facts import POSTGRES, Migrations, Server, server_facts
-from stackhand.kinds.postgres.logins import attempts, links
+from stackhand.kinds.postgres.login_attempts import attempts
+from stackhand.kinds.postgres.login_map import links
 from stackhand.kinds.postgres.migration_tools import (
     TOOLS,
     Files,

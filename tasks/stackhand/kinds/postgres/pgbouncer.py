@@ -11,7 +11,8 @@ from stackhand.checks.kind import Kind
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console, pools, userlist
 from stackhand.kinds.postgres.facts import POSTGRES
-from stackhand.kinds.postgres.logins import Attempt, Login, attempts
+from stackhand.kinds.postgres.login_attempts import Attempt, attempts
+from stackhand.kinds.postgres.login_map import Login
 from stackhand.kinds.postgres.pgbouncer_facts import PGBOUNCER, Bouncer, passes
 
 _DATABASE_FIRST = "write it as DATABASE: QUERY"

@@ -10,7 +10,7 @@ from stackhand.checks.check import Fix, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres import pgbouncer_console
 from stackhand.kinds.postgres.facts import Server, administered_servers
-from stackhand.kinds.postgres.logins import Links, links
+from stackhand.kinds.postgres.login_map import Links, links
 from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, bouncer_facts
 
 # Kept free for each service that connects directly: a worker or a one-shot has a few connections at a time.

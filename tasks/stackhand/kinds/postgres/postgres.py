@@ -22,7 +22,7 @@ from stackhand.kinds.postgres import (
 )
 from stackhand.kinds.postgres.access import configured_roles
 from stackhand.kinds.postgres.facts import POSTGRES, Server
-from stackhand.kinds.postgres.logins import links
+from stackhand.kinds.postgres.login_map import links
 from stackhand.kinds.postgres.psql import Admin, NoAdministrator, administrators, complaints, first_answer
 
 # The way that an administrator was let in, in the context's scratch.

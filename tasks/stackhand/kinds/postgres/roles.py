@@ -14,7 +14,8 @@ from stackhand.errors import StackError, did_you_mean
 from stackhand.kinds.postgres.access import Access
 from stackhand.kinds.postgres.facts import POSTGRES, Role, Server, server_facts
 from stackhand.kinds.postgres.grant_history import Known, role_settings
-from stackhand.kinds.postgres.logins import Attempt, Links, Login, attempts, expect_recovery
+from stackhand.kinds.postgres.login_attempts import Attempt, attempts, expect_recovery
+from stackhand.kinds.postgres.login_map import Links, Login
 from stackhand.kinds.postgres.pgbouncer_facts import is_verifier
 from stackhand.kinds.postgres.psql import accounts, identifier, literal
 from stackhand.kinds.postgres.queries import ORPHAN

@@ -12,7 +12,7 @@ from stackhand.checks.exec import shell_argv
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console
 from stackhand.kinds.postgres.facts import administered_servers
-from stackhand.kinds.postgres.logins import links
+from stackhand.kinds.postgres.login_map import links
 from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, bouncer_facts, passes, userlist_line
 from stackhand.kinds.postgres.psql import literal
 

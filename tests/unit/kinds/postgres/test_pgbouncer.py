@@ -15,7 +15,8 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console, pgbouncer_facts
-from stackhand.kinds.postgres.logins import Attempt, Links, Login
+from stackhand.kinds.postgres.login_attempts import Attempt
+from stackhand.kinds.postgres.login_map import Links, Login
 from stackhand.kinds.postgres.pgbouncer import PgBouncer, evaluate_login
 from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
 from stackhand.kinds.postgres.pools import Pools, evaluate_pools, worst_case

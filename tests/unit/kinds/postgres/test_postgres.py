@@ -45,19 +45,16 @@ from stackhand.kinds.postgres.facts import (
     unread,
 )
 from stackhand.kinds.postgres.grant_history import Known
-from stackhand.kinds.postgres.logins import (
+from stackhand.kinds.postgres.login_attempts import (
     Attempt,
-    AuthQuery,
-    Links,
-    Login,
     attempt,
-    connect,
     evidence,
     expect_recovery,
     read,
     try_all,
     understand,
 )
+from stackhand.kinds.postgres.login_map import AuthQuery, Links, Login, connect
 from stackhand.kinds.postgres.missing_grants import Lack, missing_grants
 from stackhand.kinds.postgres.pgbouncer import PgBouncer
 from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
@@ -433,9 +430,9 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
     later = ExecResult(2, "", "FATAL:  server login has been failing, try again later (server_login_retry)")
     answers = [later, later, ExecResult(0, "1")]
     pauses: list[float] = []
-    monkeypatch.setattr("stackhand.kinds.postgres.logins.time.sleep", pauses.append)
+    monkeypatch.setattr("stackhand.kinds.postgres.login_attempts.time.sleep", pauses.append)
     monkeypatch.setattr(
-        "stackhand.kinds.postgres.logins.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
+        "stackhand.kinds.postgres.login_attempts.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
     )
     stage: Any = SimpleNamespace(
         scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
