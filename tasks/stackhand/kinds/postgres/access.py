@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres import grant_history
 from stackhand.kinds.postgres.facts import POSTGRES, Server, server_facts
-from stackhand.kinds.postgres.grant_history import Known
-from stackhand.kinds.postgres.login_map import Links, links
-from stackhand.settings import Role as Configured
+from stackhand.kinds.postgres.grant_history import GrantHistory
+from stackhand.kinds.postgres.login_map import LoginMap, login_map
+from stackhand.settings import Role as ConfiguredRole
 
 
 @dataclass(frozen=True)
@@ -19,39 +19,39 @@ class Access:
     context: CheckContext
     service: str
     server: Server
-    links: Links
-    configured: dict[str, Configured]
+    login_map: LoginMap
+    configured: dict[str, ConfiguredRole]
 
     @classmethod
     def load(cls, context: CheckContext, service: str) -> Access:
         """Return it for one service. Raises NoAnswer."""
         server = server_facts(context, service)
-        return cls(context, service, server, links(context, service), configured_roles(context, service))
+        return cls(context, service, server, login_map(context, service), configured_roles(context, service))
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return each role with each database that its rights are looked at in."""
+        """Return each role with each database in which its rights are checked."""
         own = [(name, self.database_of(role)) for name, role in self.configured.items() if role.grants]
-        return list(dict.fromkeys([*self.links.pairs(), *own]))
+        return list(dict.fromkeys([*self.login_map.pairs(), *own]))
 
-    def database_of(self, role: Configured) -> str:
+    def database_of(self, role: ConfiguredRole) -> str:
         """Return the database that a configured role's grants are for, "" where that cannot be told."""
-        known = self.links.databases
+        known = self.login_map.databases
         return role.database or (known[0] if len(known) == 1 else "")
 
-    def history(self, role: str, database: str) -> Known | None:
-        """Return what is remembered of a role in a database, None where that was of other data than the server's."""
-        found = grant_history.recall(self.context, self.service, database, role)
+    def history(self, role: str, database: str) -> GrantHistory | None:
+        """Return what is remembered of a role in a database, None where the server has other data now."""
+        found = grant_history.load(self.context, self.service, database, role)
         return found if found and found.data == self.server.cluster.identifier else None
 
     def execute(self, statements: list[str], database: str) -> None:
-        """Carry out statements in one transaction. Raises StackError."""
+        """Run statements in one transaction. Raises StackError."""
         text = "".join(f"{each};\n" for each in statements)
         if text:
             self.server.administrator.execute(self.context, self.service, f"BEGIN;\n{text}COMMIT;", database)
 
 
-def configured_roles(context: CheckContext, service: str) -> dict[str, Configured]:
-    """Return the roles of `fixes.roles` that are of this server: those that name it, or no other where it is alone."""
+def configured_roles(context: CheckContext, service: str) -> dict[str, ConfiguredRole]:
+    """Return the roles of `fixes.roles` that belong to this server: it is named, or it is the only server."""
     alone = context.kinds.services(POSTGRES) == [service]
     return {
         name: role

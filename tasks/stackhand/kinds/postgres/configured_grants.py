@@ -1,4 +1,7 @@
-"""Grants of `fixes.roles`: whether one is in effect, asked of the server as an SQL expression."""
+"""Grants of `fixes.roles`: an SQL expression asks the server whether one is in effect.
+
+https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ _CONFIGURED = re.compile(
 _KINDS = {"TABLE": "r", "SEQUENCE": "S", "FUNCTION": "f", "ROUTINE": "f", "SCHEMA": "n", "DATABASE": "d"}
 
 
-def key(role: str, grant: str) -> str:
-    """Return what names one configured grant of a role."""
+def grant_key(role: str, grant: str) -> str:
+    """Return the key of one configured grant of a role, in the answer of the server."""
     return f"{role}: {grant}"
 
 
@@ -57,6 +60,7 @@ def expression(role: str, grant: str) -> str | None:
 
 
 def _test(kind: str, name: str, privilege: str, who: str, *, whole: bool) -> str | None:
+    """Return the expression for one privilege on one name, or on all objects of the schema `name` (`whole`)."""
     right = literal(privilege)
     plain = name.strip('"')
     if kind in "nd":
@@ -75,7 +79,7 @@ def _test(kind: str, name: str, privilege: str, who: str, *, whole: bool) -> str
             f"AND n.nspname = {literal(plain)} AND NOT has_function_privilege(w.oid, t.oid, {right}))"
         )
     kinds, check = ("'S'", "sequence") if kind == "S" else ("'r', 'p', 'v', 'm', 'f'", "table")
-    # In a CASE: asked of another kind of thing, the function is an error.
+    # In a CASE: for another kind of object the function raises an error.
     lacks = f"CASE WHEN t.relkind IN ({kinds}) THEN NOT has_{check}_privilege(w.oid, t.oid, {right}) ELSE false END"
     if whole:
         return (

@@ -15,12 +15,15 @@ from stackhand.checks.context import CheckContext
 from stackhand.engine.api.exec import ExecResult
 from stackhand.graph import schedule
 from stackhand.kinds.postgres.facts import Server, server_facts
-from stackhand.kinds.postgres.login_map import Login, links
+from stackhand.kinds.postgres.login_map import Login, login_map
 
-RECOVERY = "pgbouncer.recovery"
-_PATIENCE = 6.0
+# Until when PgBouncers may still refuse logins after a repair, in the context's scratch.
+_RECOVERY = "pgbouncer.recovery"
+# Seconds. A check has 30 for all of it.
+_LOGIN_TIMEOUT = 6.0
 _PAUSE = 0.5
-_LONGEST = 20.0  # seconds: a check has 30
+_MAX_RECOVERY = 20.0
+# Each takes a connection, and the application needs them as well.
 _AT_ONCE = 4
 
 Trouble = Literal[
@@ -37,6 +40,7 @@ Trouble = Literal[
     "later",
     "other",
 ]
+# By the messages of the server, of libpq and of PgBouncer. The first that matches counts.
 _TROUBLES: tuple[tuple[Trouble, str], ...] = (
     ("nologin", r"is not permitted to log in"),
     ("no_role", r'role ".*" does not exist'),
@@ -50,85 +54,87 @@ _TROUBLES: tuple[tuple[Trouble, str], ...] = (
     ("silent", r"refused|timeout expired|could not translate|No route|server closed the connection|no answer"),
 )
 
-# What is wrong with a role itself, or its database, wherever one logs in from.
-_ROLES = ("no_role", "nologin", "no_database", "no_connect")
+# These are wrong with the role or the database itself, wherever a login comes from.
+_OF_THE_ROLE = ("no_role", "nologin", "no_database", "no_connect")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of a login; `trouble` is "" where it worked."""
+    """The outcome of a login; `trouble` is "" where it worked."""
 
     trouble: Trouble = ""
-    said: str = ""
+    message: str = ""
 
 
 def attempts(context: CheckContext, service: str) -> Mapping[Login, Attempt]:
-    """Return what came of all logins to one Postgres service; several checks share it. Raises as `try_all`."""
+    """Return the outcomes of all logins to one Postgres service, tried once for several checks. Raises as `try_all`."""
     return context.cached(("postgres.logins", service), partial(try_all, context, service))
 
 
 def try_all(context: CheckContext, service: str) -> Mapping[Login, Attempt]:
-    """Try all logins to a Postgres service whose password is known. Raises NoAnswer where nobody can try."""
-    known = links(context, service)
-    tried = attempt(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
-    while time.monotonic() < context.scratch.get((RECOVERY, service), 0.0):
+    """Try all logins to a Postgres service whose password is known. Raises NoAnswer where that is not possible."""
+    known = login_map(context, service)
+    tried = try_logins(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
+    while time.monotonic() < context.scratch.get((_RECOVERY, service), 0.0):
         waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
         if not waiting:
             break
         time.sleep(_PAUSE)
-        tried |= attempt(context, service, waiting)
+        tried |= try_logins(context, service, waiting)
     server = Server()
     with contextlib.suppress(NoAnswer):
         server = server_facts(context, service)
-    return evidence(tried, [each.name for each in server.cluster.roles if each.fingerprint])
+    return conclusive_attempts(tried, [each.name for each in server.cluster.roles if each.fingerprint])
 
 
 def expect_recovery(context: CheckContext, service: str) -> None:
-    """Give the PgBouncers of a server time: after a failed login, they try no other for `server_login_retry` seconds.
+    """Have the next attempts wait for the PgBouncers of a server: they refuse logins for a while after one has failed.
 
     https://www.pgbouncer.org/config.html#server_login_retry
     """
-    pauses = [each.setting("server_login_retry") for each in links(context, service).bouncers.values()]
+    pauses = [each.setting("server_login_retry") for each in login_map(context, service).bouncers.values()]
     longest = max((float(each) for each in pauses if each.replace(".", "", 1).isdigit()), default=0.0)
-    context.scratch[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1
+    context.scratch[_RECOVERY, service] = time.monotonic() + min(longest, _MAX_RECOVERY) + 1
 
 
-def attempt(context: CheckContext, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
+def try_logins(context: CheckContext, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
     """Try logins from a container with psql, a few side by side. Raises NoAnswer where there is no psql."""
-    tries = {str(number): partial(_try, context, asker, each) for number, each in enumerate(logins)}
-    # Each takes a connection, and the application needs them as well.
+    tries = {str(number): partial(_try_login, context, asker, each) for number, each in enumerate(logins)}
     results = schedule.gather(tries, workers=_AT_ONCE)
     return {each: results[str(number)] for number, each in enumerate(logins)}
 
 
-def evidence(tried: Mapping[Login, Attempt], protected: Collection[str]) -> dict[Login, Attempt]:
-    """Return what attempts prove; `protected` are the roles that have a password in the server.
+def conclusive_attempts(tried: Mapping[Login, Attempt], protected: Collection[str]) -> dict[Login, Attempt]:
+    """Return the attempts that prove something. `protected` are the roles that have a password in the server.
 
-    A login that only a PgBouncer makes is tried from another address than its. That the server does not admit it from
-    there is no trouble of anybody's; nor is any other, as long as clients get through. Only a role that is not as it
-    has to be is one still, which connections from before may hide.
+    A login that only a PgBouncer makes was tried from another address than PgBouncer's. That the server does not admit
+    it from there proves nothing; nor does any other failure while clients get through PgBouncer. Only a failure that
+    lies with the role itself counts even then: PgBouncer's open connections may hide it.
     """
     return {
-        login: result for login, result in tried.items() if not login.behind or _tells(login, result, tried, protected)
+        login: result
+        for login, result in tried.items()
+        if not login.behind or _is_conclusive(login, result, tried, protected)
     }
 
 
-def _tells(login: Login, result: Attempt, tried: Mapping[Login, Attempt], protected: Collection[str]) -> bool:
+def _is_conclusive(login: Login, result: Attempt, tried: Mapping[Login, Attempt], protected: Collection[str]) -> bool:
+    """Return whether the attempt of a login that only a PgBouncer makes proves something."""
     if result.trouble == "not_admitted":
         return False
     through = any(not other.trouble for pooled, other in tried.items() if _stands_behind(login, pooled))
-    wrong = result.trouble in _ROLES or (result.trouble == "password" and login.role in protected)
+    wrong = result.trouble in _OF_THE_ROLE or (result.trouble == "password" and login.role in protected)
     return not through or not result.trouble or wrong
 
 
 def _stands_behind(login: Login, pooled: Login) -> bool:
-    """Return whether a direct login has to work for one through a PgBouncer: that of its client, or PgBouncer's own."""
+    """Return whether a login through PgBouncer needs this direct one: for the same client, or PgBouncer's own."""
     own = pooled.via in login.clients
     return pooled.via in login.behind and (own or bool(set(login.clients) & set(pooled.clients)))
 
 
-def _try(context: CheckContext, asker: str, login: Login) -> Attempt:
-    # One exec for each, and no shell that could leave a process behind (see sql.py).
+def _try_login(context: CheckContext, asker: str, login: Login) -> Attempt:
+    """Try one login. One exec without a shell, which could leave a process behind (see run_sql.sh)."""
     environment = {
         "PGHOST": login.host,
         "PGPORT": str(login.port),
@@ -138,32 +144,32 @@ def _try(context: CheckContext, asker: str, login: Login) -> Attempt:
         "PGCONNECT_TIMEOUT": "4",
         "PGAPPNAME": "stackhand",
     }
-    answer = context.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_PATIENCE)
+    answer = context.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_LOGIN_TIMEOUT)
     if answer.not_found:
         raise NoAnswer(answer.last_error)
-    return read(answer)
+    return read_attempt(answer)
 
 
-def read(answer: ExecResult) -> Attempt:
-    """Return what came of a login, of what psql said.
+def read_attempt(answer: ExecResult) -> Attempt:
+    """Return the outcome of a login by the answer of psql.
 
-    >>> read(ExecResult(2, "", 'psql: FATAL: role "x" is not permitted to log in')).trouble
+    >>> read_attempt(ExecResult(2, "", 'psql: FATAL: role "x" is not permitted to log in')).trouble
     'nologin'
     """
     if answer.ok:
         return Attempt()
-    said = answer.last_error if answer.exit_code is None else " ".join(answer.stderr.split())
-    return Attempt(understand(said), _short(said))
+    message = answer.last_error if answer.exit_code is None else " ".join(answer.stderr.split())
+    return Attempt(classify(message), _short(message))
 
 
-def understand(said: str) -> Trouble:
-    """Return what is wrong, of what psql says.
+def classify(message: str) -> Trouble:
+    """Return the trouble that a message of psql is about.
 
-    >>> understand('psql: error: connection to server failed: FATAL:  password authentication failed for user "app"')
+    >>> classify('psql: error: connection to server failed: FATAL:  password authentication failed for user "app"')
     'password'
     """
-    return next((trouble for trouble, words in _TROUBLES if re.search(words, said)), "other")
+    return next((trouble for trouble, words in _TROUBLES if re.search(words, message)), "other")
 
 
-def _short(said: str) -> str:
-    return re.sub(r"^psql: (error: )?", "", said)
+def _short(message: str) -> str:
+    return re.sub(r"^psql: (error: )?", "", message)

@@ -1,8 +1,8 @@
 """Pending and half-applied migrations of the project's own.
 
-Which there are is read from the files in the migrate service's container, which are applied from the table that its
-tool keeps; without that table, none are. What is pending is left to that service itself, run once more; what is
-half-applied is for a person, and as long as there is any, nothing is run. What cannot be read is told, and skipped.
+All migrations are the files in the migrate service's container; the applied ones are in the table that its tool keeps;
+without that table, none is applied. Pending ones are applied by running that service once more. A half-applied one is
+left to a person, and nothing is run before it is settled. What cannot be read is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, did_you_mean
 from stackhand.kinds.postgres.facts import POSTGRES, Migrations, Server, server_facts
 from stackhand.kinds.postgres.login_attempts import attempts
-from stackhand.kinds.postgres.login_map import links
+from stackhand.kinds.postgres.login_map import login_map
 from stackhand.kinds.postgres.migration_tools import (
     TOOLS,
     Files,
-    State,
+    MigrationState,
     is_empty,
     pending_of,
     record_of_another,
@@ -82,7 +82,7 @@ def check_migrations(context: CheckContext, service: str) -> Iterable[Verdict]:
                 subject=_name(table),
             )
         else:
-            yield evaluate(table, TOOLS[table.table].judge(table.rows, files), run)
+            yield evaluate(table, TOOLS[table.table].evaluate(table.rows, files), run)
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ class MigrationRun:
         return () if self.ready else (self.server,)
 
 
-def evaluate(table: Migrations, state: State, run: MigrationRun) -> Verdict:
-    """Return the verdict about the migrations that one table tells of."""
+def evaluate(table: Migrations, state: MigrationState, run: MigrationRun) -> Verdict:
+    """Return the verdict about the migrations that one table records."""
     where = _name(table)
-    if state.half:
+    if state.partial:
         return fail(
-            f"{_count(state.half)} half-applied: {_some(state.half)}",
+            f"{_count(state.partial)} half-applied: {_some(state.partial)}",
             f"{where} says that it began and did not end; nothing is run while that is so",
             "see what of it is in the database, finish or undo that by hand, then correct its row",
             subject=where,
@@ -133,9 +133,9 @@ def evaluate(table: Migrations, state: State, run: MigrationRun) -> Verdict:
             fix=run.fix,
             blames=run.blames,
         )
-    if state.ahead:
+    if state.unknown:
         return warn(
-            f"the database is ahead of the files: {_some(state.ahead)}",
+            f"the database is ahead of the files: {_some(state.unknown)}",
             f"{where} has what no file names",
             "use the version of the project that has them",
             subject=where,
@@ -170,9 +170,9 @@ def _without_record(context: CheckContext, run: MigrationRun, facts: Server, dat
 
 
 def evaluate_unrecorded(where: str, pending: Sequence[str], run: MigrationRun, *, empty: bool) -> Verdict:
-    """Return the verdict about migrations of which nothing says that any is applied.
+    """Return the verdict about migrations without a record of what is applied.
 
-    A database with tables in it has had some before its record was lost: nothing is run there.
+    A database that has tables has lost its record of them: nothing is run there.
     """
     summary = f"{_count(pending)} pending: {_some(pending)}"
     if empty:
@@ -187,7 +187,7 @@ def evaluate_unrecorded(where: str, pending: Sequence[str], run: MigrationRun, *
 
 
 def _in_program(context: CheckContext, service: str, argv: Sequence[str]) -> str | None:
-    """Return the table of a tool that the project's own program names in its text, where that can be read."""
+    """Return the table of a known tool that the project's own program mentions, where its text can be read."""
     for before, word in zip(("", *argv), argv, strict=False):
         path = PurePosixPath(f"{word.replace('.', '/')}.py" if before == "-m" else word)
         if path.suffix in _PROGRAMS and path.parent.name:
@@ -199,6 +199,7 @@ def _in_program(context: CheckContext, service: str, argv: Sequence[str]) -> str
 
 
 def _cannot_tell(why: str) -> Verdict:
+    """Return the verdict where nothing can be said."""
     remedy = "its own command for that says it; `fixes.migrate` names the service, or another"
     return skip("whether its migrations are applied cannot be told", why, remedy)
 
@@ -221,16 +222,17 @@ def apply(context: CheckContext) -> None:
 
 
 def _target(context: CheckContext, service: str) -> tuple[str, str]:
-    """Return the Postgres service and the database whose migrations a service applies; ("", "") where that is open."""
+    """Return the Postgres service and the database that a service migrates; ("", "") where that is not known."""
     servers = context.kinds.services(POSTGRES)
     for server in servers:
-        for login in links(context, server).direct:
+        for login in login_map(context, server).direct:
             if service in login.clients:
                 return server, login.database
     return (servers[0], "") if len(servers) == 1 else ("", "")
 
 
 def _can_log_in(context: CheckContext, server: str, service: str) -> bool:
+    """Return whether no login of a service to a server failed; it is not known to fail where it cannot be tried."""
     try:
         tried = attempts(context, server)
     except NoAnswer:
@@ -239,12 +241,12 @@ def _can_log_in(context: CheckContext, server: str, service: str) -> bool:
 
 
 def _files(context: CheckContext, service: str, table: str) -> Files | None:
-    """Return the migration files of a service, out of its container, which may have ended."""
+    """Return the migration files in the container of a service, which may have ended."""
     return _read(context, service, TOOLS[table].folders)
 
 
 def _read(context: CheckContext, service: str, folders: Iterable[str]) -> Files | None:
-    """Return the files of the first of some folders that there is: each as it stands, below the program's own."""
+    """Return the files of the first folder that exists, each tried below the homes of the program."""
     container = next((each for each in context.containers() if each.service == service), None)
     if container is None:
         return None

@@ -1,4 +1,4 @@
-"""The kind pgbouncer: its files and its console; that its clients get through it, and that its pools fit the server."""
+"""The kind pgbouncer: a PgBouncer knows its databases, its clients get through it, and its pools fit the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stackhand.kinds.postgres import pgbouncer_console, pools, userlist
 from stackhand.kinds.postgres.facts import POSTGRES
 from stackhand.kinds.postgres.login_attempts import Attempt, attempts
 from stackhand.kinds.postgres.login_map import Login
-from stackhand.kinds.postgres.pgbouncer_facts import PGBOUNCER, Bouncer, passes
+from stackhand.kinds.postgres.pgbouncer_facts import PGBOUNCER, Bouncer, logs_in_through
 
 _DATABASE_FIRST = "write it as DATABASE: QUERY"
 
@@ -28,7 +28,7 @@ class PgBouncer(Kind[Bouncer]):
 
     def collect(self, context: CheckContext, service: str) -> Bouncer:
         """Read its files and ask its console. Raises NoAnswer."""
-        return pgbouncer_console.look(context, service)
+        return pgbouncer_console.collect(context, service)
 
     def checks(self) -> Sequence[Check]:
         """Return the checks; within a phase, findings are put right in this order."""
@@ -44,12 +44,12 @@ class PgBouncer(Kind[Bouncer]):
     def check_databases(self, context: CheckContext, service: str) -> Iterable[Verdict]:
         """Check that it knows each database that its clients ask for."""
         facts = context.facts(self, service)
-        known = _passing(context, service)
+        known = _clients_through(context, service)
         if known and not facts.ini:
             yield skip("its configuration cannot be read")
             return
         for database in dict.fromkeys(each.database or each.user for each in known):
-            if facts.leads(database) is None:
+            if facts.lookup(database) is None:
                 yield fail(
                     f"it does not know the database {database}",
                     f"its databases: {', '.join(facts.databases) or 'none'}",
@@ -60,11 +60,11 @@ class PgBouncer(Kind[Bouncer]):
                 yield ok(f"it knows the database {database}", subject=database)
 
     def warm(self, context: CheckContext, service: str, what: str) -> None:
-        """Carry out a query through a pool, as a client whose password is known; it changes nothing.
+        """Run a query through a pool, as a client whose password is known. It changes nothing. Raises StackError.
 
         `DATABASE: QUERY` names the database where clients use several.
         """
-        known = {each.database or each.user: each for each in _passing(context, service) if each.password}
+        known = {each.database or each.user: each for each in _clients_through(context, service) if each.password}
         first, _, rest = what.partition(":")
         client, text = (known[first.strip()], rest) if first.strip() in known else (None, what)
         if client is None and len(known) == 1:
@@ -73,7 +73,7 @@ class PgBouncer(Kind[Bouncer]):
             which = ", ".join(known) or "none with a password that is known"
             raise StackError(f"{service}: which database is {what!r} for? its clients use {which}", _DATABASE_FIRST)
         port = client.port or int(context.facts(self, service).in_file("listen_port"))
-        pgbouncer_console.query(context, service, client, port, text)
+        pgbouncer_console.run_query(context, service, client, port, text)
 
 
 def check_logins(context: CheckContext, service: str) -> Iterable[Verdict]:
@@ -93,16 +93,16 @@ def evaluate_login(login: Login, attempt: Attempt, tried: Mapping[Login, Attempt
         return ok(f"{users} can log in to {login.database} through it as {login.role}", subject=subject)
     direct = [result for key, result in tried.items() if not key.via and key.role == login.role]
     works = not any(each.trouble for each in direct)
-    directly = ("; logging in directly works" if works else "; nor directly") if direct else ""
+    directly = ("; logging in directly works" if works else "; logging in directly fails, too") if direct else ""
     return fail(
         f"{users} cannot log in to {login.database} through it as {login.role}",
-        f"{attempt.said}{directly}",
+        f"{attempt.message}{directly}",
         f"see what `inv services.fixes` says of {server}, and `inv services.logs -s {login.via}`",
         subject=subject,
         blames=(server,),
     )
 
 
-def _passing(context: CheckContext, service: str) -> list[Client]:
+def _clients_through(context: CheckContext, service: str) -> list[Client]:
     """Return the clients that log in through a PgBouncer."""
-    return [each for each in context.clients_of(service) if passes(each)]
+    return [each for each in context.clients_of(service) if logs_in_through(each)]

@@ -1,4 +1,4 @@
-"""Asking a PgBouncer: its files in the container, its console, and a query through it; and giving it orders."""
+"""Asks a PgBouncer: its files in the container, its console, a query through it. Runs commands on its console."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stackhand.checks.exec import first_able
 from stackhand.checks.scripts import MARK
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres.address import content, silent
+from stackhand.kinds.postgres.address import healthcheck_passes, is_no_answer
 from stackhand.kinds.postgres.pgbouncer_facts import (
     CONSOLE,
     Bouncer,
@@ -22,12 +22,12 @@ from stackhand.kinds.postgres.pgbouncer_facts import (
     parse_config,
     parse_databases,
 )
-from stackhand.kinds.postgres.psql import complaints
+from stackhand.kinds.postgres.psql import server_errors
 
-_LONG = 60.0
+_QUERY_TIMEOUT = 60.0
 _SHOW = ("-c", "SHOW CONFIG", "-c", f"\\echo {MARK}databases", "-c", "SHOW DATABASES")
-# Asks only whether TLS is spoken, and goes no further whatever comes: libpq then looks for a file that is not there.
-# Whoever logs in to find out is looked up, and PgBouncer 1.18 ends with a FATAL when one is looked up for its console.
+# For psql: asks only whether the other side speaks TLS. libpq goes no further, as there is no such root certificate.
+# A login would be looked up, and PgBouncer 1.18 ends with a FATAL when it looks up a user for its console.
 _GREETING = {
     "PGSSLMODE": "verify-full",
     "PGSSLROOTCERT": "/nonexistent/stackhand",
@@ -39,17 +39,17 @@ _GREETING = {
 _GREETED = re.compile(r"does not support SSL|root certificate file", re.IGNORECASE)
 
 
-def look(context: CheckContext, service: str) -> Bouncer:
+def collect(context: CheckContext, service: str) -> Bouncer:
     """Read a PgBouncer's files and ask its console. Raises NoAnswer."""
     script = scripts.read(__package__, "read_pgbouncer.sh")
     answer = context.shell(service, script)
     if answer.not_found:
         raise CannotAsk(f"there is no shell in the container of {service}")
     if answer.exit_code is None:
-        raise (CannotAsk if content(context, service) else NoAnswer)(answer.last_error)
+        raise (CannotAsk if healthcheck_passes(context, service) else NoAnswer)(answer.last_error)
     found = parse(answer.stdout)
     if found.account:
-        # It lets in only who runs as the same account.
+        # Its socket lets in its own account only.
         again = parse(context.shell(service, script, user=found.account).stdout)
         found = replace(again, account=found.account) if again.running else found
     for secret in (*found.users.values(), *(each.password for each in found.databases.values())):
@@ -61,7 +61,10 @@ def look(context: CheckContext, service: str) -> Bouncer:
 
 
 def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bouncer:
-    """Ask from any container that has psql: the console as somebody whose password is known, else only for a sign."""
+    """Ask from any container that has psql: whether it answers at all, and then its console as a user of the auth_file.
+
+    Raises NoAnswer, and CannotAsk where nothing can be said.
+    """
     port = found.in_file("listen_port")
 
     def greet(place: str) -> ExecResult:
@@ -75,27 +78,27 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
         problem = found.console_problem
         raise CannotAsk(f"its configuration cannot be read, and no container on its networks has psql: {problem}")
     if not _GREETED.search(greeting.result.stderr):
-        _not_greeted(context, service, found, greeting.result.last_error)
+        _raise_no_greeting(context, service, found, greeting.result.last_error)
     return _ask_console(context, service, found, greeting.place)
 
 
 def _ask_console(context: CheckContext, service: str, found: Bouncer, place: str) -> Bouncer:
-    """Ask the console from a container, as each user that may be tried. It may let nobody in, though it answers."""
+    """Ask the console from a container, as one user after another that may be tried, and add what it says."""
     problem = found.console_problem
     address = _address(service, place, found.in_file("listen_port"))
-    for user, password in _known(context, service, found):
+    for user, password in _console_users(context, service, found):
         environment = {**address, "PGUSER": user, "PGPASSWORD": password}
         argv = ["psql", "-XAqw", "-F", "\t", "-P", "footer=off", *_SHOW]
         answer = context.ask(place, argv, environment={**environment, "PGDATABASE": CONSOLE})
         if running := parse_config(answer.stdout):
-            # Orders are given inside its own container.
-            orders = place == service and user in _listed(found.in_file("admin_users"))
+            # Commands are run inside its own container only.
+            administered = place == service and user in _names_in(found.in_file("admin_users"))
             return replace(
                 found,
                 running=running,
                 databases=parse_databases(answer.stdout.partition(f"{MARK}databases\n")[2], found.databases),
-                administered=orders,
-                console=environment if orders else {},
+                administered=administered,
+                console=environment if administered else {},
                 console_problem="",
             )
         problem = context.redact(answer.last_error)
@@ -103,44 +106,47 @@ def _ask_console(context: CheckContext, service: str, found: Bouncer, place: str
 
 
 def _address(service: str, place: str, port: str) -> dict[str, str]:
-    """Return for psql where a PgBouncer listens, as seen from the container of another service or of its own."""
+    """Return the environment by which psql finds a PgBouncer from the container of a service, its own or another."""
     return {"PGHOST": "127.0.0.1" if place == service else service, "PGPORT": port, "PGCONNECT_TIMEOUT": "3"}
 
 
-def _not_greeted(context: CheckContext, service: str, found: Bouncer, complaint: str) -> None:
-    """Raise NoAnswer, or CannotAsk where it may well answer somebody else, or somewhere else."""
-    said = context.redact(complaint)
-    if silent(said) and found.ini and not content(context, service):
-        raise NoAnswer(said)
-    raise CannotAsk(said)
+def _raise_no_greeting(context: CheckContext, service: str, found: Bouncer, error: str) -> None:
+    """Raise NoAnswer, or CannotAsk where it may answer other clients, or at another address."""
+    message = context.redact(error)
+    if is_no_answer(message) and found.ini and not healthcheck_passes(context, service):
+        raise NoAnswer(message)
+    raise CannotAsk(message)
 
 
-def _known(context: CheckContext, service: str, found: Bouncer) -> list[tuple[str, str]]:
-    """Return users of the console that are in the auth_file, with their passwords, those who may only look first.
+def _console_users(context: CheckContext, service: str, found: Bouncer) -> list[tuple[str, str]]:
+    """Return the console's users whose password is known from the auth_file, those that may only read first.
 
-    Nobody else is to be tried there: PgBouncer 1.18 ends when it looks up a user for its console (put_in_order).
+    No other user may be tried: PgBouncer 1.18 ends when it looks up a user for its console (FATAL in put_in_order).
     """
     given = {each.user: each.password for each in context.clients_of(service) if each.password}
     passwords = {user: given.get(user, "") if is_verifier(entry) else entry for user, entry in found.users.items()}
-    allowed = dict.fromkeys(name for which in ("stats_users", "admin_users") for name in _listed(found.in_file(which)))
+    allowed = dict.fromkeys(
+        name for which in ("stats_users", "admin_users") for name in _names_in(found.in_file(which))
+    )
     return [(user, passwords[user]) for user in allowed if passwords.get(user)]
 
 
-def _listed(text: str) -> list[str]:
+def _names_in(text: str) -> list[str]:
+    """Return the names of a list such as that of `admin_users`."""
     return [name.strip().strip('"') for name in text.split(",") if name.strip()]
 
 
-def order(context: CheckContext, service: str, facts: Bouncer, command: str) -> None:
-    """Give the console an order. Raises StackError."""
+def run_command(context: CheckContext, service: str, facts: Bouncer, command: str) -> None:
+    """Run a command on the console. Raises StackError."""
     if not facts.console:
-        raise StackError(f"the console of {service} takes no orders: {facts.console_problem}")
+        raise StackError(f"the console of {service} takes no commands: {facts.console_problem}")
     environment = {**facts.console, "PGCONNECT_TIMEOUT": "3", "PGDATABASE": CONSOLE}
     argv = ["psql", "-XAtqw", "-c", command]
     context.act(service, argv, environment=environment, timeout=10, user=facts.account)
 
 
-def query(context: CheckContext, service: str, client: Client, port: int, text: str) -> None:
-    """Carry out a query as a client does, from any container that has psql, and change nothing. Raises StackError."""
+def run_query(context: CheckContext, service: str, client: Client, port: int, text: str) -> None:
+    """Run a query as a client does, from any container that has psql, and change nothing. Raises StackError."""
     environment = {
         "PGPORT": str(port),
         "PGUSER": client.user,
@@ -153,11 +159,11 @@ def query(context: CheckContext, service: str, client: Client, port: int, text: 
 
     def ask(place: str) -> ExecResult:
         host = "127.0.0.1" if place == service else service
-        return context.ask(place, argv, environment={**environment, "PGHOST": host}, timeout=_LONG)
+        return context.ask(place, argv, environment={**environment, "PGHOST": host}, timeout=_QUERY_TIMEOUT)
 
     answer = first_able(context.neighbours(service, stores=True), ask)
     if answer is None:
         raise StackError(f"no container on the networks of {service} has psql")
     if not answer.result.ok:
-        problem = complaints(answer.result.stderr) or answer.result.last_error
+        problem = server_errors(answer.result.stderr) or answer.result.last_error
         raise StackError(f"psql in {answer.place}: {context.redact(problem)}")

@@ -22,14 +22,14 @@ from stackhand.kinds.postgres import (
 )
 from stackhand.kinds.postgres.access import configured_roles
 from stackhand.kinds.postgres.facts import POSTGRES, Server
-from stackhand.kinds.postgres.login_map import links
-from stackhand.kinds.postgres.psql import Admin, NoAdministrator, administrators, complaints, first_answer
+from stackhand.kinds.postgres.login_map import login_map
+from stackhand.kinds.postgres.psql import Admin, NoAdministrator, administrators, first_answer, server_errors
 
-# The way that an administrator was let in, in the context's scratch.
+# The way in that worked, in the context's scratch.
 _ADMIN = "postgres.admin"
-# Databases asked about at once: the script has to fit into a pipe (64 KB).
+# Databases in one script: it has to fit into a pipe (64 KB).
 _BATCH = 4
-# What stands before a server, listens on its port and is asked with its tools.
+# They stand before a server, listen on its port and answer its tools.
 _POOLERS = frozenset({"odyssey", "pgagroal", "pgbouncer", "pgcat", "pgdog", "pgpool", "pgpool2", "supavisor"})
 _HOSTS = ("PGHOST", "POSTGRES_HOST", "POSTGRESQL_HOST")
 
@@ -45,7 +45,7 @@ class Postgres(Kind[Server]):
     holds_data = True
 
     def matches(self, shown: Traits) -> bool:
-        """Return whether it is one: no pooler, and no client, whatever its image and its healthcheck are."""
+        """Return whether it is a server. A pooler or a client is none, whatever its image and its healthcheck are."""
         if shown.programs & self.programs:
             return True
         if _is_pooler(shown) or _is_client(shown):
@@ -53,19 +53,19 @@ class Postgres(Kind[Server]):
         return super().matches(shown)
 
     def matches_port(self, shown: Traits) -> bool:
-        """Return whether it listens on the port of one, and is no pooler."""
+        """Return whether it listens on the port of a server, and is no pooler."""
         return super().matches_port(shown) and not _is_pooler(shown)
 
     def collect(self, context: CheckContext, service: str) -> Server:
-        """Ask the server for everything with one script. Raises NoAnswer."""
-        known = links(context, service)
+        """Ask the server for all facts, with one script for each few databases. Raises NoAnswer."""
+        known = login_map(context, service)
         configured = configured_roles(context, service)
-        databases = list(dict.fromkeys([*known.databases, *_own(context, service)]))
+        databases = list(dict.fromkeys([*known.databases, *_initial_databases(context, service)]))
         names = list(dict.fromkeys([*known.roles, *configured]))
-        calls = [(each.database, auth_query.parse(each.query)) for each in known.lookups]
+        calls = [(each.database, auth_query.parse(each.query)) for each in known.auth_queries]
         functions = {name: [call.name for database, call in calls if call and database == name] for name in databases}
         expressions = {
-            configured_grants.key(name, grant): expression
+            configured_grants.grant_key(name, grant): expression
             for name, role in configured.items()
             for grant in role.grants
             if (expression := configured_grants.expression(name, grant))
@@ -76,7 +76,7 @@ class Postgres(Kind[Server]):
 
         text = queries.cluster(names) + questions(databases[:_BATCH])
         container = context.container(service).id
-        # The way that let us in: the others are not tried again.
+        # The way in that worked before: the others are not tried again.
         way: Admin | None = context.scratch.get((_ADMIN, container))
         try:
             admin, answer = first_answer(context, service, [way] if way else administrators(context, service), text)
@@ -87,7 +87,7 @@ class Postgres(Kind[Server]):
         rest = range(_BATCH, len(databases), _BATCH)
         answers = [answer, *(admin.query(context, service, questions(databases[n : n + _BATCH])) for n in rest)]
         text = "\n".join(each.stdout for each in answers)
-        return facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_complaint, answers)))))
+        return facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_error, answers)))))
 
     def checks(self) -> Sequence[Check]:
         """Return the checks; within a phase, findings are put right in this order."""
@@ -105,8 +105,8 @@ class Postgres(Kind[Server]):
         )
 
     def warm(self, context: CheckContext, service: str, what: str) -> None:
-        """Carry out a query, as a reader that changes nothing. `DATABASE: QUERY` names the database."""
-        known = links(context, service).databases
+        """Run a query in a transaction that may only read. `DATABASE: QUERY` names the database. Raises StackError."""
+        known = login_map(context, service).databases
         first, _, rest = what.partition(":")
         database, text = (
             (first.strip(), rest) if rest and first.strip() in known else ((known or ["postgres"])[0], what)
@@ -116,11 +116,11 @@ class Postgres(Kind[Server]):
 
 
 def check_administrator(context: CheckContext, service: str) -> Iterable[Verdict]:
-    """Say where roles, rights and indexes cannot be looked at."""
+    """Say where roles, rights and indexes cannot be checked."""
     server = facts.server_facts(context, service)
     if server.admin is None:
         yield skip(
-            "roles, rights and indexes were not looked at: nobody in the container may administer the database",
+            "roles, rights and indexes were not checked: no account in the container may administer the database",
             server.denied,
             "let the container's own account in through the local socket (pg_hba.conf: local all all peer)",
         )
@@ -131,7 +131,7 @@ def _is_pooler(shown: Traits) -> bool:
 
 
 def _is_client(shown: Traits) -> bool:
-    """Return whether it only asks a server, that of another service: by its healthcheck, or in a program of its own."""
+    """Return whether it only asks another service's server: in its healthcheck, or by a program of its own."""
     if "pg_isready" in shown.probe and not shown.probes_itself:
         return True
     hosts = [shown.environment[name] for name in _HOSTS if name in shown.environment]
@@ -139,12 +139,13 @@ def _is_client(shown: Traits) -> bool:
     return own and any(not shown.is_me(host) for host in hosts)
 
 
-def _complaint(answer: ExecResult) -> str:
-    return complaints(answer.stderr) or ("" if answer.ok else answer.last_error)
+def _error(answer: ExecResult) -> str:
+    """Return what failed in an answer, "" for nothing."""
+    return server_errors(answer.stderr) or ("" if answer.ok else answer.last_error)
 
 
-def _own(context: CheckContext, service: str) -> list[str]:
-    """Return the database that the server was made with."""
-    made = context.project.services[service]
+def _initial_databases(context: CheckContext, service: str) -> list[str]:
+    """Return the database that the image creates at the first start."""
+    about = context.project.services[service]
     names = ("POSTGRES_DB", "POSTGRESQL_DATABASE")
-    return [value for name in names if (value := value_of(context.project, made, name))]
+    return [value for name in names if (value := value_of(context.project, about, name))]

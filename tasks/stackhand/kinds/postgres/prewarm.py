@@ -10,7 +10,7 @@ from stackhand.checks.context import CheckContext
 from stackhand.kinds.postgres.facts import Server, server_facts
 
 _DOCUMENT = "prewarmed"
-# Up to half of the buffers, the most used first: the rest is for what comes.
+# The most used tables and indexes first, up to half of the buffers: the rest is for new pages.
 _LOAD = """
 SELECT pg_prewarm(oid::regclass) FROM (
   SELECT c.oid, sum(pg_relation_size(c.oid)) OVER (ORDER BY u.used DESC, c.oid) AS total FROM pg_class c JOIN (
@@ -22,12 +22,12 @@ WHERE total <= (SELECT setting::bigint * 8192 / 2 FROM pg_settings WHERE name = 
 
 
 def check_prewarm(context: CheckContext, service: str) -> Iterable[Verdict]:
-    """Check that a server with pg_prewarm has its tables in memory. One that warms itself (autoprewarm) has no verdict.
+    """Check that a server with pg_prewarm has loaded its tables. One that warms itself (autoprewarm) gets no verdict.
 
     https://www.postgresql.org/docs/current/pgprewarm.html
     """
     container, server = context.running(service), server_facts(context, service)
-    warmable = [each.database for each in server.upkeep.values() if each.warmable]
+    warmable = [each.database for each in server.maintenance.values() if each.warmable]
     if not warmable or container is None or "pg_prewarm" in server.cluster.settings.get("shared_preload_libraries", ""):
         return
     if (context.state.recall(_DOCUMENT) or {}).get(service) == container.run:
@@ -44,7 +44,7 @@ def check_prewarm(context: CheckContext, service: str) -> Iterable[Verdict]:
 def load(context: CheckContext, service: str, server: Server) -> None:
     """Load the most used tables of the databases that have pg_prewarm. Raises StackError."""
     run = context.container(service).run
-    for upkeep in server.upkeep.values():
-        if upkeep.warmable:
-            server.administrator.execute(context, service, _LOAD, upkeep.database, limit=300)
+    for maintenance in server.maintenance.values():
+        if maintenance.warmable:
+            server.administrator.execute(context, service, _LOAD, maintenance.database, limit=300)
     context.state.update(_DOCUMENT, lambda known: {**(known or {}), service: run})

@@ -1,4 +1,4 @@
-"""PgBouncer's auth_file: it has an entry for each client whose password nobody looks up."""
+"""PgBouncer's auth_file: it has an entry for each client whose password is not looked up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stackhand.checks.exec import shell_argv
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console
 from stackhand.kinds.postgres.facts import administered_servers
-from stackhand.kinds.postgres.login_map import links
-from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, bouncer_facts, passes, userlist_line
+from stackhand.kinds.postgres.login_map import login_map
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, bouncer_facts, logs_in_through, userlist_line
 from stackhand.kinds.postgres.psql import literal
 
 # With these PgBouncer needs no entry, or does not ask for a password: https://www.pgbouncer.org/config.html#auth_type
@@ -25,9 +25,9 @@ def check_userlist(context: CheckContext, service: str) -> Iterable[Verdict]:
     facts = bouncer_facts(context, service)
     if not facts.ini or facts.setting("auth_type") in _WITHOUT_ENTRIES:
         return
-    for client in {each.user: each for each in context.clients_of(service) if passes(each)}.values():
-        mapped = facts.leads(client.database or client.user)
-        if client.user not in facts.users and mapped is not None and not facts.auth_user(mapped):
+    for client in {each.user: each for each in context.clients_of(service) if logs_in_through(each)}.values():
+        entry = facts.lookup(client.database or client.user)
+        if client.user not in facts.users and entry is not None and not facts.auth_user(entry):
             act = partial(add_user, context, service, facts, client.user)
             yield evaluate_missing_user(facts, client.user, Fix(f"add {client.user} to the auth_file of", act))
 
@@ -35,10 +35,10 @@ def check_userlist(context: CheckContext, service: str) -> Iterable[Verdict]:
 def evaluate_missing_user(facts: Bouncer, user: str, fix: Fix) -> Verdict:
     """Return the verdict about a client that PgBouncer does not know."""
     userlist = facts.userlist or "auth_file"
-    # A plain password would be needed for auth_type = plain, and none is written down.
+    # auth_type = plain needs the password itself, which is not written to a file.
     can = facts.userlist_writable and facts.administered and facts.setting("auth_type") != "plain"
     return fail(
-        f"its auth_file has no entry for {user}, and nobody looks up passwords",
+        f"its auth_file has no entry for {user}, and passwords are not looked up",
         f"{userlist}: {', '.join(facts.users) or 'no entry'}",
         f'add the line "{user}" "VERIFIER" with rolpassword of pg_authid to {userlist}, then RELOAD on its console',
         subject=user,
@@ -50,7 +50,7 @@ def add_user(context: CheckContext, service: str, facts: Bouncer, user: str) -> 
     """Add a user with the verifier that the server has for it. Raises StackError."""
     text = f"SELECT rolpassword FROM pg_authid WHERE rolname = {literal(user)} AND rolcanlogin AND NOT rolsuper;"
     for name, server in administered_servers(context):
-        if service not in links(context, name).bouncers:
+        if service not in login_map(context, name).bouncers:
             continue
         verifier = server.administrator.query(context, name, text).stdout.strip()
         if verifier:
@@ -58,6 +58,6 @@ def add_user(context: CheckContext, service: str, facts: Bouncer, user: str) -> 
             environment = {"STACKHAND_LINE": userlist_line(user, verifier)}
             argv = shell_argv(scripts.read(__package__, "append_line.sh"), [facts.userlist])
             context.act(service, argv, environment=environment, user=facts.account)
-            pgbouncer_console.order(context, service, facts, "RELOAD")
+            pgbouncer_console.run_command(context, service, facts, "RELOAD")
             return
     raise StackError(f"no server has a password for {user}")

@@ -14,8 +14,8 @@ from stackhand.checks.kind import Kind
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres.facts import POSTGRES, Held, Migrations, Rights, Server
-from stackhand.kinds.postgres.migration_tools import TOOLS, State
+from stackhand.kinds.postgres.facts import POSTGRES, Grant, Migrations, Rights, Server
+from stackhand.kinds.postgres.migration_tools import TOOLS, MigrationState
 from stackhand.kinds.postgres.migrations import MigrationRun, apply, check_migrations, evaluate, migrator
 from stackhand.kinds.postgres.psql import Admin
 from stackhand.settings import Fixes
@@ -25,7 +25,7 @@ ENDED = "2026-11-23T15:46:07"
 
 
 @pytest.mark.parametrize(
-    ("table", "rows", "files", "pending", "half"),
+    ("table", "rows", "files", "pending", "partial"),
     [
         ("schema_migrations", [{"version": "20260101"}], ["20260101_a.rb", "20260102_b.rb"], ["20260102_b"], []),
         (
@@ -82,9 +82,9 @@ ENDED = "2026-11-23T15:46:07"
         ("_sqlx_migrations", [{"version": 1, "success": False}], ["1_a.sql", "2_b.sql"], ["2_b"], ["1"]),
     ],
 )
-def test_tables(table: str, rows: list[Any], files: list[str], pending: list[str], half: list[str]) -> None:
-    state = TOOLS[table].judge(rows, dict.fromkeys(files, ""))
-    assert state == State(tuple(pending), tuple(half))
+def test_tables(table: str, rows: list[Any], files: list[str], pending: list[str], partial: list[str]) -> None:
+    state = TOOLS[table].evaluate(rows, dict.fromkeys(files, ""))
+    assert state == MigrationState(tuple(pending), tuple(partial))
 
 
 def test_alembic_follows_the_revisions() -> None:
@@ -95,12 +95,12 @@ def test_alembic_follows_the_revisions() -> None:
         "d_merge.py": "revision = 'd'\ndown_revision = ('b', 'c')\n",
         "__init__.py": "",
     }
-    of = TOOLS["alembic_version"].judge
-    assert of([{"version_num": "d"}], files) == State()
-    assert of([{"version_num": "b"}], files) == State(("c", "d"))
-    assert of([], files) == State(("a", "b", "c", "d"))
+    of = TOOLS["alembic_version"].evaluate
+    assert of([{"version_num": "d"}], files) == MigrationState()
+    assert of([{"version_num": "b"}], files) == MigrationState(("c", "d"))
+    assert of([], files) == MigrationState(("a", "b", "c", "d"))
     # Applied by a newer version of the program: what its files do not know of, they cannot be compared with.
-    assert of([{"version_num": "e"}], files) == State(ahead=("e",))
+    assert of([{"version_num": "e"}], files) == MigrationState(unknown=("e",))
 
 
 TABLE = Migrations("shop", "public", "schema_migrations")
@@ -109,14 +109,16 @@ TABLE = Migrations("shop", "public", "schema_migrations")
 @pytest.mark.parametrize(
     ("state", "ready", "status", "fixable"),
     [
-        (State(), True, "ok", False),
-        (State(("2_b",)), True, "fail", True),
-        (State(("2_b",)), False, "fail", False),
-        (State((), ("1_a",)), True, "fail", False),
-        (State(("2_b",), ("1_a",)), True, "fail", False),
+        (MigrationState(), True, "ok", False),
+        (MigrationState(("2_b",)), True, "fail", True),
+        (MigrationState(("2_b",)), False, "fail", False),
+        (MigrationState((), ("1_a",)), True, "fail", False),
+        (MigrationState(("2_b",), ("1_a",)), True, "fail", False),
     ],
 )
-def test_while_one_is_half_applied_nothing_is_run(state: State, ready: bool, status: str, fixable: bool) -> None:
+def test_while_one_is_half_applied_nothing_is_run(
+    state: MigrationState, ready: bool, status: str, fixable: bool
+) -> None:
     finding = evaluate(TABLE, state, MigrationRun("migrate", (), "db", lambda: None, ready=ready))
     assert (finding.status, bool(finding.fix)) == (status, fixable)
     # Only a server that does not let it in explains that they are pending.
@@ -193,7 +195,7 @@ def _look(
     folder: Path, command: str, folders: dict[str, dict[str, str]], *tables: tuple[str, str], **changes: Any
 ) -> tuple[CheckContext, _Engine]:
     """Return a shop whose migrate service runs this command, and whose database has just these tables."""
-    things = tuple(Held("", schema, "r", (), (name,)) for schema, name in tables)
+    things = tuple(Grant("", schema, "r", (), (name,)) for schema, name in tables)
     server = Server(Admin("postgres"), rights={"app": Rights("app", "migrator", things=things)})
     server = msgspec.structs.replace(server, **changes)
     environment = {"DATABASE_URL": "postgresql://migrator:word@db/app"}

@@ -16,9 +16,9 @@ from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console, pgbouncer_facts
 from stackhand.kinds.postgres.login_attempts import Attempt
-from stackhand.kinds.postgres.login_map import Links, Login
+from stackhand.kinds.postgres.login_map import Login, LoginMap
 from stackhand.kinds.postgres.pgbouncer import PgBouncer, evaluate_login
-from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, DatabaseEntry
 from stackhand.kinds.postgres.pools import Pools, evaluate_pools, worst_case
 from stackhand.kinds.postgres.userlist import evaluate_missing_user
 from stackhand.kinds.registry import kinds_of
@@ -44,9 +44,9 @@ auth_user = lookup
 def test_a_configuration_is_read() -> None:
     settings, databases = pgbouncer_facts.parse_ini(INI)
     assert settings == {"listen_port": "6433", "auth_user": "lookup"}
-    assert databases["shop"] == Mapped("shop", "db", 5433, "shop_prod", pool_size=7)
-    assert databases["odd name"] == Mapped("odd name", "db", 5432, "odd name", "the owner", password="it's")
-    assert Bouncer(databases=databases).leads("anything") == Mapped("*", "db", 5432, "anything")
+    assert databases["shop"] == DatabaseEntry("shop", "db", 5433, "shop_prod", pool_size=7)
+    assert databases["odd name"] == DatabaseEntry("odd name", "db", 5432, "odd name", "the owner", password="it's")
+    assert Bouncer(databases=databases).lookup("anything") == DatabaseEntry("*", "db", 5432, "anything")
     assert "it's" not in repr(databases["odd name"])
 
 
@@ -79,7 +79,7 @@ def test_a_console_that_lets_nobody_in() -> None:
 FACTS = Bouncer(
     "/etc/pgbouncer.ini",
     {"default_pool_size": "15", "reserve_pool_size": "5", "auth_user": "lookup"},
-    {"shop": Mapped("shop", "db", 5432, "shop")},
+    {"shop": DatabaseEntry("shop", "db", 5432, "shop")},
     {"default_pool_size": "15", "reserve_pool_size": "5", "auth_user": "lookup"},
     administered=True,
 )
@@ -87,8 +87,8 @@ APP = Login("app", "shop", "pool", 6432, "pool", "secret", ("api",))
 MIGRATOR = Login("migrator", "shop", "db", 5432, "", "other", ("migrate",))
 
 
-def links(facts: Bouncer = FACTS, *more: Login) -> Links:
-    return Links((MIGRATOR,), (APP, *more), {"pool": facts})
+def login_map(facts: Bouncer = FACTS, *more: Login) -> LoginMap:
+    return LoginMap((MIGRATOR,), (APP, *more), {"pool": facts})
 
 
 @pytest.mark.parametrize(
@@ -98,20 +98,20 @@ def links(facts: Bouncer = FACTS, *more: Login) -> Links:
         (FACTS, (), 1, Pools(0, 2, 15, 5, 55)),
         (FACTS, (replace(APP, role="reports"),), 1, Pools(0, 3, 15, 5, 55)),
         (FACTS, (), 3, Pools(0, 6, 15, 5, 55)),
-        (replace(FACTS, databases={"shop": Mapped("shop", "db", 5432, "shop", pool_size=30)}),
+        (replace(FACTS, databases={"shop": DatabaseEntry("shop", "db", 5432, "shop", pool_size=30)}),
          (), 1, Pools(70, 0, 15, 5, 55)),
-        (replace(FACTS, databases={"shop": Mapped("shop", "db", 5432, "shop", user="one")}),
+        (replace(FACTS, databases={"shop": DatabaseEntry("shop", "db", 5432, "shop", user="one")}),
          (replace(APP, role="reports"),), 1, Pools(0, 2, 15, 5, 55)),
         (replace(FACTS, settings={}, running={}), (), 1, Pools(0, 1, 20, 0, 55)),
     ],
 )  # fmt: skip
 def test_the_worst_case(facts: Bouncer, more: tuple[Login, ...], replicas: int, expected: Pools) -> None:
-    assert worst_case("pool", links(facts, *more), 57, {"pool": replicas}) == expected
+    assert worst_case("pool", login_map(facts, *more), 57, {"pool": replicas}) == expected
 
 
 def test_other_pools_of_the_server_take_their_part() -> None:
     other = replace(APP, host="other", via="other")
-    both = Links((), (APP, other), {"pool": FACTS, "other": FACTS})
+    both = LoginMap((), (APP, other), {"pool": FACTS, "other": FACTS})
     assert worst_case("pool", both, 100, {}) == Pools(0, 2, 15, 5, 60)
 
 
@@ -253,13 +253,13 @@ class Stage:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [NO_TLS, 'psql: error: connection to server failed: root certificate file "/nonexistent/stackhand" does not exist'],
 )
-def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(said: str) -> None:
+def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(message: str) -> None:
     """PgBouncer 1.18 ends when it looks up who is not in its auth_file for its console."""
-    stage: Any = Stage(READ, psql=ExecResult(2, "", said))
-    found = pgbouncer_console.look(stage, "pool")
+    stage: Any = Stage(READ, psql=ExecResult(2, "", message))
+    found = pgbouncer_console.collect(stage, "pool")
     assert (found.running, found.administered) == ({}, False)
     assert [env["PGDATABASE"] for _, _, env in stage.asked] == ["nobody"]
     # That is never sent: libpq stops before it, whatever it is told about TLS.
@@ -284,7 +284,7 @@ def test_only_who_is_in_the_auth_file_logs_in_to_the_console(
     stage: Any = Stage(
         f"{READ}\x1eusers /etc/users.txt\n{entries}\n", console=ExecResult(0, CONFIG) if as_whom else None, known=known
     )
-    found = pgbouncer_console.look(stage, "pool")
+    found = pgbouncer_console.collect(stage, "pool")
     assert [env["PGUSER"] for _, _, env in stage.asked[1:]] == ([as_whom] if as_whom else [])
     assert (bool(found.running), found.administered) == (bool(as_whom), orders)
     assert not any("password" in word for _, argv, _ in stage.asked for word in argv)
@@ -309,14 +309,14 @@ REFUSED = ExecResult(2, "", "psql: error: connection to server failed: Connectio
 def test_silence(printed: str, psql: ExecResult, about: Container, kind: type[Exception]) -> None:
     stage: Any = Stage(printed, psql=psql, about=about)
     with pytest.raises(NoAnswer) as caught:
-        pgbouncer_console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_without_a_shell_it_cannot_be_asked() -> None:
     stage: Any = Stage(shell=False)
     with pytest.raises(CannotAsk, match="no shell in the container of pool"):
-        pgbouncer_console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
 
 
 @pytest.mark.parametrize(("about", "kind"), [(container("pool"), NoAnswer), (healthy("pool"), CannotAsk)])
@@ -324,20 +324,20 @@ def test_a_script_that_takes_too_long(about: Container, kind: type[Exception]) -
     stage: Any = Stage(about=about)
     stage.shell = lambda *_, **__: ExecResult(None, "", "", 5.0)
     with pytest.raises(NoAnswer, match="no answer within 5 s") as caught:
-        pgbouncer_console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_psql_of_a_neighbour_will_do() -> None:
     stage: Any = Stage(READ, psql={"pool": ExecResult(127, ""), "db": ExecResult(2, "", NO_TLS)})
-    assert pgbouncer_console.look(stage, "pool").ini
+    assert pgbouncer_console.collect(stage, "pool").ini
     assert [(asker, env["PGHOST"]) for asker, _, env in stage.asked] == [("pool", "127.0.0.1"), ("db", "pool")]
 
 
 def test_the_socket_is_asked_as_the_account_that_it_runs_under() -> None:
     read = "\x1eini /etc/pgbouncer.ini\n[pgbouncer]\nunix_socket_dir = /run\n"
     stage: Any = Stage(f"{read}\x1eaccount 70\n", f"{read}\x1econsole\n{CONFIG}")
-    found = pgbouncer_console.look(stage, "pool")
+    found = pgbouncer_console.collect(stage, "pool")
     assert stage.users == ["", "70"]
     assert (found.administered, found.account) == (True, "70")
     assert dict(found.console) == {"PGHOST": "/run", "PGPORT": "6432", "PGUSER": "pgbouncer"}
@@ -389,5 +389,5 @@ def test_a_warm_up_that_fails_says_why() -> None:
 
 def test_orders_are_given_only_where_they_are_taken() -> None:
     stage: Any = Stage()
-    with pytest.raises(StackError, match="the console of pool takes no orders: not allowed"):
-        pgbouncer_console.order(stage, "pool", replace(FACTS, console_problem="not allowed"), "RELOAD")
+    with pytest.raises(StackError, match="the console of pool takes no commands: not allowed"):
+        pgbouncer_console.run_command(stage, "pool", replace(FACTS, console_problem="not allowed"), "RELOAD")

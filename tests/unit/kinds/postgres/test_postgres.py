@@ -33,34 +33,34 @@ from stackhand.kinds.postgres.facts import (
     Cluster,
     Default,
     Function,
-    Held,
+    Grant,
     Index,
+    Maintenance,
     Migrations,
     Rights,
     Role,
+    SchemaInfo,
     Server,
-    Space,
-    Upkeep,
     parse,
     unread,
 )
-from stackhand.kinds.postgres.grant_history import Known
+from stackhand.kinds.postgres.grant_history import GrantHistory
 from stackhand.kinds.postgres.login_attempts import (
     Attempt,
-    attempt,
-    evidence,
+    classify,
+    conclusive_attempts,
     expect_recovery,
-    read,
+    read_attempt,
     try_all,
-    understand,
+    try_logins,
 )
-from stackhand.kinds.postgres.login_map import AuthQuery, Links, Login, connect
-from stackhand.kinds.postgres.missing_grants import Lack, missing_grants
+from stackhand.kinds.postgres.login_map import AuthQuery, Login, LoginMap, build_login_map
+from stackhand.kinds.postgres.missing_grants import MissingGrants, missing_grants
 from stackhand.kinds.postgres.pgbouncer import PgBouncer
-from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, DatabaseEntry
 from stackhand.kinds.postgres.postgres import Postgres
-from stackhand.kinds.postgres.psql import Admin, NoAdministrator, accounts, first_answer
-from stackhand.kinds.postgres.roles import Wanted
+from stackhand.kinds.postgres.psql import Admin, NoAdministrator, first_answer, superusers
+from stackhand.kinds.postgres.roles import RequiredRole
 from stackhand.model import Fix
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
@@ -119,7 +119,7 @@ def test_an_answer_is_read_section_by_section() -> None:
     server = parse(text, ADMIN)
     assert server.available == 57
     assert server.role("app") is not None
-    assert server.rights["app"].held == (Held("app", "public", "r", ("SELECT",), ("tasks",)),)
+    assert server.rights["app"].held == (Grant("app", "public", "r", ("SELECT",), ("tasks",)),)
     assert [each.table for each in server.migrations] == ["schema_migrations"]
 
 
@@ -132,7 +132,7 @@ def test_a_section_that_did_not_come_is_told() -> None:
     """Its statement took too long, or the answer was cut off."""
     text = """{"section" : "cluster", "version" : 150004, "databases" : ["app", "shop"]}
 {"section" : "rights", "database" : "app", "owner" : "migrator"}
-{"section" : "upkeep", "database" : "app", "unanal"""
+{"section" : "maintenance", "database" : "app", "unanal"""
     found = parse(text, ADMIN, ["app", "shop", "not_made_yet"], "canceling statement due to statement timeout")
     assert [each.subject for each in unread(found, found.rights)] == ["shop"]
     for check in (maintenance.check_analyse, maintenance.check_indexes, maintenance.check_bloat):
@@ -142,7 +142,7 @@ def test_a_section_that_did_not_come_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "trouble"),
+    ("message", "trouble"),
     [
         ('FATAL:  password authentication failed for user "app"', "password"),
         ("FATAL:  SASL authentication failed", "password"),
@@ -160,19 +160,22 @@ def test_a_section_that_did_not_come_is_told() -> None:
         ("FATAL:  server login failed: wrong password type", "other"),
     ],
 )
-def test_complaints_are_understood(said: str, trouble: str) -> None:
-    assert understand(f"psql: error: {said}") == trouble
+def test_complaints_are_understood(message: str, trouble: str) -> None:
+    assert classify(f"psql: error: {message}") == trouble
 
 
 def test_what_came_of_a_login() -> None:
-    assert read(ExecResult(0, "1")) == Attempt()
-    assert read(ExecResult(2, "", 'psql: error: FATAL:  role "x" is not\npermitted to log in')).trouble == "nologin"
-    assert read(ExecResult(None, "", "", 6.0)) == Attempt("silent", "no answer within 6 s")
+    assert read_attempt(ExecResult(0, "1")) == Attempt()
+    assert (
+        read_attempt(ExecResult(2, "", 'psql: error: FATAL:  role "x" is not\npermitted to log in')).trouble
+        == "nologin"
+    )
+    assert read_attempt(ExecResult(None, "", "", 6.0)) == Attempt("silent", "no answer within 6 s")
 
 
 BOUNCER = Bouncer(
     settings={"auth_user": "lookup", "auth_query": "SELECT u, p FROM auth.get($1)", "listen_port": "6432"},
-    databases={"shop": Mapped("shop", "db", 5432, "shop_prod")},
+    databases={"shop": DatabaseEntry("shop", "db", 5432, "shop_prod")},
     users={"lookup": "its password"},
 )
 
@@ -184,7 +187,7 @@ def test_who_logs_in_where() -> None:
         Client("migrate", "db", "db", None, "PGHOST", "", "migrator", "shop_prod", "", "other"),
         Client("api", "db", "db", 80, "SOME_URL", "http", "app", "", "", "x"),
     ]
-    found = connect("db", clients, {"pool": BOUNCER}, {"db": "db", "pool": "pool"})
+    found = build_login_map("db", clients, {"pool": BOUNCER}, {"db": "db", "pool": "pool"})
     assert found.pooled == (Login("app", "shop", "pool", 6432, "pool", "s3cr3t"),)
     assert found.pooled[0].clients == ("api", "worker")
     assert set(found.direct) == {
@@ -192,26 +195,28 @@ def test_who_logs_in_where() -> None:
         Login("migrator", "shop_prod", "db", 5432, "", "other"),
         Login("lookup", "shop_prod", "db", 5432, "", "its password"),
     }
-    assert [(each.role, each.database) for each in found.lookups] == [("lookup", "shop_prod")]
+    assert [(each.role, each.database) for each in found.auth_queries] == [("lookup", "shop_prod")]
     assert found.pairs() == [("app", "shop_prod"), ("migrator", "shop_prod")]
 
 
 def test_a_forced_user_is_who_logs_in() -> None:
-    forced = Bouncer(databases={"shop": Mapped("shop", "db", 5432, "shop", user="owner", password="of the owner")})
+    forced = Bouncer(
+        databases={"shop": DatabaseEntry("shop", "db", 5432, "shop", user="owner", password="of the owner")}
+    )
     client = Client("api", "pool", "pool", None, "X", "", "anybody", "shop", "", "its own")
-    found = connect("db", [client], {"pool": forced}, {"db": "db"})
+    found = build_login_map("db", [client], {"pool": forced}, {"db": "db"})
     assert found.direct == (Login("owner", "shop", "db", 5432, "", "of the owner"),)
     assert found.pooled == (Login("anybody", "shop", "pool", 6432, "pool", "its own"),)
 
 
 def test_an_entry_for_any_database_is_looked_up_for_those_that_clients_ask_for() -> None:
     settings = {"auth_user": "lookup", "auth_query": "SELECT u, p FROM auth.get($1)"}
-    entries = {"*": Mapped("*", "db"), "named": Mapped("named", "db", 5432, "other", auth_user="second")}
+    entries = {"*": DatabaseEntry("*", "db"), "named": DatabaseEntry("named", "db", 5432, "other", auth_user="second")}
     any_database = Bouncer(settings=settings, databases=entries)
     client = Client("api", "pool", "pool", None, "X", "", "app", "shop", "", "s3cr3t")
-    found = connect("db", [client], {"pool": any_database}, {"db": "db"})
-    assert {(each.role, each.database) for each in found.lookups} == {("lookup", "shop"), ("second", "other")}
-    assert connect("db", [], {"pool": any_database}, {"db": "db"}).lookups == (
+    found = build_login_map("db", [client], {"pool": any_database}, {"db": "db"})
+    assert {(each.role, each.database) for each in found.auth_queries} == {("lookup", "shop"), ("second", "other")}
+    assert build_login_map("db", [], {"pool": any_database}, {"db": "db"}).auth_queries == (
         AuthQuery("pool", "second", "other", "SELECT u, p FROM auth.get($1)"),
     )
 
@@ -234,7 +239,7 @@ def test_logins_are_tried_a_few_at_a_time() -> None:
 
     logins = [Login(f"app{number}", "shop", "db", 5432, "", "s3cr3t") for number in range(12)]
     context: Any = Asked()
-    assert len(attempt(context, "db", logins)) == 12
+    assert len(try_logins(context, "db", logins)) == 12
     assert 1 < most[0] <= 4
 
 
@@ -269,7 +274,7 @@ class AskedServer:
         return text
 
 
-DEMOTED = ExecResult(0, '{"section" : "upkeep"}', "ERROR:  permission denied for table pg_authid")
+DEMOTED = ExecResult(0, '{"section" : "maintenance"}', "ERROR:  permission denied for table pg_authid")
 SLOW = ExecResult(None, "", "", 10.0)
 NOWHERE = ExecResult(2, "", "psql: error: connection to server on socket failed: No such file or directory")
 
@@ -282,7 +287,7 @@ def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(che
         shown,
         cluster=msgspec.structs.replace(shown.cluster, databases=("shop_prod",)),
         asked=("shop_prod",),
-        complaint="canceling statement due to statement timeout",
+        error="canceling statement due to statement timeout",
     )
     api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
     stage = CheckContext(
@@ -352,23 +357,23 @@ def test_no_answer(answers: list[ExecResult], health: str, kind: type[Exception]
     ],
 )  # fmt: skip
 def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str], expected: dict[str, str]) -> None:
-    assert address.where(service("db", raw=raw, environment=environment)) == expected
+    assert address.server_address(service("db", raw=raw, environment=environment)) == expected
 
 
 def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
     script = scripts.read("stackhand.kinds.postgres", "server_address.sh") + 'echo "$PGPORT $PGHOST"'
 
-    def said(**environment: str) -> str:
+    def message(**environment: str) -> str:
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         return done.stdout.strip()
 
-    assert said(PGDATA=str(tmp_path), PGPORT="5432", PGHOST="elsewhere") == "5433 /sockets"
-    assert said(PGDATA="/nonexistent", PGPORT="6000", PGHOST="/a") == "6000 /a"
-    assert said(PGPORT="6000") == "6000"
+    assert message(PGDATA=str(tmp_path), PGPORT="5432", PGHOST="elsewhere") == "5433 /sockets"
+    assert message(PGDATA="/nonexistent", PGPORT="6000", PGHOST="/a") == "6000 /a"
+    assert message(PGPORT="6000") == "6000"
     (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n\n*\n")
-    assert said(PGDATA=str(tmp_path)) == "5433 localhost"
+    assert message(PGDATA=str(tmp_path)) == "5433 localhost"
 
 
 POOLED = Login("app", "shop", "pool", 6432, "pool", "s3cr3t", ("api",))
@@ -399,30 +404,30 @@ WRONG = Attempt("password", "password authentication failed")
 def test_what_a_login_that_only_a_pgbouncer_makes_proves(
     login: Login, pooled: Attempt, direct: Attempt, protected: bool, counts: bool
 ) -> None:
-    found = evidence({POOLED: pooled, login: direct}, [login.role] if protected else [])
+    found = conclusive_attempts({POOLED: pooled, login: direct}, [login.role] if protected else [])
     assert (login in found) is counts
     assert found[POOLED] == pooled
 
 
 def test_who_logs_in_directly_has_to_be_admitted() -> None:
     tried = {POOLED: FINE, Login("app", "shop", "db", 5432, "", "s3cr3t", ("migrate",)): SHUT}
-    assert evidence(tried, ["app"]) == tried
+    assert conclusive_attempts(tried, ["app"]) == tried
 
 
 def test_a_direct_login_is_derived_only_where_nobody_makes_it_himself() -> None:
     api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
-    found = connect("db", [api], {"pool": BOUNCER}, {"db": "db"})
+    found = build_login_map("db", [api], {"pool": BOUNCER}, {"db": "db"})
     assert {each.role: each.behind for each in found.direct} == {"app": ("pool",), "lookup": ("pool",)}
     job = Client("job", "db", "db", 5432, "X", "", "app", "shop_prod", "", "s3cr3t")
-    found = connect("db", [api, job], {"pool": BOUNCER}, {"db": "db"})
+    found = build_login_map("db", [api, job], {"pool": BOUNCER}, {"db": "db"})
     merged = next(each for each in found.direct if each.role == "app")
     assert (merged.clients, merged.behind) == (("api", "job"), ())
 
 
 def test_who_only_asks_the_console_is_no_role_of_the_server() -> None:
-    anything = Bouncer(databases={"*": Mapped("*", "db")}, settings={"auth_user": "lookup"})
+    anything = Bouncer(databases={"*": DatabaseEntry("*", "db")}, settings={"auth_user": "lookup"})
     exporter = Client("exporter", "pool", "pool", 6432, "X", "postgres", "stats", "pgbouncer", "", "s3cr3t")
-    assert connect("db", [exporter], {"pool": anything}, {"db": "db"}) == Links(bouncers={"pool": anything})
+    assert build_login_map("db", [exporter], {"pool": anything}, {"db": "db"}) == LoginMap(bouncers={"pool": anything})
 
 
 def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +437,8 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
     pauses: list[float] = []
     monkeypatch.setattr("stackhand.kinds.postgres.login_attempts.time.sleep", pauses.append)
     monkeypatch.setattr(
-        "stackhand.kinds.postgres.login_attempts.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
+        "stackhand.kinds.postgres.login_attempts.login_map",
+        lambda *_: LoginMap(pooled=(POOLED,), bouncers={"pool": BOUNCER}),
     )
     stage: Any = SimpleNamespace(
         scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
@@ -471,30 +477,30 @@ def server(*known: Role, recovery: bool = False, **rights: Rights) -> Server:
     ],
 )
 def test_a_role(known: list[Role], tried: dict[Login, Attempt], status: str, fixable: bool, words: str) -> None:
-    want = Wanted("app", ("api",), tuple(dict.fromkeys(each.password for each in tried)))
-    finding = roles.evaluate_role(server(*known), want, tried, FIX)
+    required = RequiredRole("app", ("api",), tuple(dict.fromkeys(each.password for each in tried)))
+    finding = roles.evaluate_role(server(*known), required, tried, FIX)
     assert (finding.status, finding.fix is FIX) == (status, fixable)
     assert words in finding.summary
     assert "s3cr3t" not in repr(finding)
 
 
 @pytest.mark.parametrize(
-    ("want", "fixable"),
+    ("required", "fixable"),
     [
-        (Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), True),
+        (RequiredRole("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), True),
         # The secrets do not agree, or not all of them are known.
-        (Wanted("app", ("api",), ("s3cr3t",), made_with="another"), False),
-        (Wanted("app", ("api",), ("s3cr3t", "another"), made_with="s3cr3t"), False),
-        (Wanted("app", ("api", "job"), ("s3cr3t",), unknown=("job",), made_with="s3cr3t"), False),
-        (Wanted("app", ("api",), ("s3cr3t",)), False),
+        (RequiredRole("app", ("api",), ("s3cr3t",), made_with="another"), False),
+        (RequiredRole("app", ("api",), ("s3cr3t", "another"), made_with="s3cr3t"), False),
+        (RequiredRole("app", ("api", "job"), ("s3cr3t",), unknown=("job",), made_with="s3cr3t"), False),
+        (RequiredRole("app", ("api",), ("s3cr3t",)), False),
     ],
 )
-def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(want: Wanted, fixable: bool) -> None:
+def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(required: RequiredRole, fixable: bool) -> None:
     about = server(Role("app", superuser=True, fingerprint="x"))
-    finding = roles.evaluate_role(about, want, {LOGIN: DENIED}, FIX)
+    finding = roles.evaluate_role(about, required, {LOGIN: DENIED}, FIX)
     assert (finding.status, finding.fix is FIX) == ("fail", fixable)
     assert ("not done" in finding.remedy) is not fixable
-    assert "s3cr3t" not in repr(finding) + repr(want)
+    assert "s3cr3t" not in repr(finding) + repr(required)
 
     done: list[str] = []
 
@@ -508,24 +514,24 @@ def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(want: Wan
     about = msgspec.structs.replace(about, admin=Hand("app"))
     stage: Any = SimpleNamespace()
     if fixable:
-        roles.repair(stage, "db", about, want, None)
+        roles.repair(stage, "db", about, required, None)
         assert done[-1] == "password"
         assert not any("CREATE" in each or "ALTER" in each for each in done)
     else:
         with pytest.raises(StackError, match="app is left alone"):
-            roles.repair(stage, "db", about, want, None)
+            roles.repair(stage, "db", about, required, None)
         assert done == []
 
 
 def test_the_superuser_that_the_database_is_made_with() -> None:
-    links = Links((LOGIN, Login("reader", "shop", "db", 5432, "", "r", ("api",))))
+    login_map = LoginMap((LOGIN, Login("reader", "shop", "db", 5432, "", "r", ("api",))))
     made = [("app", "s3cr3t"), ("postgres", "s3cr3t")]
-    found = {each.name: each.made_with for each in roles.wanted(links, {}, made)}
+    found = {each.name: each.made_with for each in roles.required_roles(login_map, {}, made)}
     assert found == {"app": "s3cr3t", "reader": ""}
-    assert roles.wanted(links, {}, [*made, ("app", "another")])[0].made_with == ""
+    assert roles.required_roles(login_map, {}, [*made, ("app", "another")])[0].made_with == ""
     raw = {"POSTGRES_USER": "app", "POSTGRES_PASSWORD": "s3cr3t"}
     stage: Any = SimpleNamespace(project=project(service("db", image="postgres:16", environment=raw)))
-    assert set(accounts(stage, "db")) >= set(made)
+    assert set(superusers(stage, "db")) >= set(made)
 
 
 def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
@@ -537,73 +543,83 @@ def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(("pooled", "says"), [(FINE, "it is there and may log in"), (WRONG, "it is there")])
 def test_a_role_that_only_a_pgbouncer_logs_in_as(pooled: Attempt, says: str) -> None:
-    finding = roles.evaluate_role(server(Role("app")), Wanted("app", ("api",), ("s3cr3t",)), {POOLED: pooled}, FIX)
+    finding = roles.evaluate_role(
+        server(Role("app")), RequiredRole("app", ("api",), ("s3cr3t",)), {POOLED: pooled}, FIX
+    )
     assert (finding.status, finding.summary) == ("ok", says)
 
 
 def test_nothing_is_changed_in_a_copy() -> None:
-    finding = roles.evaluate_role(server(recovery=True), Wanted("app", ("api",), ("x",)), {}, FIX)
+    finding = roles.evaluate_role(server(recovery=True), RequiredRole("app", ("api",), ("x",)), {}, FIX)
     assert (finding.status, finding.fix is FIX) == ("fail", False)
 
 
 def test_a_missing_role_whose_password_nobody_knows_is_for_a_person() -> None:
-    assert not roles.evaluate_role(server(), Wanted("app", ("api",)), {}, FIX).fix
-    assert roles.evaluate_role(server(), Wanted("reader", ("fixes.roles",)), {}, FIX).fix
+    assert not roles.evaluate_role(server(), RequiredRole("app", ("api",)), {}, FIX).fix
+    assert roles.evaluate_role(server(), RequiredRole("reader", ("fixes.roles",)), {}, FIX).fix
 
 
 def test_a_missing_superuser_is_not_made() -> None:
-    assert not roles.evaluate_role(server(), Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}, FIX).fix
+    assert not roles.evaluate_role(
+        server(), RequiredRole("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}, FIX
+    ).fix
 
 
 def test_a_verifier_is_compared_without_being_told() -> None:
-    want = Wanted("lookup", ("pool",), verifier="SCRAM-SHA-256$4096:x")
+    required = RequiredRole("lookup", ("pool",), verifier="SCRAM-SHA-256$4096:x")
     right = Role("lookup", fingerprint=roles.fingerprint("SCRAM-SHA-256$4096:x"))
-    assert roles.evaluate_role(server(right), want, {}, FIX).status == "ok"
-    wrong = roles.evaluate_role(server(Role("lookup", fingerprint="another")), want, {}, FIX)
+    assert roles.evaluate_role(server(right), required, {}, FIX).status == "ok"
+    wrong = roles.evaluate_role(server(Role("lookup", fingerprint="another")), required, {}, FIX)
     assert (wrong.status, wrong.fix is FIX) == ("fail", True)
     assert "SCRAM" not in repr(wrong)
-    assert "SCRAM" not in repr(want)
+    assert "SCRAM" not in repr(required)
 
 
 def test_wanted_roles_are_those_of_clients_and_settings() -> None:
-    lookup = AuthQuery("pool", "lookup", "shop", "SELECT 1", "SCRAM-SHA-256$x")
-    links = Links((LOGIN, Login("lookup", "shop", "db", 5432, "", "", ("pool",))), lookups=(lookup,))
-    found = {each.name: each for each in roles.wanted(links, {"reader": "r", "app": "s3cr3t"})}
-    assert found["app"] == Wanted("app", ("api",), ("s3cr3t",))
+    auth_query = AuthQuery("pool", "lookup", "shop", "SELECT 1", "SCRAM-SHA-256$x")
+    login_map = LoginMap((LOGIN, Login("lookup", "shop", "db", 5432, "", "", ("pool",))), auth_queries=(auth_query,))
+    found = {each.name: each for each in roles.required_roles(login_map, {"reader": "r", "app": "s3cr3t"})}
+    assert found["app"] == RequiredRole("app", ("api",), ("s3cr3t",))
     assert found["lookup"].verifier == "SCRAM-SHA-256$x"
-    assert found["reader"] == Wanted("reader", ("fixes.roles",), ("r",))
+    assert found["reader"] == RequiredRole("reader", ("fixes.roles",), ("r",))
 
 
 APP = Role("app")
 ALL = ("DELETE", "INSERT", "SELECT", "UPDATE")
-HELD = Held("app", "public", "r", ALL, ("results", "tasks"))
+HELD = Grant("app", "public", "r", ALL, ("results", "tasks"))
 GIVEN = Default("app", "migrator", "public", "r", ALL)
-THINGS = (Held("", "public", "r", (), ("results", "tasks")),)
+THINGS = (Grant("", "public", "r", (), ("results", "tasks")),)
 RIGHTS = Rights(
-    "shop", "migrator", ("app",), spaces=(Space("public", ("app",)),), held=(HELD,), defaults=(GIVEN,), things=THINGS
+    "shop",
+    "migrator",
+    ("app",),
+    schemas=(SchemaInfo("public", ("app",)),),
+    held=(HELD,),
+    defaults=(GIVEN,),
+    things=THINGS,
 )
 
 
-def lacking(rights: Rights, known: Known | None = None, role: Role = APP, **more: Any) -> Lack:
+def lacking(rights: Rights, known: GrantHistory | None = None, role: Role = APP, **more: Any) -> MissingGrants:
     found = Server(ADMIN, cluster=Cluster(150000, DATA, roles=(role,)), rights={"shop": rights}, **more)
     return missing_grants(found, rights, role, known)
 
 
-def known(rights: Rights = RIGHTS, **more: Any) -> Known:
-    return grant_history.take(Server(ADMIN, cluster=Cluster(150000, DATA), **more), rights, Role("app"))
+def known(rights: Rights = RIGHTS, **more: Any) -> GrantHistory:
+    return grant_history.snapshot(Server(ADMIN, cluster=Cluster(150000, DATA), **more), rights, Role("app"))
 
 
 def test_who_has_all_its_rights_lacks_none() -> None:
-    assert lacking(RIGHTS) == lacking(RIGHTS, known()) == Lack()
+    assert lacking(RIGHTS) == lacking(RIGHTS, known()) == MissingGrants()
 
 
 PARTLY = msgspec.structs.replace(
     RIGHTS,
     held=(
-        Held("app", "public", "r", ("INSERT", "SELECT", "UPDATE"), ("results",)),
-        Held("app", "public", "r", ALL, ("tasks",)),
+        Grant("app", "public", "r", ("INSERT", "SELECT", "UPDATE"), ("results",)),
+        Grant("app", "public", "r", ALL, ("tasks",)),
     ),
-    missing=(Held("app", "public", "r", ("DELETE",), ("results",)),),
+    missing=(Grant("app", "public", "r", ("DELETE",), ("results",)),),
 )
 NOTHING = msgspec.structs.replace(RIGHTS, held=(), missing=(HELD,))
 DELETE = 'GRANT DELETE ON TABLE public.results TO "app"'
@@ -651,17 +667,17 @@ def test_what_another_role_lacks_as_well_is_older_than_the_default_privileges() 
 
 def test_without_default_privileges_only_a_whole_loss_is_given_back() -> None:
     before = msgspec.structs.replace(RIGHTS, defaults=())
-    partly = msgspec.structs.replace(before, held=(Held("app", "public", "r", ALL, ("tasks",)),))
+    partly = msgspec.structs.replace(before, held=(Grant("app", "public", "r", ALL, ("tasks",)),))
     nothing = msgspec.structs.replace(before, held=())
     assert lacking(partly, known(before)).doubtful == (EVERYTHING.replace(", public.tasks", ""),)
     assert lacking(nothing, known(before)).certain == (EVERYTHING,)
     # A table that is gone has no rights to give.
     gone = msgspec.structs.replace(nothing, things=())
-    assert lacking(gone, known(before)) == Lack()
+    assert lacking(gone, known(before)) == MissingGrants()
 
 
 def test_ways_in_are_given_back() -> None:
-    shut = msgspec.structs.replace(RIGHTS, connect=(), spaces=(Space("public"),))
+    shut = msgspec.structs.replace(RIGHTS, connect=(), schemas=(SchemaInfo("public"),))
     ways = ('GRANT CONNECT ON DATABASE "shop" TO "app"', 'GRANT USAGE ON SCHEMA public TO "app"')
     assert lacking(shut, known()).certain == ways
     # Nothing is remembered: who has its tables still may have been kept out of the schema on purpose.
@@ -673,7 +689,7 @@ def test_ways_in_are_given_back() -> None:
 
 
 def test_a_role_made_anew_gets_what_it_had() -> None:
-    bare = Rights("shop", "migrator", spaces=(Space("public"),), things=THINGS)
+    bare = Rights("shop", "migrator", schemas=(SchemaInfo("public"),), things=THINGS)
     before = msgspec.structs.replace(known(), member_of=("readers",))
     assert lacking(bare, before).certain == (
         'GRANT CONNECT ON DATABASE "shop" TO "app"',
@@ -686,25 +702,25 @@ def test_a_role_made_anew_gets_what_it_had() -> None:
 
 
 def test_a_superuser_needs_no_rights() -> None:
-    assert lacking(NOTHING, role=Role("app", superuser=True)) == Lack()
+    assert lacking(NOTHING, role=Role("app", superuser=True)) == MissingGrants()
 
 
 def test_findings_about_rights() -> None:
     about = server(Role("app"))
 
-    def judged(rights: Rights, lack: Lack) -> tuple[str, bool]:
+    def judged(rights: Rights, lack: MissingGrants) -> tuple[str, bool]:
         verdict = grants.evaluate_grants(about, rights, Role("app"), lack, FIX)
         return verdict.status, verdict.fix is FIX
 
-    assert judged(RIGHTS, Lack()) == ("ok", False)
-    assert judged(RIGHTS, Lack(certain=("GRANT x",))) == ("fail", True)
-    assert judged(RIGHTS, Lack(configured=("GRANT x",))) == ("fail", True)
-    assert judged(RIGHTS, Lack(doubtful=("GRANT x",))) == ("warn", False)
+    assert judged(RIGHTS, MissingGrants()) == ("ok", False)
+    assert judged(RIGHTS, MissingGrants(certain=("GRANT x",))) == ("fail", True)
+    assert judged(RIGHTS, MissingGrants(configured=("GRANT x",))) == ("fail", True)
+    assert judged(RIGHTS, MissingGrants(doubtful=("GRANT x",))) == ("warn", False)
     bare = Rights("shop", "migrator", ("app",), things=THINGS, closed=True)
-    assert judged(bare, Lack()) == ("warn", False)
+    assert judged(bare, MissingGrants()) == ("warn", False)
     # Its tables are an extension's only, or everybody may use some of them.
-    assert judged(msgspec.structs.replace(bare, closed=False), Lack()) == ("ok", False)
-    assert judged(msgspec.structs.replace(bare, owners=("app",)), Lack()) == ("ok", False)
+    assert judged(msgspec.structs.replace(bare, closed=False), MissingGrants()) == ("ok", False)
+    assert judged(msgspec.structs.replace(bare, owners=("app",)), MissingGrants()) == ("ok", False)
 
 
 @pytest.mark.parametrize(
@@ -731,7 +747,7 @@ def test_a_grant_that_cannot_be_told_is_not_guessed(grant: str) -> None:
 
 LOOKUP = AuthQuery("pool", "lookup", "shop", "SELECT u, p FROM auth.get($1)")
 FUNCTION = Function("auth", "get", "auth.get(text)", ("lookup",))
-AUTH = Rights("shop", "migrator", ("lookup",), spaces=(Space("auth", ("lookup",)),), functions=(FUNCTION,))
+AUTH = Rights("shop", "migrator", ("lookup",), schemas=(SchemaInfo("auth", ("lookup",)),), functions=(FUNCTION,))
 
 
 @pytest.mark.parametrize(
@@ -754,7 +770,7 @@ def test_an_auth_query_is_read(query: str, call: auth_query.Call | None) -> None
     [
         (AUTH, []),
         (msgspec.structs.replace(AUTH, connect=()), ['GRANT CONNECT ON DATABASE "shop" TO "lookup"']),
-        (msgspec.structs.replace(AUTH, spaces=(Space("auth"),)), ['GRANT USAGE ON SCHEMA "auth" TO "lookup"']),
+        (msgspec.structs.replace(AUTH, schemas=(SchemaInfo("auth"),)), ['GRANT USAGE ON SCHEMA "auth" TO "lookup"']),
         (
             msgspec.structs.replace(AUTH, functions=(Function("auth", "get", "auth.get(text)"),)),
             ['GRANT EXECUTE ON FUNCTION auth.get(text) TO "lookup"'],
@@ -764,7 +780,7 @@ def test_an_auth_query_is_read(query: str, call: auth_query.Call | None) -> None
 def test_what_a_lookup_lacks(rights: Rights, statements: list[str]) -> None:
     call = auth_query.parse(LOOKUP.query)
     assert call is not None
-    assert [statement for _, statement in auth_query.lacking(rights, LOOKUP, call)] == statements
+    assert [statement for _, statement in auth_query.missing_rights(rights, LOOKUP, call)] == statements
     [verdict] = auth_query.evaluate_auth_query(server(Role("lookup"), shop=rights), LOOKUP, FIX)
     assert (verdict.status, verdict.fix is FIX) == (("fail", True) if statements else ("ok", False))
 
@@ -789,7 +805,7 @@ def test_a_function_without_schema_is_not_guessed() -> None:
 
 
 def test_indexes() -> None:
-    found = Upkeep(
+    found = Maintenance(
         "shop",
         {"public.many": 3_000_000},
         (
@@ -799,7 +815,7 @@ def test_indexes() -> None:
         ),
         (Index("public.c", "public.t", size=50_000_000, expected=5_000_000),),
     )
-    about = knowing(Server(ADMIN, upkeep={"shop": found}))
+    about = knowing(Server(ADMIN, maintenance={"shop": found}))
     assert [(each.status, bool(each.fix), each.remedy) for each in maintenance.check_indexes(about, "db")] == [
         ("fail", True, "REINDEX INDEX CONCURRENTLY public.a"),
         ("warn", True, "REINDEX INDEX CONCURRENTLY public.b"),
@@ -827,18 +843,18 @@ def test_what_the_role_did_not_have_when_all_was_well_is_not_given() -> None:
 
 def test_a_password_is_not_set_while_somebody_has_one_that_is_not_known() -> None:
     vault = Login("app", "shop", "db", 5432, "", "", ("api",))
-    [want] = roles.wanted(Links((vault, Login("app", "shop", "db", 5432, "", "stale", ("report",)))), {})
-    assert want.unknown == ("api",)
-    found = roles.evaluate_role(server(Role("app")), want, {LOGIN: DENIED}, FIX)
+    [required] = roles.required_roles(LoginMap((vault, Login("app", "shop", "db", 5432, "", "stale", ("report",)))), {})
+    assert required.unknown == ("api",)
+    found = roles.evaluate_role(server(Role("app")), required, {LOGIN: DENIED}, FIX)
     assert (found.status, found.fix is FIX) == ("fail", False)
     assert "api" in found.remedy
 
 
 def test_a_database_made_on_demand_is_no_failure() -> None:
     tests = Login("app", "shop_test", "db", 5432, "", "s3cr3t", ("api",))
-    want = Wanted("app", ("api",), ("s3cr3t",))
+    required = RequiredRole("app", ("api",), ("s3cr3t",))
     found = roles.evaluate_role(
-        server(Role("app")), want, {LOGIN: Attempt(), tests: Attempt("no_database", "no such")}, FIX
+        server(Role("app")), required, {LOGIN: Attempt(), tests: Attempt("no_database", "no such")}, FIX
     )
     assert (found.status, found.fix is FIX) == ("warn", False)
     assert "shop_test" in found.summary
