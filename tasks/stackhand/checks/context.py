@@ -20,11 +20,12 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
+from stackhand.state.journal import Journal, Run, Unfinished
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
-# The runs of containers that a fix is about to end.
-_RESTARTING = "fixes-restarting"
+# The task whose runs the journal has: each names the runs of containers that a fix is about to end.
+TASK = "services.fixes"
 
 
 @dataclass(frozen=True)
@@ -258,18 +259,35 @@ class CheckContext:
         there = [each for each in self.containers() if each.service == service]
         if self._is_pinned(service):
             there = [self.container(service)]
-        runs = [each.run for each in there if each.running]
-        self.state.update(_RESTARTING, lambda owed: [*dict.fromkeys([*(owed or []), *runs])])
-        yield
-        self.state.update(_RESTARTING, lambda owed: [each for each in owed or [] if each not in runs])
+        runs = [each.run_key for each in there if each.running]
+        journal = Journal(self.state)
+        before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
+        stopped = {each.run_key for each in self.containers() if each.stopped}
+        with journal.run(TASK, steps=dict.fromkeys(runs, "")):
+            yield
+        journal.settle(*(run for run in before if not run.left(lambda key: key in runs or key not in stopped)))
 
     def _is_pinned(self, service: str) -> bool:
         return self._pinned is not None and self._pinned.service == service
 
     def has_pending_restart(self, containers: Sequence[Container]) -> bool:
         """Return whether one of these containers was stopped by a fix that did not come to its end."""
-        owed = self.state.recall(_RESTARTING) or []
-        return any(each.stopped and each.run in owed for each in containers)
+        owed = {key for run in Journal(self.state).unfinished(TASK) for key in run.steps}
+        return any(each.stopped and each.run_key in owed for each in containers)
+
+
+def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
+    """Return what a person is told of a fix that was not finished; None where all that it stopped runs again."""
+    left = run.left(lambda key: all(each.run_key != key or not each.stopped for each in containers))
+    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
+    if not services:
+        return None
+    return Unfinished(
+        TASK,
+        run.began,
+        f"a fix was interrupted while it restarted {', '.join(services)}",
+        "`inv services.fixes` finishes it",
+    )
 
 
 @dataclass

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import project, service
-from shells import Shell, context, running
+from builders import container
 
 from stackhand.checks.exec import CannotAsk, NoAnswer, first_able, in_helper, inside
 from stackhand.engine.api.exec import ExecResult
@@ -16,7 +14,7 @@ from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.errors import StackError
 
-(WEB,) = running("web")
+WEB = container("web")
 
 
 @pytest.mark.parametrize(
@@ -39,12 +37,6 @@ def test_the_first_that_has_the_program(codes: dict[str, int | None], asked: lis
 
     found = first_able(codes, run)
     assert (found.place if found else None, seen) == (place, asked)
-
-
-def test_a_program_that_is_not_there_is_a_result(tmp_path: Path) -> None:
-    stage = context(project(service("web")), Shell(tmp_path / "bin", {}, [WEB]), tmp_path)
-    assert stage.shell("web", "no-such-program").not_found
-    assert stage.shell("web", 'echo "$1, $2"', "a b", "c").stdout == "a b, c\n"
 
 
 class _Engine:

@@ -30,7 +30,7 @@ def check_prewarm(context: CheckContext, service: str) -> Iterable[Verdict]:
     warmable = [each.database for each in server.maintenance.values() if each.warmable]
     if not warmable or container is None or "pg_prewarm" in server.cluster.settings.get("shared_preload_libraries", ""):
         return
-    if (context.state.recall(_DOCUMENT) or {}).get(service) == container.run:
+    if (context.state.recall(_DOCUMENT) or {}).get(service) == container.run_key:
         yield ok("its most used tables were loaded since its start")
     else:
         yield warn(
@@ -43,7 +43,7 @@ def check_prewarm(context: CheckContext, service: str) -> Iterable[Verdict]:
 
 def load(context: CheckContext, service: str, server: Server) -> None:
     """Load the most used tables of the databases that have pg_prewarm. Raises StackError."""
-    run = context.container(service).run
+    run = context.container(service).run_key
     for maintenance in server.maintenance.values():
         if maintenance.warmable:
             server.administrator.execute(context, service, _LOAD, maintenance.database, limit=300)

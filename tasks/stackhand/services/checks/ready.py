@@ -7,8 +7,9 @@ from functools import partial
 
 from stackhand.checks.check import Check, Fix, Verdict, fail, ok, skip, warn
 from stackhand.checks.context import CheckContext
+from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
-from stackhand.services.stop import STOPPED
+from stackhand.services.stop import stopped_on_purpose
 
 
 def check_ready(context: CheckContext, service: str) -> Iterable[Verdict]:
@@ -20,7 +21,7 @@ def check_ready(context: CheckContext, service: str) -> Iterable[Verdict]:
         context.redact,
         containers=context.containers(),
         proven=context.verified_healthy,
-        completed=context.state.completed,
+        completed=COMPLETED.read(context.state),
         doubting=True,
     )
     for state in states:
@@ -36,11 +37,11 @@ def _stopped_on_purpose(context: CheckContext, state: ServiceStatus) -> Verdict 
     """
     name = state.name
     remedy = f"`inv up.{name}` starts it"
-    stopped = context.state.recall(STOPPED) or []
+    stopped = stopped_on_purpose(context.state)
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
     if name in context.named or context.has_pending_restart(state.containers):
         return None
-    if state.containers and all(each.run in stopped for each in state.containers):
+    if state.containers and all(each.run_key in stopped for each in state.containers):
         return skip("`inv services.stop` stopped it", remedy=remedy)
     if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return skip("it was never started", remedy=remedy)

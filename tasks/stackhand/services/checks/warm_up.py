@@ -19,7 +19,7 @@ def check_warm(context: CheckContext, service: str) -> Iterable[Verdict]:
     container = context.running(service)
     if not entries or container is None:
         return
-    if (context.state.recall(_WARMED) or {}).get(service) == _digest(container.run, entries):
+    if (context.state.recall(_WARMED) or {}).get(service) == _digest(container.run_key, entries):
         yield ok("it was warmed since its start")
     else:
         yield warn(
@@ -34,7 +34,7 @@ def _warm(context: CheckContext, service: str, entries: Iterable[str]) -> None:
     kinds = context.kinds.of(service)
     if not kinds:
         raise StackError(f"{service} is of no kind that has warm-ups; the label stackhand.kind names one")
-    run = context.container(service).run
+    run = context.container(service).run_key
     for entry in entries:
         kinds[0].warm(context, service, entry)
     context.state.update(_WARMED, lambda known: {**(known or {}), service: _digest(run, entries)})

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import container, project, service
-from shells import Shell, context, running
+from shells import context, running
 
-from stackhand.checks.check import CannotAsk, NoAnswer
+from stackhand.checks.check import CannotAsk, Fix, NoAnswer, Verdict
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
-from stackhand.kinds.celery.facts import _ASK, _FIND, CeleryFacts, look, said_by
-from stackhand.kinds.celery.kind import Celery, judge_pool, judge_queues
-from stackhand.model import Finding
+from stackhand.kinds.celery import facts
+from stackhand.kinds.celery.facts import CeleryFacts, answer_in, collect
+from stackhand.kinds.celery.kind import Celery, evaluate_pool, evaluate_queues
 
 MB = 2**20
-MINE = "0"
 WELL = CeleryFacts(
     "worker@1", frozenset({"a"}), frozenset({"a"}), concurrency=2, children=(50 * MB, 40 * MB), main=60 * MB
 )
@@ -70,9 +67,8 @@ def test_recognition(raw: dict[str, Any], recognised: bool) -> None:
     assert Celery().matches(traits(service("it", image="celery-thing", raw=raw))) is recognised
 
 
-def _queues(**changes: Any) -> Finding:
-    (finding,) = judge_queues("worker", replace(WELL, **changes))
-    return finding
+def _queues(**changes: Any) -> Verdict:
+    return evaluate_queues("worker", replace(WELL, **changes), Fix("restart", lambda: None))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +83,7 @@ def _queues(**changes: Any) -> Finding:
 )
 def test_queues(changes: dict[str, Any], status: str, fixable: bool, says: str) -> None:
     finding = _queues(**changes)
-    assert (finding.status, finding.fixable) == (status, fixable)
+    assert (finding.status, finding.fix is not None) == (status, fixable)
     assert says in finding.summary
     assert finding.remedy or status == "ok"
 
@@ -108,14 +104,14 @@ def test_queues(changes: dict[str, Any], status: str, fixable: bool, says: str) 
     ],
 )
 def test_pool(changes: dict[str, Any], remedy: str | None) -> None:
-    (finding,) = judge_pool("worker", replace(WELL, **changes))
+    (finding,) = evaluate_pool(replace(WELL, **changes))
     assert finding.status == ("warn" if remedy else "ok")
     assert finding.remedy.startswith(remedy or "")
-    assert not finding.fixable
+    assert not finding.fix
 
 
 def test_a_pool_that_is_none_of_processes() -> None:
-    assert list(judge_pool("worker", replace(WELL, children=(), cpus=0.1, concurrency=500))) == []
+    assert list(evaluate_pool(replace(WELL, children=(), cpus=0.1, concurrency=500))) == []
 
 
 @pytest.mark.parametrize(
@@ -128,50 +124,16 @@ def test_a_pool_that_is_none_of_processes() -> None:
         ({"kind": "control", "error": "no remote control"}, CannotAsk, "no remote control"),
     ],
 )
-def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], says: str) -> None:
+def test_why_there_is_no_answer(said: dict[str, Any], error: type[NoAnswer], says: str) -> None:
     with pytest.raises(error, match=says) as caught:
-        said_by("noise of the application\n" + json.dumps(said) + "\n")
+        answer_in("noise of the application\n" + json.dumps(said) + "\n", ["redis"])
     assert type(caught.value) is error
+    assert caught.value.blames == (("redis",) if said["kind"] == "broker" else ())
 
 
 def test_no_answer_at_all() -> None:
     with pytest.raises(NoAnswer, match="printed no answer"):
-        said_by("")
-
-
-CELERY = """
-import types, sys
-conf = types.SimpleNamespace(broker_url=None, broker_read_url=None, broker_write_url=None, result_backend=None,
-    worker_enable_remote_control=False)
-current_app = types.SimpleNamespace(conf=conf, _get_current_object=lambda: current_app)
-for name in ("app", "app.utils", "utils", "utils.nodenames"):
-    sys.modules["celery." + name] = types.ModuleType(name)
-sys.modules["celery.app.utils"].find_app = lambda name: current_app
-sys.modules["celery.utils.nodenames"].host_format = lambda node: node
-"""
-
-
-@pytest.mark.parametrize(
-    ("words", "variables", "says"),
-    [
-        ([], {}, "names none"),
-        (["-A", "shop"], {}, "remote control is switched off"),
-        ([], {"CELERY_APP": "shop"}, "remote control is switched off"),
-    ],
-)
-def test_no_application_is_asked_that_nobody_named(
-    tmp_path: Path, words: list[str], variables: dict[str, str], says: str
-) -> None:
-    """The default application would be asked at the default broker, and not be there."""
-    (tmp_path / "celery.py").write_text(CELERY)
-    program = [sys.executable, "-c", "input()", "worker", *words]
-    with subprocess.Popen(program, stdin=subprocess.PIPE) as worker:
-        asking = [sys.executable, "-c", _ASK, str(worker.pid)]
-        environment = {"PYTHONPATH": str(tmp_path), **variables}
-        done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=True)
-        worker.communicate(b"\n")
-    with pytest.raises(CannotAsk, match=says):
-        said_by(done.stdout)
+        answer_in("")
 
 
 class _Engine:
@@ -202,8 +164,8 @@ def test_facts(tmp_path: Path) -> None:
         "main": 2,
     }
     stage = context(project(service("worker")), _Engine(ExecResult(0, f"noise\n{json.dumps(said)}\n")), tmp_path)
-    facts = look(stage, "worker")
-    assert facts == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
+    found = collect(stage, "worker")
+    assert found == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +180,7 @@ def test_facts(tmp_path: Path) -> None:
 )
 def test_the_script_does_not_get_far(tmp_path: Path, answer: ExecResult, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        look(context(project(service("worker")), _Engine(answer), tmp_path), "worker")
+        collect(context(project(service("worker")), _Engine(answer), tmp_path), "worker")
 
 
 class _Dropped(_Engine):
@@ -244,63 +206,49 @@ def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
         "main": 0,
     }
     engine = _Dropped(ExecResult(0, json.dumps(said)))
-    assert look(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
+    assert collect(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
     assert engine.users == ["", "33:34"]
 
 
 @pytest.mark.parametrize(
-    ("processes", "code", "says"),
+    ("environment", "brokers"),
     [
-        # gosu, su-exec, setpriv: root may not read where another user's process has its program.
-        ({"7": ("33", "celery -A app worker", False)}, 4, "33:33"),
-        ({"1": ("me", "sh -c celery -A app worker", True), "7": ("33", "/py/python /bin/celery -A a worker", False)},
-         4, "33:33"),
-        ({"9": ("33", "[celeryd: celery@x:MainProcess] -active- (worker)", False)}, 4, "33:33"),
-        ({"7": ("me", "python3 -m celery worker", True), "12": ("me", "python3 -m celery worker", True)},
-         0, "asked 7"),
-        ({"7": ("me", "python3 -m celery worker", False)}, 3, "cannot be read"),
-        ({"7": ("me", "celery -A app beat", True), "8": ("me", "sh -c celery worker", True)},
-         3, "none of its processes"),
-        ({"7": ("me", "python3 /bin/celery -A worker beat -s /run/beat", True)}, 3, "none of its processes"),
-        ({"7": ("me", "celery -A worker flower", True)}, 3, "none of its processes"),
-        ({"7": ("me", "python3 /bin/celery -b redis://redis --app worker -q beat", True)}, 3, "none of its processes"),
-        ({"7": ("me", "python3 -X utf8 -m celery --app worker -q worker *", True)}, 0, "asked 7"),
-        ({"7": ("me", "python3 /py/celery/__main__.py --app=shop worker", True)}, 0, "asked 7"),
-        ({"7": ("me", "python3 /srv/celery_app.py worker", True)}, 0, "asked 7"),
-        ({"7": ("me", "/usr/bin/python3 /bin/airflow celery worker", True)}, 0, "asked 7"),
-        # What restarts a worker has its words as well.
-        ({"1": ("me", "python3 /bin/watchfiles celery -A app worker", True),
-          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
-        ({"1": ("me", "python3 /bin/watchmedo auto-restart -- celery -A app worker", True),
-          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
-        ({"7": ("me", "python3 -X", True), "8": ("me", "python3", True), "9": ("me", "celery -A", True)},
-         3, "none of its processes"),
+        ({"CELERY_BROKER_URL": "redis://redis:6379/0"}, ["redis"]),
+        ({"AMQP_URL": "amqp://user:word@rabbit//"}, ["rabbit"]),
+        ({"BROKER_HOST": "rabbit"}, ["rabbit"]),
+        ({"DATABASE_URL": "postgresql://app@db/app"}, []),
+        ({}, []),
     ],
-)  # fmt: skip
-def test_which_process_is_the_worker(
-    tmp_path: Path, processes: dict[str, tuple[str, str, bool]], code: int, says: str
-) -> None:
-    shell = Shell(tmp_path / "bin", {"python3": "#!/bin/sh\necho asked $3\n"}, running("worker"))
-    for number, (user, line, readable) in {"self": ("me", "sh", False), **processes}.items():
-        folder = tmp_path / "proc" / number
-        folder.mkdir(parents=True)
-        uid = {"me": MINE}.get(user, user)
-        (folder / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\nGid:\t{uid}\t{uid}\t{uid}\n")
-        (folder / "cmdline").write_bytes(line.replace(" ", "\0").encode() + b"\0")
-        if readable:
-            (folder / "exe").symlink_to(shell.folder / "python3")
-    answer = context(project(service("worker")), shell, tmp_path).shell(
-        "worker", _FIND.replace("/proc/", f"{tmp_path}/proc/"), "become", "ask"
-    )
-    assert answer.exit_code == code
-    assert says in answer.stdout
+)
+def test_the_broker_of_a_worker(tmp_path: Path, environment: dict[str, str], brokers: list[str]) -> None:
+    made = project(service("worker", environment=environment), service("redis"), service("rabbit"), service("db"))
+    assert facts.brokers(context(made, _Engine(ExecResult(0, "")), tmp_path), "worker") == brokers
+
+
+DEAF = {"name": "w@1", "queues": [], "wanted": ["a"], "concurrency": 1, "autoscale": "", "children": [], "main": 0}
+
+
+class _Workers(_Engine):
+    """Some workers of one service, all of them deaf."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(ExecResult(0, json.dumps(DEAF)))
+        self.workers = [container("worker", number=each + 1) for each in range(number)]
+
+    def containers(self, project: str) -> list[Any]:
+        return [*running("redis"), *self.workers]
+
+    def restart(self, container: str) -> None:
+        self.restarted.append(container)
 
 
 @pytest.mark.parametrize(("workers", "restarted"), [(1, ["worker"]), (2, ["id-worker-2"])])
 def test_only_the_deaf_one_is_restarted(tmp_path: Path, workers: int, restarted: list[str]) -> None:
-    all_of_them = [container("worker", number=number + 1) for number in range(workers)]
-    shell = Shell(tmp_path / "bin", {}, [*running("redis"), *all_of_them])
-    stage = context(project(service("worker"), service("redis")), shell, tmp_path)
-    deaf = Finding("celery.consumes", "worker", "services", "fail", "deaf", fixable=True, subject=all_of_them[-1].name)
-    Celery().fixes()["celery.consumes"].act(stage, deaf)
-    assert shell.restarted == restarted
+    engine = _Workers(workers)
+    stage = context(project(service("worker"), service("redis")), engine, tmp_path)
+    check = next(each for each in Celery().checks() if each.id == "celery.consumes")
+    (verdict,) = check.run(stage.for_container(engine.workers[-1]) if workers > 1 else stage, "worker")
+    assert verdict.fix
+    assert (verdict.fix.does, verdict.fix.strength) == ("restart", "restart")
+    verdict.fix.act()
+    assert engine.restarted == restarted

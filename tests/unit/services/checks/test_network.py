@@ -103,21 +103,21 @@ def test_what_does_not_run_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("\036reply db 5432 0 ?", Reply("reached")),
-        ("\036reply db 5432 1 10.0.0.2 bash: connect: Connection refused", "refused"),
+        ("reply db 5432 0 ?", Reply("reached")),
+        ("reply db 5432 1 10.0.0.2 bash: connect: Connection refused", "refused"),
         (
             "\036reply db 5432 1 - bash: db: Name or service not known bash: /dev/tcp/db/5432: Invalid argument",
             "unresolved",
         ),
-        ("\036reply db 5432 1 ? nc: bad address 'db'", "unresolved"),
-        ("\036reply db 5432 1 - [Errno -3] Temporary failure in name resolution", "unresolved"),
-        ("\036reply db 5432 1 10.0.0.2 bash: connect: No route to host", "silent"),
-        ("\036reply db 5432 124 10.0.0.2", Reply("silent", "no answer within 2 s", "10.0.0.2")),
-        ("\036reply db 5432 1 ? nc: timed out", "silent"),
+        ("reply db 5432 1 ? nc: bad address 'db'", "unresolved"),
+        ("reply db 5432 1 - [Errno -3] Temporary failure in name resolution", "unresolved"),
+        ("reply db 5432 1 10.0.0.2 bash: connect: No route to host", "silent"),
+        ("reply db 5432 124 10.0.0.2", Reply("silent", "no answer within 2 s", "10.0.0.2")),
+        ("reply db 5432 1 ? nc: timed out", "silent"),
     ],
 )
 def test_what_the_programs_say(line: str, expected: Any) -> None:
-    reply = tcp_probe.parse(f"\036tool bash\n{line}\n").replies["db", 5432]
+    reply = tcp_probe.parse(f"\036tool bash\n\036{line}\n").replies["db", 5432]
     assert expected in (reply, reply.result)
 
 
