@@ -142,13 +142,13 @@ def probed(shown: Traits) -> list[tuple[str, int]]:
     [('localhost', 8443)]
     """
     found = []
-    for text in _URL.findall(shown.asked):
+    for text in _URL.findall(shown.healthcheck):
         try:
             url = urlsplit(text)
             host, port = url.hostname or "", url.port or 443
         except ValueError:
             continue
-        if host and shown.is_me(host):
+        if host and shown.is_own_host(host):
             found.append((host, port))
     return found
 
