@@ -1,4 +1,4 @@
-"""CheckContext: what checks read and fixes act with. Facts are asked for once, and again after a change."""
+"""CheckContext: the state that checks read and fixes act on. Facts are collected once, and again after a change."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from stackhand.checks import exec as execution
 from stackhand.checks import restarts
 from stackhand.checks.connections import Client, clients
-from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, NoAnswer
+from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, NoAnswer, in_helper, inside, shell_argv
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
@@ -73,7 +72,7 @@ class ServiceKinds:
 
 
 class CheckContext:
-    """One project as its checks see it: containers, the facts of each service by kind, who connects to whom."""
+    """One project as its checks see it: containers, the facts of each service by kind, connections between services."""
 
     def __init__(
         self,
@@ -141,21 +140,21 @@ class CheckContext:
         return next((each for each in self.containers() if each.service == service and each.running), None)
 
     def container(self, service: str) -> Container:
-        """Return the container of a service that is asked. Raises NoAnswer where none runs."""
+        """Return the container of a service that is asked. Raises NoAnswer where no container runs."""
         found = self.running(service)
         if found is None:
             raise NoAnswer(f"no container of {service} runs", f"`inv up.{service}` starts it")
         return found
 
     def clients_of(self, server: str) -> list[Client]:
-        """Return who connects to a service, as their environments say."""
+        """Return the connections of other services to this one, as their environments have them."""
         return [each for each in self.clients if each.server == server]
 
     def neighbours(self, service: str, *, stores: bool = False) -> list[str]:
         """Return the running services that share a network with this one, itself first.
 
-        Those that hold data are left out unless they are asked for with `stores`: a script that is cut off there leaves
-        its children to the server, and Postgres takes the death of such a one for a crash and ends every session.
+        Those that hold data are left out, unless `stores` is set: the children of a script that is killed there become
+        children of the server, and Postgres treats the exit of an unknown child as a crash and ends every session.
         """
         mine = self.container(service)
         near = [each.service for each in self.containers() if each.running and each.networks & mine.networks]
@@ -163,11 +162,11 @@ class CheckContext:
         return list(dict.fromkeys([service, *(name for name in near if stores or name not in holding)]))
 
     def facts(self, kind: Collects[F], service: str) -> F:
-        """Return what a kind knows of a service; asked once until `invalidate`. Raises NoAnswer."""
+        """Return the facts of a kind about a service; asked once until `invalidate`. Raises NoAnswer."""
         return self.cached((kind.name, service), lambda: kind.collect(self, service))
 
     def facts_of(self, kind: str, service: str) -> Any:
-        """Return what the kind of this name, which is one of the service's, knows of it. Raises NoAnswer."""
+        """Return the facts about a service by the name of its kind. Raises NoAnswer."""
         return self.facts(next(each for each in self.kinds.of(service) if each.name == kind), service)
 
     def cached(self, key: tuple[str, str], ask: Callable[[], F]) -> F:
@@ -203,16 +202,16 @@ class CheckContext:
         user: str = "",
         timeout: float = ASK_TIMEOUT,
     ) -> ExecResult:
-        """Run a program inside the service's container. Raises NoAnswer where none runs; never for its exit code.
+        """Run a program inside the service's container. Raises NoAnswer where no container runs.
 
         Passwords go into the `environment`, never on the command line.
         """
         container = self.container(service)
-        return execution.inside(self.engine, container, argv, environment=environment, user=user, timeout=timeout)
+        return inside(self.engine, container, argv, environment=environment, user=user, timeout=timeout)
 
     def shell(self, service: str, script: str, *words: str, **options: Any) -> ExecResult:
         """Run a script of the container's `sh`, `words` being its $1, $2, …; `options` are those of `ask`."""
-        return self.ask(service, execution.shell_argv(script, words), **options)
+        return self.ask(service, shell_argv(script, words), **options)
 
     def ask_in_helper(
         self,
@@ -228,7 +227,7 @@ class CheckContext:
         Raises NoAnswer where no container of the service runs, CannotAsk where the helper cannot be made.
         """
         container = self.container(service)
-        return execution.in_helper(self.engine, container, image, argv, environment=environment, timeout=timeout)
+        return in_helper(self.engine, container, image, argv, environment=environment, timeout=timeout)
 
     def act(self, service: str, argv: Sequence[str], **options: Any) -> ExecResult:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""

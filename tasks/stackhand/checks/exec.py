@@ -1,7 +1,7 @@
 """Runs programs in containers: inside the service's own, in a neighbour's, or in a helper made for it.
 
-All three give an `ExecResult`, and none raises for what the program did. A program that is not there is `not_found`
-(127, as shells and the engine have it): another place may have it. One that took too long has no exit code.
+All three return an `ExecResult`, and never raise for an exit code. A program that is not there is `not_found`, by the
+exit code 127 of shells: another container may have it. One that took too long has no exit code.
 
 Inside: `CheckContext.ask`, `shell` and `act`. From a neighbour's container, where the own one may lack the program:
 
@@ -97,7 +97,7 @@ def in_helper(
 ) -> ExecResult:
     """Run a program of another image in the network namespace of a running container, and remove its container.
 
-    It has the container's addresses, its `localhost` and its name service; of its files and processes it sees none.
+    It has the container's addresses, its `localhost` and its name service; its files and processes are not seen.
     Raises NoAnswer where the container has ended, CannotAsk where the helper cannot be made.
     """
     network = f"container:{container.id}"

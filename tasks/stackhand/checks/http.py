@@ -1,4 +1,4 @@
-"""One HTTP request to a service, with a program of its own container or, where that has none, of a neighbour's."""
+"""One HTTP request to a service, with a program of its own container, else of a neighbour's."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Url:
     """Where to ask, as seen from inside the container.
 
     `given` is whether the service's own healthcheck asks there, `plain` whether it does so as we do: with a bare GET,
-    and no look at what comes.
+    without a look at the body.
     """
 
     scheme: str
@@ -140,13 +140,13 @@ def request(
     if isinstance(reply, Reply):
         return reply
     if answer.place != service:
-        # A server that listens on the loopback address only is none of a neighbour's business.
+        # A server may listen on the loopback address only, which no neighbour reaches.
         raise CannotAsk(f"{service} has no program to ask with, and from {answer.place} there is no answer: {reply}")
     raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
 
 
 def _name(context: CheckContext, service: str) -> str:
-    """Return what leads to the container that is asked: of several, the service's name leads to any."""
+    """Return the name that leads to the container that is asked: of several, the service's name may lead to another."""
     running = [each for each in context.containers() if each.service == service and each.running]
     return context.container(service).name if len(running) > 1 else service
 
@@ -175,7 +175,7 @@ def parse(text: str) -> Reply | None:
 
 
 def json_of(reply: Reply) -> Mapping[str, object]:
-    """Return the JSON object that an answer begins with, an empty one where it is none."""
+    """Return the JSON object that an answer begins with, an empty one for anything else."""
     import json
 
     try:

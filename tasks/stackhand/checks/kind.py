@@ -1,4 +1,4 @@
-"""What a kind of service is made of: how it is recognised, its facts, and the checks that read them."""
+"""The base class of kinds: how a service is recognised, its facts, and the checks that read them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ F = TypeVar("F")
 
 
 class Kind(Generic[F]):
-    """A kind of service. `F` are its facts: all that its checks want to know, asked at one moment.
+    """A kind of service. `F` are its facts: all that its checks need, asked at one moment.
 
-    A subclass names what it is recognised by, and says in `look` how to ask. `images` and `programs` are words of the
-    image's name and of the command, `probes` words of the healthcheck, `ports` what it listens on; ports count only
-    where no kind was recognised otherwise. `holds_data` says that its volumes hold what nothing brings back;
-    `instead_of` names more general kinds, which a service of this kind is not as well.
+    A subclass says by which words it is recognised, and asks in `collect`. `images` and `programs` are words of the
+    image's name and of the command, `probes` words of the healthcheck, `ports` the ports that it listens on; ports
+    count only where nothing else says what a service is.
+
+    `holds_data` says that its volumes hold data that cannot be made again; `every_container` has each container of the
+    service asked, not only the first; `instead_of` names more general kinds that a service of this kind is not.
     """
 
     name: ClassVar[str]

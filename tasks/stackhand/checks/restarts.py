@@ -35,7 +35,7 @@ def has_pending_restart(state: StateFolder, containers: Sequence[Container]) -> 
 
 
 def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
-    """Return what a person is told of a fix that was not finished; None where all that it stopped runs again."""
+    """Return the message about a fix that was not finished; None where all that it stopped runs again."""
     left = run.left(lambda key: all(each.run_key != key or not each.stopped for each in containers))
     services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
     if not services:

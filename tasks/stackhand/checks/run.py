@@ -60,7 +60,7 @@ def run(
 def plan(
     context: CheckContext, names: Sequence[str], suite: Suite, steps: Iterable[str] = ()
 ) -> tuple[Plan, tuple[Finding, ...]]:
-    """Return what a run would do now, and the findings that it could do nothing about."""
+    """Return the plan of a run as things are now, and the findings that it has no fix for."""
     runner = _Runner(context, names, suite, lambda text: None)
     wrong = [each for each in _flat(runner.look(suite.phases)) if each.status in ("fail", "warn")]
     own = tuple(Action("", f"run the step {name}", "fixes.steps names it") for name in steps)
@@ -69,7 +69,7 @@ def plan(
 
 
 class _Runner:
-    """One run: what was tried so far, and what became of it."""
+    """One run: the fixes that it tried so far, and their outcomes."""
 
     def __init__(self, context: CheckContext, names: Sequence[str], suite: Suite, tell: Tell) -> None:
         self._context = context
@@ -219,7 +219,7 @@ class _Runner:
 
 
 def _action(finding: Finding, fix: Fix) -> Action:
-    """Return what is to be done about a finding."""
+    """Return the fix of a finding as an action."""
     return Action(finding.service or "", fix.does, finding.summary)
 
 

@@ -1,4 +1,4 @@
-"""The kind http: whatever answers requests on a port, where no other kind says more."""
+"""The kind http: any service that answers HTTP requests, where no more special kind applies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TLS_PORTS = frozenset({443, 8443})
 _WARM_UP_TIMEOUT = 60.0
 # A healthcheck may take half a minute if nobody says otherwise; nobody waits for that long at every run.
 _LONGEST_TIMEOUT = 10.0
-# Answers to a stranger, or to a GET where there is none to be had: the service is there.
+# Answers to a stranger, or to a GET where another method is expected: the service is there.
 _NOT_FOR_US = frozenset({401, 403, 405})
 
 
 @dataclass(frozen=True)
 class HttpFacts:
-    """What was asked for, the answer, and whether the healthcheck passes."""
+    """The URL that was asked for, the answer, and whether the healthcheck passes."""
 
     url: Url
     reply: Reply
@@ -134,7 +134,7 @@ def _guessed(status: int, evidence: str, logs: str, needs: tuple[str, ...]) -> V
 
 
 def url_to_ask(service: Service, exposed: Iterable[int]) -> Url:
-    """Return what to ask a service for: as its healthcheck does, else `/` at the likeliest of its ports."""
+    """Return the URL to ask a service for: that of its healthcheck, else `/` at the likeliest of its ports."""
     shown = traits(service)
     probed = probed_url(shown)
     if probed:

@@ -1,4 +1,4 @@
-"""What a Celery worker says of itself, asked by remote control with its own Python, application and broker."""
+"""Facts of a Celery worker, asked by remote control with its own Python, application and broker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCHEMES = frozenset({"amqp", "amqps", "redis", "rediss", "valkey", "valkeys"})
 
 @dataclass(frozen=True)
 class CeleryFacts:
-    """What a worker said. Sizes in bytes, `cpus` in cores; 0 is no limit.
+    """The facts of a worker. Sizes in bytes, `cpus` in cores; 0 is no limit.
 
     `active` is how many tasks it works on, asked where it consumes nothing. `children` are the sizes of the processes
     of its pool, without the memory that they share; empty where the pool has no processes (threads, gevent, solo).

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Finds the worker's main process by its command line, which everybody may read, and hands over to Python.
 # $1 is become_worker.py, $2 ask_worker.py, $3 the options of celery that a value follows.
-# What an entrypoint has put into the environment and the working folder of the process is nowhere else to be had; the
-# binary of the process is there in any image. Only its own user may look at those: not even root may, without the
+# The environment that an entrypoint has made, and the working folder, are those of the process alone; its binary is
+# there in any image. Only its own user may look at those: not even root may, without the
 # capability SYS_PTRACE (Linux, ptrace(2)). Exit code 4: it is another user's, who is printed as uid:gid. 3: it was
 # not found.
 valued=" $3 "
-# Whether these are the words of a worker: the program or Python's script is celery, and its subcommand is worker. What
-# restarts one when its code changes (watchfiles) has such words, too, and is none.
+# Whether these are the words of a worker: the program or Python's script is celery, and its subcommand is worker. A
+# program that restarts a worker when its code changes (watchfiles) has such words, too, and is not meant.
 works() {
   at=program value=
   for word; do

@@ -1,4 +1,4 @@
-"""The kind celery: workers. Beat and Flower are none."""
+"""The kind celery: workers. Beat and Flower are not workers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Celery(Kind[CeleryFacts]):
 
 
 def subcommands(argv: Sequence[str]) -> list[str]:
-    """Return what a command has celery do; for each time that it starts it, where it does so more than once.
+    """Return the subcommands of celery in a command, one for each time that the command starts celery.
 
     >>> subcommands(["celery", "-A", "worker", "beat"])
     ['beat']
@@ -80,7 +80,7 @@ def subcommands(argv: Sequence[str]) -> list[str]:
 
 
 def evaluate_queues(service: str, facts: CeleryFacts, restart: Fix | None = None) -> Verdict:
-    """Return whether the worker takes tasks. After its broker restarted it may answer a ping and take none.
+    """Return whether the worker takes tasks. After its broker restarted it may answer a ping and take no task.
 
     https://github.com/celery/celery/issues/8030, 8990 and 9054.
     """

@@ -23,7 +23,7 @@ _TITLE = re.compile(r"unixsocket:(?P<socket>/.*)|.*:(?P<port>\d+)")
 
 @dataclass(frozen=True)
 class Listening:
-    """What a server says of where it listens: the title of its process, and the settings of its configuration."""
+    """Where a server listens: by the title of its process, and by the settings of its configuration."""
 
     port: str = ""
     socket: str = ""
@@ -43,7 +43,7 @@ def options_for(context: CheckContext, service: Service) -> list[str]:
 
 
 def config_of(shown: Traits) -> str:
-    """Return the configuration that the command names, "" where it names none."""
+    """Return the configuration that the command names, "" where there is no such word."""
     return next((word for word in shown.argv if word.endswith(".conf")), "")
 
 
@@ -107,10 +107,10 @@ def connection(shown: Traits, found: Listening = Listening()) -> list[str]:
     if socket.startswith("/"):
         return ["-s", socket]
     if tls_port.isdecimal() and ("--tls" in probed or port == "0"):
-        # Whether its certificate is good is the kind tls's business.
+        # The kind tls checks the certificate.
         tls = [] if "--tls" in probed else ["--tls", "--insecure"]
         certificate, key = setting("tls-cert-file"), setting("tls-key-file")
-        # By default it wants one of its clients.
+        # By default it requires a certificate of its clients.
         needed = certificate and key and setting("tls-auth-clients") != "no" and "--cert" not in probed
         return [*probed, *tls, *(["--cert", certificate, "--key", key] if needed else []), "-p", tls_port]
     numbers = (option(shown, "--port"), found.port, found.settings.get("port", ""))
@@ -134,5 +134,5 @@ def _probed(shown: Traits) -> list[str]:
 
 
 def option(shown: Traits, name: str) -> str:
-    """Return what follows an option on the command line, "" where it is not there."""
+    """Return the value of an option on the command line, "" where it is not there."""
     return next((value for word, value in zip(shown.argv, shown.argv[1:], strict=False) if word == name), "")

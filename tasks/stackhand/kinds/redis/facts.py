@@ -1,4 +1,4 @@
-"""What Redis says of itself, asked with one script inside its container: logins, users, memory, persistence.
+"""Facts of a Redis, asked with one script inside its container: logins, users, memory, persistence.
 
 `collect` asks. All else here is pure: `parse` reads what the script printed, `require_answer` says whether a server
 answered at all, and `derive` makes the facts that the checks judge.
@@ -27,7 +27,7 @@ _BUSY = re.compile(r"LOADING|MASTERDOWN")
 
 @dataclass(frozen=True)
 class Login:
-    """What came of logging in as clients do.
+    """The result of a login as clients do it.
 
     `certain` is whether their password is known here at all; `given` whether the server has been given it as well, by
     a secret or a variable.
@@ -56,7 +56,7 @@ class Account:
 
 @dataclass(frozen=True)
 class RawAnswers:
-    """What the script printed: the answer to each try, texts by path, and other answers as they came.
+    """The output of the script: the answer to each try, texts by path, and other answers as they came.
 
     `admin` is the user who may administer, and where the password is: "login 2" or "key 0".
     """
@@ -70,7 +70,7 @@ class RawAnswers:
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """What Redis said.
+    """The facts of a Redis.
 
     `users` are those in its memory, None where nobody may see them; `declared` those that its ACL file or its
     configuration has, as they will be after a start; `aclfile` is "" where there is none. `written_at_start` is

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from stackhand.checks import scripts
 from stackhand.checks.check import Check, Fix, Verdict
@@ -19,13 +20,27 @@ from stackhand.kinds.redis import facts as redis_facts
 from stackhand.kinds.redis.acl import DEFAULT
 from stackhand.kinds.redis.checks import LoginFixes, evaluate_disk, evaluate_logins, evaluate_memory
 from stackhand.kinds.redis.facts import Account, RedisFacts
+from stackhand.state.document import Document
 
 # Seconds: after a restart it reads its data, and answers nothing else meanwhile.
 _LOAD_TIMEOUT = 120.0
 _RESTART_SETTLE = 15.0
-# The users whom a restart of a service did not bring back, by service, with the run of its container since then.
-_INEFFECTIVE = "redis_in_vain"
 _REFUSED = re.compile(r"^(\(error\).*|AUTH failed.*|NOAUTH.*|Could not connect.*)", re.MULTILINE)
+
+
+# By service: the run of its container, and the users whom the restart that it began with did not bring back.
+_Ineffective = dict[str, tuple[str, frozenset[str]]]
+
+
+def _decode(value: Any) -> _Ineffective:
+    return {name: (str(entry["run"]), frozenset(entry["users"])) for name, entry in value.items()}
+
+
+def _encode(known: _Ineffective) -> Any:
+    return {name: {"run": run, "users": sorted(users)} for name, (run, users) in known.items()}
+
+
+_INEFFECTIVE: Document[_Ineffective] = Document("redis_in_vain", _decode, dict, _encode)
 
 
 class Redis(Kind[RedisFacts]):
@@ -39,7 +54,7 @@ class Redis(Kind[RedisFacts]):
     holds_data = True
 
     def matches(self, shown: Traits) -> bool:
-        """Return whether it is a server; a sentinel is none."""
+        """Return whether it is a server, and not a sentinel."""
         if "--sentinel" in shown.argv or any(each.endswith("-sentinel") for each in shown.programs):
             return False
         return super().matches(shown)
@@ -135,14 +150,13 @@ def _remember_ineffective(context: CheckContext, service: str, users: Collection
     containers = context.engine.containers(context.project.name)
     runs = [each.run_key for each in containers if each.service == service and each.running]
     if users and runs:
-        mark = {"run": runs[0], "users": sorted(users)}
-        context.state.update(_INEFFECTIVE, lambda known: {**(known or {}), service: mark})
+        _INEFFECTIVE.update(context.state, lambda known: {**known, service: (runs[0], frozenset(users))})
 
 
 def _ineffective(context: CheckContext, service: str) -> frozenset[str]:
     container = context.running(service)
-    known = (context.state.recall(_INEFFECTIVE) or {}).get(service) or {}
-    return frozenset(known.get("users") or ()) if container and known.get("run") == container.run_key else frozenset()
+    run, users = _INEFFECTIVE.read(context.state).get(service, ("", frozenset()))
+    return users if container and container.run_key == run else frozenset()
 
 
 def _quoted(word: str) -> str:

@@ -1,4 +1,4 @@
-"""What a Redis is asked with: the logins of its clients, the passwords that it was given, how it is reached."""
+"""The question to a Redis: the logins of its clients, the passwords that it was given, how it is reached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FROM_FILE = re.compile(r"--requirepass\s+\$\(\s*(?:cat\s|<)\s*(?P<path>[^\s)]+)
 
 @dataclass(frozen=True)
 class Try:
-    """A login to try: who uses it, and with what."""
+    """A login to try, and the services that use it."""
 
     user: str
     password: str = field(repr=False)
@@ -31,7 +31,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Question:
-    """What a Redis is asked with.
+    """All that the script needs to ask a Redis.
 
     `tries` are the logins to try, `given` the passwords that the server has been given, `options` those of redis-cli.
     `password` is the default user's, as command line or environment have it; `requires_it` whether the command line
@@ -92,7 +92,7 @@ def _own_password(context: CheckContext, service: Service) -> str:
     file = _FROM_FILE.search(" ".join(shown.argv))
     if file:
         secret = secret_file(context.project, service, file["path"])
-        with contextlib.suppress(OSError, UnicodeDecodeError):  # told by the start, which needs it as well
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # the start reports it: it needs the file, too
             return secret.read_text(encoding="utf-8").strip() if secret else ""
         return ""
     variable = re.match(r"\$\{?(\w+)", told)

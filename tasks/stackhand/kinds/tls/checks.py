@@ -237,7 +237,7 @@ def evaluate(
     It helps where the one-shot makes new files, or where good files are there and the service has yet to read them.
     """
     verdicts = list(EVALUATORS[name](observed, expected, now))
-    # A certificate that ends soon, and a key that others can read, are told only.
+    # A certificate that ends soon, and a key that others can read, are only reported.
     if name != "served" and not any(verdict.status == "fail" for verdict in verdicts):
         return verdicts
     bad_files = broken(observed, expected, now)
@@ -267,7 +267,7 @@ def outdated(observed: TlsObservation, expected: Expectations) -> bool:
 
 
 def _chains(observed: TlsObservation, expected: Expectations) -> list[PresentedChain]:
-    """Return what is to be judged: the file in use, and what is presented where that is not the same."""
+    """Return the certificates to judge: that of the file in use, and those presented that are not the same."""
     file = in_use(observed, expected)
     found = [PresentedChain(file.path, file.certificates)] if file else []
     known = {each.leaf.fingerprint for each in found}

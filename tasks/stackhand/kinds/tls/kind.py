@@ -47,7 +47,7 @@ class TlsFacts:
 
 
 class Tls(Kind[TlsFacts]):
-    """What serves certificates: web servers and proxies, and whatever has been given a certificate and a key."""
+    """A server with a certificate: web servers, proxies, and any service that is given a certificate and a key."""
 
     name = "tls"
     ports = frozenset(_USUAL)
@@ -62,7 +62,7 @@ class Tls(Kind[TlsFacts]):
         )
 
     def matches_strongly(self, shown: Traits) -> bool:
-        """Return True: only ports that somebody calls through TLS have to answer."""
+        """Return True: only ports that are called through TLS have to answer."""
         return True
 
     def collect(self, context: CheckContext, service: str) -> TlsFacts:

@@ -72,7 +72,7 @@ def _connect(context: CheckContext, name: str, container_name: str) -> None:
 
 
 def _links(service: Service, containers: Iterable[Container]) -> list[tuple[str, str]]:
-    """Return what `links` asks for, as Compose has it: each container of the linked service, and the name for it."""
+    """Return the links of a service as Compose has them: each container of a linked service, and the name for it."""
     links = [(entry.partition(":")[0], entry.partition(":")[2]) for entry in service.raw.get("links") or ()]
     return [(each.name, alias or name) for name, alias in links for each in containers if each.service == name]
 

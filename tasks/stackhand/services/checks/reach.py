@@ -32,7 +32,7 @@ class Target:
 def targets(
     project: Project, service: Service, clients: Iterable[Client], running: Sequence[Container]
 ) -> list[Target]:
-    """Return what a service has to reach: the endpoints of its environment, and the ports of what it depends on."""
+    """Return the ports that a service has to reach: those of its environment, else those of its dependencies."""
     up = {container.service: container for container in running if container.running}
     found: dict[tuple[str, int], Target] = {}
     for client in clients:
@@ -68,7 +68,7 @@ def ask(context: CheckContext, service: str, ports: Sequence[tuple[str, int]]) -
 
 
 def targets_of(context: CheckContext, service: str) -> list[Target]:
-    """Return what a service has to reach, as things are now."""
+    """Return the ports that a service has to reach, as things are now."""
     return targets(context.project, context.project.services[service], context.clients, context.containers())
 
 
@@ -114,7 +114,7 @@ def _not_reached(service: str, target: Target, reply: Reply) -> Verdict:
 
 
 def _together(project: Project, service: Service, server: Service) -> bool:
-    """Return whether two services can be meant to meet: a variable may name a service for somebody else's use."""
+    """Return whether two services can reach each other by configuration: a variable may name one for another's use."""
     mine, theirs = _networks(project, service), _networks(project, server)
     if mine is None or theirs is None:
         return False

@@ -1,4 +1,4 @@
-"""Warm-ups: what `fixes.warm` names is carried out once for each run of a service's container."""
+"""Warm-ups: the entries of `fixes.warm` are carried out once for each run of a service's container."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from functools import partial
 from stackhand.checks.check import Check, Fix, Verdict, ok, warn
 from stackhand.checks.context import CheckContext
 from stackhand.errors import StackError
+from stackhand.state.document import Document
 
-_WARMED = "warmed"
+# The digest of the warm-ups that were carried out last, by service.
+_WARMED: Document[dict[str, str]] = Document("warmed", lambda value: {**value}, dict)
 
 
 def check_warm(context: CheckContext, service: str) -> Iterable[Verdict]:
@@ -19,7 +21,7 @@ def check_warm(context: CheckContext, service: str) -> Iterable[Verdict]:
     container = context.running(service)
     if not entries or container is None:
         return
-    if (context.state.recall(_WARMED) or {}).get(service) == _digest(container.run_key, entries):
+    if _WARMED.read(context.state).get(service) == _digest(container.run_key, entries):
         yield ok("it was warmed since its start")
     else:
         yield warn(
@@ -37,11 +39,11 @@ def _warm(context: CheckContext, service: str, entries: Iterable[str]) -> None:
     run = context.container(service).run_key
     for entry in entries:
         kinds[0].warm(context, service, entry)
-    context.state.update(_WARMED, lambda known: {**(known or {}), service: _digest(run, entries)})
+    _WARMED.update(context.state, lambda known: {**known, service: _digest(run, entries)})
 
 
 def _digest(run: str, entries: Iterable[str]) -> str:
-    """Return what names a run of a container together with what it was warmed by."""
+    """Return a digest of a run of a container and of its warm-ups."""
     return hashlib.sha256("\n".join((run, *entries)).encode()).hexdigest()
 
 
