@@ -113,8 +113,9 @@ def test_whether_a_healthcheck_asks_as_we_do(test: Any, plain: bool) -> None:
 )
 def test_judging_an_answer(status: int, asked: str, healthy: bool, verdict: str) -> None:
     url = Url("http", "localhost", 80, "/", given=asked != "guessed", plain=asked != "otherwise")
-    finding = evaluate_status("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url))
+    finding = evaluate_status("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url), ("db",))
     assert finding.status == verdict
+    assert finding.blames == (("db",) if verdict in ("fail", "warn") and status >= 500 else ())
     if verdict != "ok":
         assert finding.evidence == f"http://localhost:80/: {status} first line"
         assert finding.remedy
