@@ -261,8 +261,9 @@ def test_fixes_that_do_not_help_are_told(project: Project) -> None:
 def test_a_start_ends_with_the_fixes(project: Project) -> None:
     project.services(web=plain())
     with_them = project.inv("services.start", "--json").json()
-    assert with_them["fixes"]
-    assert project.inv("services.start", "--json", "--no-fixes").json()["fixes"] == []
+    assert with_them["findings"]
+    assert with_them["fixes"] == []
+    assert project.inv("services.start", "--json", "--no-fixes").json()["findings"] == []
 
 
 def test_from_a_folder_below_and_with_compose_file(project: Project) -> None:

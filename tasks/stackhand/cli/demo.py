@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
+from stackhand.cli.outcome import start_document
 from stackhand.cli.render import services as render
-from stackhand.cli.task import task
+from stackhand.cli.task import interrupt, task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, StartFailed
 from stackhand.model import Plan, Report
@@ -36,12 +36,12 @@ def demo(c: Context, remove: bool = False, json: bool = False) -> None:
             _remove(stack, example, json=json)
         elif stack.dry:
             first = (*example.secrets().actions, *example.images(stack.engine, stack.project).actions)
-            made = Plan((*first, *stack.starter.plan(stack.select([])).actions))
+            made = Plan((*first, *stack.starter.plan(stack.loader.select([])).actions))
             render.dry(stack, made, json=json)
         else:
             _show(stack, example, json=json)
-    except KeyboardInterrupt as interrupt:
-        raise stack.interrupt() from interrupt
+    except KeyboardInterrupt as error:
+        raise interrupt(stack) from error
 
 
 def _stack(run: Stack, folder: Path, *, json: bool) -> Stack:
@@ -72,7 +72,7 @@ def _show(stack: Stack, example: Demo, *, json: bool) -> None:
 def _start_and_use(stack: Stack, example: Demo, *, json: bool) -> dict[str, Any]:
     from stackhand.services.status import status
 
-    names = stack.select([])
+    names = stack.loader.select([])
     report = _start(stack, names, json=json)
     fixed = _fix(stack, names, json=json)
     states = status(stack.engine, stack.project, names, stack.redactor.text)
@@ -80,10 +80,8 @@ def _start_and_use(stack: Stack, example: Demo, *, json: bool) -> dict[str, Any]
     if not json:
         render.status(stack, states)
         stack.console.result(_told(work))
-    document = replace(report, fixes=fixed.findings).to_json()
     return {
-        **document,
-        "repaired": fixed.to_json()["fixes"],
+        **start_document(report, fixed),
         "status": [each.to_json() for each in states],
         "task": work.to_json(),
     }

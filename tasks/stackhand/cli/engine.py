@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
+from stackhand.cli.confirm import agreed, can_ask
 from stackhand.cli.task import task
 from stackhand.context import Stack
-from stackhand.errors import ApprovalNeeded
 from stackhand.output.pulse import ProgressTicker
 
 if TYPE_CHECKING:
@@ -46,11 +45,9 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
 
         for action in plan.actions:
             console.progress("info", describe(action))
-        terminal = sys.stdin.isatty() and console.stderr.isatty()
-        if not yes and not terminal:
-            raise ApprovalNeeded("this needs root, and there is nobody to ask", "run it as root, or with --yes")
-        agreed = yes or (terminal and _agreed("this needs root; go on with sudo? [y/N]"))
-        return agreed and again_as_root(stack.environ, may_prompt=terminal)
+        why = "this needs root"
+        approved = agreed(console, f"{why}; go on with sudo?", yes=yes, why=why, hint="run it as root, or with --yes")
+        return approved and again_as_root(stack.environ, may_prompt=can_ask(console))
 
     result = ensure(
         stack.commands,
@@ -86,10 +83,3 @@ def describe(action: Action) -> str:
     """Return an action in words: `install docker.io, iptables: there is no engine`."""
     words = ", ".join(action.arguments) if action.verb == "install" and action.arguments else action.service
     return f"{action.verb} {words}: {action.cause}"
-
-
-def _agreed(question: str) -> bool:
-    # On stderr, as stdout is for results.
-    sys.stderr.write(f"{question} ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
+from stackhand.cli.confirm import agreed
 from stackhand.cli.render import perms as report
-from stackhand.cli.task import StackTask, agreed, task
+from stackhand.cli.task import StackTask, task
 from stackhand.context import Stack
 from stackhand.errors import ApprovalNeeded, JournalRefused, PermissionsWrong, UnknownRun
 
@@ -156,7 +157,7 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
     way = volume.reach(engine, project, name)
     if way.volume.running and not stack.dry:
         why = f"volume {way.volume.name} is in use by {', '.join(way.volume.running)}"
-        if not yes and not agreed(stack.console, f"{why}; go on?", why):
+        if not agreed(stack.console, f"{why}; go on?", yes=yes, why=why):
             raise ApprovalNeeded("not agreed", "nothing was changed")
     if stack.dry:
         result = volume.fix(way, engine, uid, gid, None, _progress(stack))

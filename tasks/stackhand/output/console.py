@@ -24,6 +24,15 @@ _COLOURS = {
 }
 
 
+def reports_json() -> bool:
+    """Return whether the run reports in JSON.
+
+    A main task's arguments reach neither its pre-tasks nor what goes wrong before any task, so the command line is
+    asked: here, and nowhere else.
+    """
+    return "--json" in sys.argv[1:]
+
+
 class Console:
     """Writes for one run. Safe to use from several threads; a line is never torn."""
 
@@ -96,6 +105,12 @@ class Console:
         if error.hint:
             lines.append(f"{self.paint('hint:', 'info', self.stderr)} {_one_line(error.hint)}")
         self._write(self.stderr, "\n".join(lines))
+
+    def fail(self, error: StackError, *, json: bool) -> None:
+        """Tell an error to the person, and to the program that reads the JSON of a run that has no document yet."""
+        if json and not self.document_written:
+            self.document(error.to_json())
+        self.error(error)
 
     def document(self, document: Any) -> None:
         """Write the one JSON document of a task to stdout, or one of the many that a live task writes."""

@@ -144,9 +144,7 @@ def failing(error: BaseException) -> StackTask:
 ERRORS = [
     each("it broke", "mend it")
     for each in vars(errors).values()
-    if isinstance(each, type)
-    and issubclass(each, StackError)
-    and each not in (errors.CommandFailed, errors.DependencyCycle, errors.UnknownService)
+    if isinstance(each, type) and issubclass(each, StackError) and each.__init__ is StackError.__init__
 ]
 
 

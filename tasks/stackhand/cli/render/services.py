@@ -15,7 +15,7 @@ from stackhand.output.table import table, width
 
 if TYPE_CHECKING:
     from stackhand.services.logs import LogLine
-    from stackhand.services.reset.plan import Reset
+    from stackhand.services.reset.plan import Item, Reset
     from stackhand.services.restart.run import Restarted
     from stackhand.services.start.record import Record, StartReport, Step
     from stackhand.services.status import ServiceStatus
@@ -110,7 +110,7 @@ def log_line(stack: Stack, line: LogLine) -> None:
 
 def dry_service(stack: Stack, name: str, *, json: bool) -> None:
     """Print what bringing up one service would do. In JSON, that of the task which was asked for is the document."""
-    stack.select([name])
+    stack.loader.select([name])
     made = stack.starter.plan([name], [name])
     if json:
         dry(stack, made, json=True)
@@ -167,6 +167,17 @@ def reset(stack: Stack, made: Reset, *, aside: bool) -> None:
         for item in items:
             tell(f"  {item}")
     tell("images stay")
+
+
+def resumed(stack: Stack, made: Reset) -> None:
+    """Tell of an earlier reset that was interrupted."""
+    if made.resumes:
+        stack.console.progress("info", f"a reset --{made.resumes} was interrupted; this one goes on from there")
+
+
+def removed(stack: Stack, made: Reset, gone: Sequence[Item]) -> None:
+    """Print how much a reset has removed and left."""
+    stack.console.result(f"{made.project}: {len(gone)} removed, {len(made.staying)} left")
 
 
 def up(stack: Stack, name: str) -> None:
