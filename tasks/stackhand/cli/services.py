@@ -143,13 +143,13 @@ def logs(
         if not json:
             render.log_line(stack, line)
             return
-        entry = {"container": line.container, "text": stack.redactor.text(line.text)}
+        entry = {"container": line.container, "text": line.text}
         if follow:
             stack.console.document(entry)
         else:
             lines.append(entry)
 
-    read(stack.loader.compose, names, tail, since, follow, show)
+    read(stack.loader.compose, names, tail, since, follow, stack.redactor.text, show)
     if json and not follow:
         stack.console.document({"project": stack.project.name, "ok": True, "lines": lines})
 
@@ -165,8 +165,7 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
         made = stopping.plan(stack.engine, stack.project, names)
         render.dry(stack, made, json=json, idle="nothing to do: nothing runs")
         return
-    with stack.state.lock("services.stop"):
-        stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state)
+    stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state)
     if json:
         stack.console.document({"project": stack.project.name, "ok": True, "stopped": stopped})
     else:

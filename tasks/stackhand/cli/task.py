@@ -50,7 +50,9 @@ class StackTask(Task[Callable[..., Any]]):
 
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
         """Return the body's arguments, and `--yes` where the body has none: a task that never asks takes it, too."""
+        texts = dict(self.help)
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
+        self.help = texts  # Invoke has taken out what it has used, and may ask again
         if not self._asks:
             arguments.append(Argument(names=("yes", "y"), kind=bool, default=False, help=HELP["yes"]))
         return arguments

@@ -92,7 +92,6 @@ class Live:
         Where rows are lines, a `detail` (build output) is told at most once in two seconds, and what is `quiet` not
         at all: it only says that something has not begun.
         """
-        text = self._console.redactor.own(text)
         now = time.monotonic()
         with self._lock:
             before = self._rows.get(name)
@@ -115,7 +114,9 @@ class Live:
         for name, row in rows:
             sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(row.status, "·")
             waited = f"{now - row.since:.0f} s" if row.status == "wait" and now - row.since >= 1 else ""
-            table.add_row(f"[{colours.get(row.status, 'cyan')}]{sign}[/]", escape(name), escape(row.text), waited)
+            # A terminal is drawn past the console, which masks everything else that is written.
+            text = self._console.redactor.own(row.text)
+            table.add_row(f"[{colours.get(row.status, 'cyan')}]{sign}[/]", escape(name), escape(text), waited)
         return table
 
     def _heartbeat(self, closed: threading.Event) -> None:

@@ -27,17 +27,19 @@ def plan(engine: Engine, project: Project, names: Collection[str]) -> Plan:
 
 
 def stop(compose: Compose, engine: Engine, project: Project, names: Collection[str], state: StateFolder) -> list[str]:
-    """Stop what runs of these services; return their names. Raises StopFailed when one runs on.
+    """Stop what runs of these services; return their names. Raises LockHeld, and StopFailed when one runs on.
 
     Compose stops dependants before what they depend on. Which runs of containers were ended so is remembered: no fix
     starts again what was meant to stand still.
     """
-    planned = [action.service for action in plan(engine, project, names).actions]
-    if planned:
+    with state.lock("services.stop"):
+        planned = [action.service for action in plan(engine, project, names).actions]
+        if not planned:
+            return []
         compose.stop(planned)
         left = [action.service for action in plan(engine, project, planned).actions]
         if left:
             raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
         ended = [each.run for each in engine.containers(project.name) if each.service in planned]
         state.update(STOPPED, lambda before: [*ended, *(run for run in before or () if run not in ended)][:_REMEMBERED])
-    return planned
+        return planned

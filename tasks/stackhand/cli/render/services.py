@@ -105,7 +105,7 @@ def status(stack: Stack, states: Sequence[ServiceStatus]) -> None:
 
 def log_line(stack: Stack, line: LogLine) -> None:
     """Print one log line."""
-    stack.console.result(f"{line.container} | {stack.redactor.text(line.text)}")
+    stack.console.result(f"{line.container} | {line.text}")
 
 
 def dry_service(stack: Stack, name: str, *, json: bool) -> None:
