@@ -210,6 +210,32 @@ class TestErrors:
         assert "interrupted" in capsys.readouterr().err
 
 
+class TestYes:
+    @pytest.mark.parametrize("flag", ["", "--yes", "-y"])
+    def test_a_task_that_never_asks_takes_it(self, flag: str) -> None:
+        seen: list[bool] = []
+
+        @task()
+        def quiet(c: Context, json: bool = False) -> None:
+            """Ask nobody."""
+            seen.append(json)
+
+        assert run(f"quiet {flag} --json", quiet)[0] == 0
+        assert seen == [True]
+
+    @pytest.mark.parametrize(("flag", "said"), [("", False), ("--yes", True), ("-y", True)])
+    def test_a_task_that_asks_is_told(self, flag: str, said: bool) -> None:
+        seen: list[bool] = []
+
+        @task()
+        def asking(c: Context, yes: bool = False) -> None:
+            """Ask, unless that was answered beforehand."""
+            seen.append(yes)
+
+        assert run(f"asking {flag}", asking)[0] == 0
+        assert seen == [said]
+
+
 class TestArguments:
     @pytest.mark.parametrize(("text", "value"), [(None, None), ("5", 5.0), ("0.5", 0.5), ("1e2", 100.0)])
     def test_numbers(self, text: str | None, value: float | None) -> None:
@@ -283,6 +309,12 @@ class TestWhatPeopleRead:
             (a.names, a.kind, a.help) for a in whole.get_arguments()
         ]
         assert {"service", "dev", "timeout", "retries", "no-fixes", "json"} <= flags_of(start)
+
+    def test_every_task_takes_yes(self) -> None:
+        for name in [*names(), "up.db"]:
+            (yes,) = [one for one in all_tasks(fresh())[name].get_arguments() if one.name == "yes"]
+            assert set(yes.names) == {"yes", "y"}, name
+            assert (yes.kind, yes.default) == (bool, False)
 
     def test_services_short_flag_is_s(self) -> None:
         for name in names():
