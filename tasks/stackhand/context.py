@@ -13,7 +13,6 @@ from stackhand.output.console import Console, reports_json
 from stackhand.output.redact import Redactor
 
 if TYPE_CHECKING:
-    from invoke.config import Config
     from invoke.context import Context
 
     from stackhand.checks.context import CheckContext
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from stackhand.state.folder import StateFolder
 
 _ATTRIBUTE = "_stackhand"
-# Tasks that run side by side ask for the stack at the same time, and there is only one.
-_making = threading.Lock()
+_making = threading.Lock()  # tasks that run side by side ask for the one stack at the same time
 
 
 class Stack:
@@ -48,20 +46,16 @@ class Stack:
         self._raw_settings = raw_settings
         self._start_directory = directory or Path.cwd()
         self.environ = dict(os.environ if environ is None else environ)
-        self.dry = dry
-        self.json = json
+        self.dry, self.json = dry, json
         self.redactor = console.redactor if console else Redactor()
         self.console = console or Console(self.redactor, environ=self.environ)
         self.lock = threading.RLock()
 
     @classmethod
     def of(cls, c: Context) -> Stack:
-        """Return the stack of the run that this Invoke context belongs to.
-
-        It is kept on the run's Config object, which all contexts of a run share.
-        """
+        """Return the stack of the run that this Invoke context belongs to; it is kept on the run's Config object."""
         # GraphExecutor gives every call a clone that names the run's own configuration.
-        config: Config = c.config.__dict__.get("_run_config", c.config)
+        config = c.config.__dict__.get("_run_config", c.config)
         with _making:
             if _ATTRIBUTE not in config.__dict__:
                 made = cls(config.get("stackhand") or {}, dry=bool(config.run.dry), json=reports_json())
@@ -121,33 +115,18 @@ class Stack:
         return StateFolder(state_directory(self.directory, self.environ), self.environ)
 
     @locked_cached_property
-    def starter(self) -> Starter:
-        """Starts services; shared, so that a dependency of several tasks starts once."""
-        return self.new_starter()
-
-    def new_starter(self) -> Starter:
-        """Return a starter with records of its own."""
-        from stackhand.services.start.run import Starter
-
-        loader = self.loader
-        return Starter(
-            lambda: loader.compose,
-            self.engine,
-            lambda: loader.project,
-            loader.hashes,
-            self.settings.start,
-            self.state,
-            self.redactor,
-        )
-
-    @locked_cached_property
     def actions(self) -> Actions:
         """Starts, restarts, recreates and runs whole services."""
         from stackhand.output.pulse import ProgressTicker
         from stackhand.services.actions import Actions
 
         ticker = ProgressTicker(self.console)
-        return Actions(self.starter, self.new_starter, self.loader, self.engine, self.state, ticker)
+        return Actions(self.loader, self.engine, self.settings.start, self.state, self.redactor, ticker)
+
+    @property
+    def starter(self) -> Starter:
+        """Starts services, and has the records of this run."""
+        return self.actions.starter
 
     @locked_cached_property
     def display(self) -> Live:
@@ -157,35 +136,12 @@ class Stack:
         return Live(self.console)
 
     def check_context(self, named: Sequence[str] = ()) -> CheckContext:
-        """Return what checks read and fixes act with; `named` are the services that the person named.
+        """Return what checks read and fixes act with, for `named` services. Raises UnknownKind, BrokenKind."""
+        from stackhand.services.fixes import check_context
 
-        Raises UnknownKind, BrokenKind.
-        """
-        from stackhand.checks.context import CheckContext, ServiceActions
-        from stackhand.kinds.registry import recognise
+        what = (self.project, self.engine, self.settings.fixes, self.state, self.actions, self.redactor)
+        return check_context(*what, named=named, dry=self.dry)
 
-        return CheckContext(
-            self.project,
-            self.engine,
-            recognise(self.project),
-            self.settings.fixes,
-            self.state,
-            ServiceActions(self.actions.start, self.actions.restart, self.actions.run_once),
-            named=named,
-            proven=self.starter.ledger.proven,
-            mask=self.redactor.text,
-            learn=lambda secret: self.redactor.add([secret]),
-            dry=self.dry,
-        )
-
-    @property
-    def current_starter(self) -> Starter | None:
-        """The starter where this run has one, None before."""
-        return self.__dict__.get("starter")
-
-    def cancel(self) -> None:
-        """End what is under way: programs at once, threads at their next look."""
-        if self.current_starter:
-            self.current_starter.cancel()
-        if "commands" in self.__dict__:
-            self.commands.stop()
+    def made(self, part: str) -> Any:
+        """Return a part of the stack if something has asked for it before, None if nothing has."""
+        return self.__dict__.get(part)

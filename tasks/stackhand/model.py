@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["ok", "warn", "fail", "skip"]
-Phase = Literal["services", "databases", "network", "caches", "tuning"]
-# In this order: a database that nobody can log in to is put right before its clients are judged by what they reach.
-PHASES: tuple[Phase, ...] = ("services", "databases", "network", "caches", "tuning")
+# What a fix does to the service, the weaker first. The weaker ones of a service are tried before the stronger ones.
+Strength = Literal["reload", "restart", "recreate", "dependency"]
+STRENGTHS: tuple[Strength, ...] = ("reload", "restart", "recreate", "dependency")
+
+
+class Key(NamedTuple):
+    """What a finding is about, from one look to the next. `subject` tells findings of one check and service apart."""
+
+    id: str
+    service: str | None
+    subject: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """How one finding is put right.
+
+    `does` is the beginning of a sentence that ends with the service: "create the role app in". `act` does it, and
+    raises StackError where it cannot. `settle` is how many seconds the check may take to come out well afterwards.
+    """
+
+    does: str
+    act: Callable[[], None]
+    strength: Strength = "reload"
+    settle: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -17,6 +40,7 @@ class Finding:
 
     `id` names the check and stays the same from run to run (`network.attached`); `subject` tells findings of one
     check and service apart: a role, an index, a network. `fixable` says that stackhand itself can put it right.
+    `caused_by` is the finding that explains this one: with that put right, this one should be gone.
     """
 
     id: str
@@ -28,11 +52,13 @@ class Finding:
     remedy: str = ""
     fixable: bool = False
     subject: str = ""
+    caused_by: Key | None = None
+    fix: Fix | None = field(default=None, compare=False, repr=False)
 
     @property
-    def key(self) -> tuple[str, str | None, str]:
+    def key(self) -> Key:
         """What this finding is about, whatever was seen of it."""
-        return self.id, self.service, self.subject
+        return Key(self.id, self.service, self.subject)
 
     @property
     def to_fix(self) -> bool:
@@ -41,7 +67,18 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as the command-line contract has it."""
-        return asdict(self)
+        return {
+            "id": self.id,
+            "service": self.service,
+            "phase": self.phase,
+            "status": self.status,
+            "summary": self.summary,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+            "fixable": self.fixable,
+            "subject": self.subject,
+            "caused_by": self.caused_by._asdict() if self.caused_by else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,8 @@ class Report:
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...] = ()
     before: dict[str, int] = field(default_factory=dict)
+    # The phases in their order.
+    phases: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

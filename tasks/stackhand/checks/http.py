@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
 
@@ -203,7 +203,7 @@ def request(
         if place != service:
             # A server that listens on the loopback address only is none of a neighbour's business.
             raise CannotAsk(f"{service} has no program to ask with, and from {place} there is no answer: {reply}")
-        raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.mask(str(url))}: {reply}")
+        raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
     raise CannotAsk("no container on its networks has a program to ask with (curl, wget, python3, node, bash)")
 
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from stackhand.model import Report
     from stackhand.services.start.record import StartReport
 
-_outcomes: WeakKeyDictionary[Stack, Outcome] = WeakKeyDictionary()
+_outcomes: WeakKeyDictionary[Stack, RunOutcome] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
-class Outcome:
+class RunOutcome:
     """The reports of one run so far, and its document.
 
     A start's document tells of its post-task too, and of a pre-task that failed; Invoke runs no post-task after a
@@ -34,7 +34,7 @@ class Outcome:
         self.services_to_fix: list[str] = []
 
     @classmethod
-    def of(cls, stack: Stack) -> Outcome:
+    def of(cls, stack: Stack) -> RunOutcome:
         """Return the outcome of the run that has this stack."""
         with _making:
             return _outcomes.setdefault(stack, cls(stack))
@@ -62,8 +62,8 @@ class Outcome:
     @property
     def document_pending(self) -> bool:
         """Whether the run ends with a document of its own, because a start has begun."""
-        starter = self._stack.current_starter
-        return self._document is not None and starter is not None and bool(starter.records)
+        actions = self._stack.made("actions")
+        return self._document is not None and actions is not None and bool(actions.starter.records)
 
     def fail(self, error: StackError, *, json: bool) -> None:
         """Tell an error. It is the run's document as well, where the run reports in JSON and no other is pending."""

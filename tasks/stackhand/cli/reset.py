@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 
 from stackhand.cli.confirm import agreed
-from stackhand.cli.outcome import Outcome
+from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
 from stackhand.cli.services import fixes_after_start
 from stackhand.cli.task import task
@@ -50,7 +50,7 @@ def reset(
     if plan.going and not agreed(stack.console, _question(plan), yes=yes):
         raise ApprovalNeeded("not agreed to: nothing was removed")
     removed: list[Item] = []
-    outcome = Outcome.of(stack)
+    outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document(lambda: _document(plan, removed))
     with render.live(stack):

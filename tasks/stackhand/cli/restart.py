@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from invoke.context import Context
 
-from stackhand.cli.outcome import Outcome
+from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
 from stackhand.cli.services import fixes_after_start, prefetch
 from stackhand.cli.task import number, task
@@ -40,7 +40,7 @@ def restart(
         render.dry(stack, restarter.plan(names, service or []), json=json, idle="nothing changed")
         return
     changed: list[dict[str, str]] = []
-    outcome = Outcome.of(stack)
+    outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document(lambda: {"changed": changed})
 

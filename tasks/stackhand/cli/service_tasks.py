@@ -15,7 +15,7 @@ from invoke.tasks import Task
 from invoke.vendor.lexicon import Lexicon
 
 from stackhand.cli.misspelt import first_task, refuse
-from stackhand.cli.outcome import Outcome
+from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
 from stackhand.cli.task import StackTask
 from stackhand.context import Stack
@@ -174,7 +174,7 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
 
     stack.loader.select([name])
     if json or stack.json:
-        Outcome.of(stack).set_document()
+        RunOutcome.of(stack).set_document()
     with render.live(stack):
         try:
             stack.starter.up(name, until=until)

@@ -7,12 +7,12 @@ from typing import Any
 
 from invoke.context import Context
 
-from stackhand.cli.outcome import Outcome, start_document
+from stackhand.cli.outcome import RunOutcome, start_document
 from stackhand.cli.own_steps import own_steps
 from stackhand.cli.render import services as render
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
-from stackhand.errors import FixFailed, NotReady
+from stackhand.errors import NotReady
 from stackhand.model import Plan
 
 
@@ -20,7 +20,7 @@ from stackhand.model import Plan
 def fixes_after_start(c: Context) -> None:
     """Apply the post-startup fixes to what was just started (the post-task of the start)."""
     stack = Stack.of(c)
-    names = Outcome.of(stack).services_to_fix
+    names = RunOutcome.of(stack).services_to_fix
     if names:
         _fix(c, stack, names, json=False, after_start=True)
 
@@ -48,7 +48,7 @@ def _start(
         render.dry(stack, stack.starter.plan(names, service or []), json=json)
         return
     _warn_of_unfinished_reset(stack)
-    outcome = Outcome.of(stack)
+    outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document()
     with render.live(stack):
@@ -229,7 +229,7 @@ def _fix(
     named: Sequence[str] = (),
     after_start: bool = False,
 ) -> None:
-    from stackhand.checks import run as fixing
+    from stackhand.services import fixes as fixing
 
     context = stack.check_context(names if after_start else named)
     steps = own_steps(c, stack.settings.fixes.steps, json=json or stack.json)
@@ -240,16 +240,10 @@ def _fix(
         )
         return
     report = fixing.run(context, names, steps, lambda text: stack.console.progress("wait", text))
-    outcome = Outcome.of(stack)
+    outcome = RunOutcome.of(stack)
     outcome.fixes_report = report
     if json:
         stack.console.document({"service": named[0] if len(named) == 1 else None, **report.to_json()})
     elif not outcome.document_pending:
         render.findings(stack, report, phases=not after_start)
-    if not report.ok:
-        wrong = [each for each in report.findings if each.status == "fail"]
-        first = f"{wrong[0].service or 'stack'}: {wrong[0].summary}"
-        raise FixFailed(
-            f"{render.count(len(wrong), 'post-startup failure')} left: {first}",
-            wrong[0].remedy or None,
-        )
+    fixing.raise_unless_ok(report)

@@ -15,7 +15,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from stackhand.cli.outcome import Outcome
+from stackhand.cli.outcome import RunOutcome
 from stackhand.context import Stack
 from stackhand.errors import BadArgument, Interrupted, StackError
 from stackhand.graph.signals import interrupt_on_termination
@@ -133,9 +133,12 @@ def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
 
 def interrupt(stack: Stack) -> Interrupted:
     """End what is under way, programs at once and threads at their next look; return what to tell the person."""
-    starter = stack.current_starter
-    how_far = starter.ledger.where() if starter else ""
-    stack.cancel()
+    actions, programs = stack.made("actions"), stack.made("commands")
+    how_far = actions.starter.ledger.where() if actions else ""
+    if actions:
+        actions.starter.cancel()
+    if programs:
+        programs.stop()
     if not how_far:
         return Interrupted("interrupted")
     return Interrupted(f"interrupted; {how_far}", "what runs is left running; the next start carries on from there")
@@ -145,7 +148,7 @@ def _exit(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
     """Tell an error; return what ends the run with the error's exit code."""
     # When tasks run side by side, the main thread tells of the interrupt.
     if not isinstance(error, Interrupted) or threading.current_thread() is threading.main_thread():
-        Outcome.of(stack).fail(error, json=bool(kwargs.get("json")))
+        RunOutcome.of(stack).fail(error, json=bool(kwargs.get("json")))
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)
     return Exit(code=error.exit_code)

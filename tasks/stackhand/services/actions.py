@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
 from stackhand.errors import StackError
+from stackhand.output.redact import Redactor
 from stackhand.services.start.run import Starter
+from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
 
 
@@ -16,34 +18,36 @@ class Actions:
 
     def __init__(
         self,
-        starter: Starter,
-        new_starter: Callable[[], Starter],
         loader: ProjectLoader,
         engine: Engine,
+        settings: Start,
         state: StateFolder,
+        redactor: Redactor,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        """`starter` has the records of this run. `new_starter` makes one with records of its own."""
-        self._starter = starter
-        self._new_starter = new_starter
+        """`on_line` gets the output of commands that run once."""
         self._loader = loader
         self._engine = engine
+        self._settings = settings
         self._state = state
+        self._redactor = redactor
         self._on_line = on_line
+        # Shared by all tasks of a run, so that a dependency of several starts once; its records are those of the run.
+        self.starter = self._new_starter()
 
     def start(self, service: str) -> None:
         """Start a service and what it depends on, as they were made, and wait until it is ready.
 
         A one-shot runs again.
         """
-        if not self._starter.revive(service).ok:
+        if not self.starter.revive(service).ok:
             raise StackError(f"{service} did not become ready", f"`inv services.logs -s {service}` says more")
 
     def restart(self, service: str) -> None:
         """Stop and start the containers of a service as they are, and wait until it is ready."""
         with self._state.lock("services.restart"):
             self._loader.compose.restart([service])
-            # The records of this run's starter are for the report of its start.
+            # With records of its own: those of the run are for the report of its start.
             if not self._new_starter().wait([service]).ok:
                 raise StackError(f"{service} did not become ready after its restart")
 
@@ -65,3 +69,15 @@ class Actions:
         if running:
             raise StackError(f"{running[0]} still runs; it has to end first (`docker logs {running[0]}`)")
         self._loader.compose.run_once(service, command, self._on_line)
+
+    def _new_starter(self) -> Starter:
+        loader = self._loader
+        return Starter(
+            lambda: loader.compose,
+            self._engine,
+            lambda: loader.project,
+            loader.hashes,
+            self._settings,
+            self._state,
+            self._redactor,
+        )

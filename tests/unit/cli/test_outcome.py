@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from stackhand.cli.outcome import Outcome, start_document
+from stackhand.cli.outcome import RunOutcome, start_document
 from stackhand.context import Stack
 from stackhand.errors import ConfigError, FixFailed, Interrupted, StackError, StartFailed
-from stackhand.model import Action, Finding, Report
-from stackhand.model import Outcome as FixOutcome
+from stackhand.model import Action, Finding, Outcome, Report
 from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
 from stackhand.services.start.record import Failure, Record, StartReport
@@ -31,14 +30,15 @@ def finding(status: Any) -> Finding:
     return Finding("services.ready", "web", "services", status, "it is so")
 
 
-FIXED = Report((finding("ok"),), (FixOutcome(Action("web", "start", "it was down"), "services.ready", True),))
+FIXED = Report((finding("ok"),), (Outcome(Action("web", "start", "it was down"), "services.ready", True),))
 
 
 def stack(*, json: bool = False, records: bool = True) -> Stack:
     made = Stack({}, environ={}, json=json, console=Console(Redactor(), stdout=io.StringIO(), stderr=io.StringIO()))
     report = started(web="failed")
     if records:
-        made.__dict__["starter"] = SimpleNamespace(records={"web": report.services[0]}, report=lambda: report)
+        starter = SimpleNamespace(records={"web": report.services[0]}, report=lambda: report)
+        made.__dict__["actions"] = SimpleNamespace(starter=starter)
     return made
 
 
@@ -73,16 +73,16 @@ class TestStartDocument:
 class TestTheRun:
     def test_all_tasks_of_a_run_share_it(self) -> None:
         one, other = stack(), stack()
-        assert Outcome.of(one) is Outcome.of(one)
-        assert Outcome.of(one) is not Outcome.of(other)
+        assert RunOutcome.of(one) is RunOutcome.of(one)
+        assert RunOutcome.of(one) is not RunOutcome.of(other)
 
     def test_a_start_names_what_the_fixes_are_for(self) -> None:
-        outcome = Outcome.of(stack())
+        outcome = RunOutcome.of(stack())
         outcome.started(started(web="healthy"), fix=["web"])
         assert outcome.services_to_fix == ["web"]
 
     def test_after_a_failed_start_nothing_is_fixed(self) -> None:
-        outcome = Outcome.of(stack())
+        outcome = RunOutcome.of(stack())
         with pytest.raises(StartFailed, match="1 of 2 services failed: db: it exited"):
             outcome.started(started(web="healthy", db="failed"), fix=["web"])
         assert outcome.services_to_fix == []
@@ -90,7 +90,7 @@ class TestTheRun:
 
     def test_the_document_is_written_once(self) -> None:
         run = stack()
-        outcome = Outcome.of(run)
+        outcome = RunOutcome.of(run)
         outcome.set_document()
         outcome.set_document(lambda: {"changed": ["web"]})
         outcome.start_report, outcome.fixes_report = started(web="healthy"), FIXED
@@ -102,7 +102,7 @@ class TestTheRun:
 
     def test_without_one_that_was_set_nothing_is_written(self) -> None:
         run = stack()
-        Outcome.of(run).write_document()
+        RunOutcome.of(run).write_document()
         assert documents(run) == []
 
 
@@ -110,7 +110,7 @@ class TestErrors:
     @pytest.mark.parametrize("error", [StartFailed("x"), FixFailed("x"), Interrupted("x")])
     def test_a_start_that_has_begun_tells_of_its_failure_itself(self, error: StackError) -> None:
         run = stack(json=True)
-        outcome = Outcome.of(run)
+        outcome = RunOutcome.of(run)
         outcome.set_document()
         outcome.fail(error, json=True)
         assert documents(run) == []
@@ -123,7 +123,7 @@ class TestErrors:
     )
     def test_any_other_error_is_the_document(self, error: StackError, records: bool) -> None:
         run = stack(records=records)
-        outcome = Outcome.of(run)
+        outcome = RunOutcome.of(run)
         outcome.set_document()
         outcome.fail(error, json=True)
         outcome.write_document()
@@ -135,6 +135,6 @@ class TestErrors:
     )
     def test_the_run_or_the_task_reports_in_json(self, run_json: bool, task_json: bool, number: int) -> None:
         run = stack(json=run_json)
-        Outcome.of(run).fail(ConfigError("x"), json=task_json)
+        RunOutcome.of(run).fail(ConfigError("x"), json=task_json)
         assert len(documents(run)) == number
         assert run.console.stderr.getvalue() == "error: x\n"  # type: ignore[attr-defined]

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from stackhand.errors import StackError
+from stackhand.output.redact import Redactor
+from stackhand.services import actions
 from stackhand.services.actions import Actions
 from stackhand.services.start.record import Record, StartReport
+from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
 
 
 class World:
-    """Compose, the engine and two starters, and what was asked of them."""
+    """Compose, the engine and the starters, and what was asked of them."""
 
     def __init__(self, folder: Path, *, ready: bool = True, running: Sequence[str] = ()) -> None:
         self.did: list[Any] = []
@@ -25,9 +28,13 @@ class World:
         self.compose = self
         self.project = self
         self.name = "shop"
-        starter = Starter(self, "the run's")
-        new: Any = lambda: Starter(self, "its own")  # noqa: E731
-        self.actions = Actions(starter, new, self, self, self.state, self.did.append)  # type: ignore[arg-type]
+        self.hashes: dict[str, str] = {}
+        self.starters = 0
+        self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
+
+    def starter(self, *_: Any) -> Starter:
+        self.starters += 1
+        return Starter(self, "the run's" if self.starters == 1 else "its own")
 
     def report(self) -> StartReport:
         return StartReport("shop", 0.0, (Record("web", "healthy" if self._ready else "failed"),))
@@ -60,6 +67,11 @@ class Starter:
     def wait(self, names: Sequence[str]) -> StartReport:
         self._world.did.append(("wait", *names, self._whose))
         return self._world.report()
+
+
+@pytest.fixture(autouse=True)
+def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "Starter", lambda read_compose, engine, *_: engine.starter())
 
 
 def test_a_start_is_in_the_records_of_the_run(tmp_path: Path) -> None:

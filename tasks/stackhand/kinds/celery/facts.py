@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 

@@ -12,8 +12,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, NoAnswer
+from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, did_you_mean
@@ -219,7 +220,7 @@ def _apply(context: CheckContext, finding: Finding) -> None:
     if any(each.status == "fail" and not each.fixable for each in check(context, name)):
         raise StackError("what is applied is for a person to see first; nothing is run")
     # In a container of its own: a start would also bring up to date what the service depends on.
-    context.hands.run(name, command)
+    context.actions.run(name, command)
 
 
 def _target(context: CheckContext, service: str) -> tuple[str, str]:

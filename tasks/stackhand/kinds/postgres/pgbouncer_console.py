@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.errors import StackError
 from stackhand.kinds.postgres.address import content, silent
 from stackhand.kinds.postgres.pgbouncer_facts import (
@@ -85,7 +85,7 @@ def look(context: CheckContext, service: str) -> Bouncer:
         found = replace(again, account=found.account) if again.running else found
     for secret in (*found.users.values(), *(each.password for each in found.databases.values())):
         if secret:
-            context.learn(secret)
+            context.register_secret(secret)
     if not found.running:
         found = _over_network(context, service, found)
     return found
@@ -117,7 +117,7 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
                     console=environment if orders else {},
                     console_problem="",
                 )
-            problem = context.mask(answer.complaint)
+            problem = context.redact(answer.complaint)
         return replace(found, console_problem=problem)  # it answers, and lets nobody in
     if not found.ini:
         raise CannotAsk(f"its configuration cannot be read, and no container on its networks has psql: {problem}")
@@ -126,7 +126,7 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
 
 def _not_greeted(context: CheckContext, service: str, found: Bouncer, complaint: str) -> None:
     """Raise NoAnswer, or CannotAsk where it may well answer somebody else, or somewhere else."""
-    said = context.mask(complaint)
+    said = context.redact(complaint)
     if silent(said) and found.ini and not content(context, service):
         raise NoAnswer(said)
     raise CannotAsk(said)
@@ -173,6 +173,6 @@ def query(context: CheckContext, service: str, client: Client, port: int, text: 
         if answer.missing:
             continue  # no psql here
         if not answer.ok:
-            raise StackError(f"psql in {asker}: {context.mask(complaints(answer.stderr) or answer.complaint)}")
+            raise StackError(f"psql in {asker}: {context.redact(complaints(answer.stderr) or answer.complaint)}")
         return
     raise StackError(f"no container on the networks of {service} has psql")

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client, secret_file, secrets, value_of
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.compose.project import Service
@@ -224,7 +224,7 @@ def read(
     declared = users_of(files[aclfile] if aclfile in files else "\n".join(configs.values()))
     for key, value in directives:
         if key == "requirepass":
-            context.learn(value.strip("\"'"))
+            context.register_secret(value.strip("\"'"))
             declared.setdefault(DEFAULT, _by_password(value.strip("\"'")))
     if "--requirepass" in traits(service).argv:
         declared.setdefault(DEFAULT, _by_password(_own_password(context, service)))

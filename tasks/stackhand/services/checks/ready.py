@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.model import Finding, Status
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import STOPPED
@@ -17,9 +17,9 @@ def check_ready(context: CheckContext, service: str) -> Iterable[Finding]:
         context.engine,
         context.project,
         [service],
-        context.mask,
+        context.redact,
         containers=context.containers(),
-        proven=context.proven,
+        proven=context.verified_healthy,
         completed=context.state.completed,
         doubting=True,
     )
@@ -35,7 +35,7 @@ def _intended(context: CheckContext, state: ServiceStatus) -> Finding | None:
     name = state.name
     stopped = context.state.recall(STOPPED) or []
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
-    if name in context.named or context.owes_a_restart(state.containers):
+    if name in context.named or context.has_pending_restart(state.containers):
         return None
     if state.containers and all(each.run in stopped for each in state.containers):
         return _left_alone(name, "skip", "`inv services.stop` stopped it")
@@ -80,7 +80,7 @@ def judge_service(state: ServiceStatus) -> Finding:
 
 
 def _start(context: CheckContext, finding: Finding) -> None:
-    context.hands.start(finding.service or "")
+    context.actions.start(finding.service or "")
 
 
 CHECKS = (Check("services.ready", "services", check_ready),)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import NoAnswer
 
 Verdict = Literal["reached", "refused", "unresolved", "silent"]
 _PATIENCE = 12.0

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.errors import StackError
 from stackhand.model import Finding
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from builders import container, project, service
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
-from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer, ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceKinds
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
@@ -95,7 +95,7 @@ DATA = "7123"
 )  # fmt: skip
 def test_recognised(image: str, raw: dict[str, Any], expected: bool) -> None:
     made = service("it", image=image, raw=raw, environment=raw.get("environment", {}))
-    assert Postgres().recognises(traits(made)) is expected
+    assert Postgres().matches(traits(made)) is expected
 
 
 def test_an_answer_is_read_section_by_section() -> None:
@@ -245,7 +245,7 @@ class AskedServer:
 
     def __init__(self, *answers: ExecResult, health: str = "none") -> None:
         self.answers = list(answers)
-        self.proven: list[str] = []
+        self.verified_healthy: list[str] = []
         self.health = health
 
     def shell(self, *_: Any, **__: Any) -> ExecResult:
@@ -254,7 +254,7 @@ class AskedServer:
     def container(self, service: str) -> Any:
         return SimpleNamespace(health=self.health)
 
-    def mask(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         return text
 
 
@@ -423,11 +423,11 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
         "stackhand.kinds.postgres.logins.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
     )
     stage: Any = SimpleNamespace(
-        kept={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
+        scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
     )
-    assert ATTEMPTS.look(stage, "db")[POOLED].trouble == "later"
+    assert ATTEMPTS.collect(stage, "db")[POOLED].trouble == "later"
     recovers(stage, "db")
-    assert ATTEMPTS.look(stage, "db")[POOLED] == Attempt()
+    assert ATTEMPTS.collect(stage, "db")[POOLED] == Attempt()
     assert len(pauses) == 1
 
 

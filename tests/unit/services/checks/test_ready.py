@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from builders import container, ended, needs, project, service
 
-from stackhand.checks.context import CheckContext, ServiceActions
-from stackhand.checks.kind import ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.engine.api.containers import Container
 from stackhand.services.checks.ready import check_ready
 from stackhand.services.stop import STOPPED
