@@ -90,7 +90,7 @@ class Stack:
         """Reads the Compose project. Raises NoComposeFile, and what `settings` raises."""
         from stackhand.engine.compose.loader import ProjectLoader
 
-        self.settings  # noqa: B018  what is wrong with them is told before anything is looked at
+        self.settings  # noqa: B018  mistakes in the settings come before all others
         return ProjectLoader(self.commands, self.directory, self.environ, self.redactor)
 
     @property
@@ -111,7 +111,7 @@ class Stack:
         from stackhand.engine.compose.files import state_directory
         from stackhand.state.folder import StateFolder
 
-        # With COMPOSE_FILE the folder we stand in is Compose's, but it is no place to keep a project's lock in.
+        # With COMPOSE_FILE Compose works in the current folder, but a project has one lock, wherever we are.
         return StateFolder(state_directory(self.directory, self.environ), self.environ)
 
     @locked_cached_property

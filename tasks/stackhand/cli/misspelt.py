@@ -51,10 +51,10 @@ def names_of(collection: Collection) -> list[str]:
 
 
 def refuse_first_word(argv: Sequence[str], ours: Collection) -> None:
-    """Refuse a misspelt task where Invoke's own program runs, which would only say that it has no idea what that is.
+    """Refuse a misspelt task, for Invoke's own program, which suggests nothing and exits with 1.
 
-    Only the first word is sure to be a task, and only where the project's whole namespace is `ours`: any other word
-    may be a value, any other project has tasks of its own.
+    Only the first word is sure to be a task, since any other may be a value. And only a project whose whole namespace
+    is `ours` is sure to have no such task of its own.
     """
     word = first_task(argv)
     loaded = getattr(sys.modules.get("tasks"), "ns", None)
@@ -81,6 +81,6 @@ def first_task(argv: Sequence[str]) -> str | None:
 
 
 def refuse(error: StackError) -> Exit:
-    """Tell an error that comes before any task; return what ends the run."""
+    """Report an error that comes before any task; return the exit that ends the run."""
     Console(Redactor()).fail(error, json=reports_json())
     return Exit(code=error.exit_code)

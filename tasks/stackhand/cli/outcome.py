@@ -22,8 +22,8 @@ _making = threading.Lock()
 class RunOutcome:
     """The reports of one run so far, and its document.
 
-    A start's document tells of its post-task too, and of a pre-task that failed; Invoke runs no post-task after a
-    failure. So the document is set when its task begins, and written when the process ends.
+    A start's document has the fixes of its post-task, and a pre-task that failed; and Invoke runs no post-task after a
+    failure. So the document is set when the start begins, and written when the process ends.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -66,7 +66,7 @@ class RunOutcome:
         return self._document is not None and actions is not None and bool(actions.starter.records)
 
     def fail(self, error: StackError, *, json: bool) -> None:
-        """Tell an error. It is the run's document as well, where the run reports in JSON and no other is pending."""
+        """Report an error. In a run that reports in JSON it is the document as well, unless another one is pending."""
         # A start that failed or was interrupted has a document of its own.
         own = isinstance(error, (StartFailed, FixFailed, Interrupted)) and self.document_pending
         self._stack.console.fail(error, json=(json or self._stack.json) and not own)

@@ -30,7 +30,7 @@ Until = Literal["start", "ready"]
 
 
 class ServiceTask(StackTask):
-    """Starts one service once what it depends on is as it needs it, and waits until it is `until`.
+    """Starts one service after its dependencies, and waits until it is `until`: started or ready.
 
     Its pre-tasks are read from the project when they are asked for, so a task can name a service before anybody
     knows whether there is a compose file.
@@ -155,14 +155,14 @@ def task_names(services: Iterable[str]) -> dict[str, str]:
     >>> task_names(["a_b", "a-b", "my.db"])
     {'a-b': 'a-b', 'a_b': 'a-b-2', 'my.db': 'my-db'}
     """
-    found: dict[str, str] = {}
-    for name in sorted(services, key=lambda each: (_task_name(each) != each, each)):
-        wanted = candidate = _task_name(name)
+    names: dict[str, str] = {}
+    for service in sorted(services, key=lambda each: (_task_name(each) != each, each)):
+        plain = name = _task_name(service)
         number = 2
-        while candidate in found.values():
-            candidate, number = f"{wanted}-{number}", number + 1
-        found[name] = candidate
-    return found
+        while name in names.values():
+            name, number = f"{plain}-{number}", number + 1
+        names[service] = name
+    return names
 
 
 def _task_name(service: str) -> str:
@@ -185,7 +185,7 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
 
 
 def _up_if_possible(stack: Stack, name: str, until: Until) -> None:
-    """Bring up a service that its dependant does not insist on; warn where that fails."""
+    """Bring up an optional service; warn if that fails."""
     if name not in stack.project.services:
         return  # its profile is not active: Compose leaves it out, too
     with render.live(stack):
@@ -221,10 +221,9 @@ def _whole_project(directory: Path, environ: Mapping[str, str]) -> Project:
 
 
 def _services(argv: list[str]) -> list[str]:
-    """Return the project's services; none where there is no project, so that listing tasks works everywhere.
+    """Return the project's services, or no service outside of a project, so that listing tasks works everywhere.
 
-    Where the command line asks for `up.<service>`, what is wrong is told: Invoke would only say that it has no
-    idea what that is.
+    Raises Exit, after reporting the error, if the command line names an `up.<service>` that cannot be known.
     """
     named = _named(argv)
     try:
@@ -241,9 +240,9 @@ def _services(argv: list[str]) -> list[str]:
 
 
 def _named(argv: list[str]) -> list[str]:
-    """Return the services' tasks that the command line names: `up.<task>`, below whatever collection."""
+    """Return the service tasks that the command line names, `up.<task>`, in any collection."""
     if first_task(argv) is None:
-        return []  # it lists, helps or completes
+        return []  # Invoke lists, helps or completes
     return [found[1] for word in argv[1:] if (found := re.fullmatch(r"(?:[\w-]+\.)*up\.([\w.-]+)", word))]
 
 

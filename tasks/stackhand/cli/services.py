@@ -162,8 +162,8 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
     stack = Stack.of(c)
     names = stack.loader.select(service or [])
     if stack.dry:
-        made = stopping.plan(stack.engine, stack.project, names)
-        render.dry(stack, made, json=json, idle="nothing to do: nothing runs")
+        plan = stopping.plan(stack.engine, stack.project, names)
+        render.dry(stack, plan, json=json, idle="nothing to do: nothing runs")
         return
     stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state)
     if json:
@@ -209,7 +209,7 @@ def _warn_of_unfinished_reset(stack: Stack) -> None:
 
 
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
-    """Tell what is misspelt before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
+    """Check what the fixes will need before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
     own_steps(c, stack.settings.fixes.steps, json=json)
     from stackhand.engine.compose.project import KIND_LABEL
 

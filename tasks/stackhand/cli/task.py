@@ -49,10 +49,10 @@ class StackTask(Task[Callable[..., Any]]):
         return self
 
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
-        """Return the body's arguments, and `--yes` where the body has none: a task that never asks takes it, too."""
+        """Return the body's arguments, and `--yes` also if the body never asks."""
         texts = dict(self.help)
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
-        self.help = texts  # Invoke has taken out what it has used, and may ask again
+        self.help = texts  # Invoke takes out each text that it uses, and may ask again
         if not self._asks:
             arguments.append(Argument(names=("yes", "y"), kind=bool, default=False, help=HELP["yes"]))
         return arguments
@@ -132,7 +132,7 @@ def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def interrupt(stack: Stack) -> Interrupted:
-    """End what is under way, programs at once and threads at their next look; return what to tell the person."""
+    """End what is under way, programs at once and threads at their next look; return the error to report."""
     actions, programs = stack.made("actions"), stack.made("commands")
     how_far = actions.starter.ledger.where() if actions else ""
     if actions:
@@ -145,8 +145,8 @@ def interrupt(stack: Stack) -> Interrupted:
 
 
 def _exit(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
-    """Tell an error; return what ends the run with the error's exit code."""
-    # When tasks run side by side, the main thread tells of the interrupt.
+    """Report an error; return the exit that ends the run with the error's code."""
+    # When tasks run side by side, the main thread reports the interrupt.
     if not isinstance(error, Interrupted) or threading.current_thread() is threading.main_thread():
         RunOutcome.of(stack).fail(error, json=bool(kwargs.get("json")))
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
