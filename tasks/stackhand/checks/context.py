@@ -20,13 +20,14 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
+from stackhand.state.journal import Journal, Run, Unfinished
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
 # What answers at all answers a question like these in a fraction of a second, also when it is busy.
 _PATIENCE = 5.0
-# The runs of containers that a fix is about to end.
-_RESTARTING = "fixes-restarting"
+# The task whose runs the journal has: each names the runs of containers that a fix is about to end.
+TASK = "services.fixes"
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class CheckContext:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
         answer = self.ask(service, argv, **{"timeout": 60.0, **options})
         if not answer.ok:
-            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.complaint)}")
+            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.last_error)}")
         return answer
 
     def restart(self, service: str) -> None:
@@ -231,15 +232,32 @@ class CheckContext:
         Where the body is killed or fails the memory stays: the next run starts what ended so.
         """
         there = [each for each in self.containers() if each.service == service]
-        runs = [each.run for each in there if each.running]
-        self.state.update(_RESTARTING, lambda owed: [*dict.fromkeys([*(owed or []), *runs])])
-        yield
-        self.state.update(_RESTARTING, lambda owed: [each for each in owed or [] if each not in runs])
+        runs = [each.run_key for each in there if each.running]
+        journal = Journal(self.state)
+        before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
+        stopped = {each.run_key for each in self.containers() if each.stopped}
+        with journal.run(TASK, steps=dict.fromkeys(runs, "")):
+            yield
+        journal.settle(*(run for run in before if not run.left(lambda key: key in runs or key not in stopped)))
 
     def has_pending_restart(self, containers: Sequence[Container]) -> bool:
         """Return whether one of these containers was stopped by a fix that did not come to its end."""
-        owed = self.state.recall(_RESTARTING) or []
-        return any(each.stopped and each.run in owed for each in containers)
+        owed = {key for run in Journal(self.state).unfinished(TASK) for key in run.steps}
+        return any(each.stopped and each.run_key in owed for each in containers)
+
+
+def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
+    """Return what a person is told of a fix that was not finished; None where all that it stopped runs again."""
+    left = run.left(lambda key: all(each.run_key != key or not each.stopped for each in containers))
+    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
+    if not services:
+        return None
+    return Unfinished(
+        TASK,
+        run.began,
+        f"a fix was interrupted while it restarted {', '.join(services)}",
+        "`inv services.fixes` finishes it",
+    )
 
 
 @dataclass

@@ -195,7 +195,7 @@ def request(
             "PATIENCE": f"{seconds:g}",
         }
         answer = context.shell(place, SCRIPT, environment=environment, timeout=seconds + 1)
-        if answer.missing:
+        if answer.not_found:
             continue
         reply = _reply(answer)
         if isinstance(reply, Reply):
@@ -217,7 +217,7 @@ def _reply(answer: ExecResult) -> Reply | str:
     """Return the HTTP answer in what the script printed; what it said instead where that is none."""
     if answer.exit_code is None:
         return f"no answer within {answer.seconds:.0f} s"
-    return parse(answer.stdout) or answer.complaint
+    return parse(answer.stdout) or answer.last_error
 
 
 def parse(text: str) -> Reply | None:

@@ -47,7 +47,7 @@ def _start(
     if stack.dry:
         render.dry(stack, stack.starter.plan(names, service or []), json=json)
         return
-    _warn_of_unfinished_reset(stack)
+    _warn_of_unfinished(stack)
     outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document()
@@ -78,11 +78,12 @@ def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> N
 @task(iterable=["service"])
 def status(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Show how every service is; exit 1 when not all is ready."""
+    from stackhand.services.start.remember import COMPLETED
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
     names = stack.loader.select(service or [])
-    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=stack.state.completed)
+    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=COMPLETED.read(stack.state))
     ok = all(each.ready for each in states)
     if json:
         stack.console.document(
@@ -198,14 +199,12 @@ def prefetch(stack: Stack) -> None:
     stack.engine.connect_ahead()
 
 
-def _warn_of_unfinished_reset(stack: Stack) -> None:
-    """Warn of a reset that was killed half-way: what is started now may lack some of its data."""
-    from stackhand.services.reset.journal import Journal
+def _warn_of_unfinished(stack: Stack) -> None:
+    """Warn of runs that were killed half way: what is started now may lack some of its data, for one."""
+    from stackhand.services.unfinished import unfinished
 
-    before = Journal(stack.state).unfinished()
-    if before:
-        finish = f"`inv services.reset --{before[0]}` finishes it"
-        stack.console.progress("warn", f"a reset --{before[0]} was interrupted before all was removed; {finish}")
+    for run in unfinished(stack.state, lambda: stack.engine.containers(stack.project.name)):
+        stack.console.progress("warn", f"{run.summary}; {run.hint}")
 
 
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:

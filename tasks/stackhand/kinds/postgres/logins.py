@@ -286,8 +286,8 @@ def _try(context: CheckContext, asker: str, login: Login) -> Attempt:
         "PGAPPNAME": "stackhand",
     }
     answer = context.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_PATIENCE)
-    if answer.missing:
-        raise NoAnswer(answer.complaint)
+    if answer.not_found:
+        raise NoAnswer(answer.last_error)
     return read(answer)
 
 
@@ -299,7 +299,7 @@ def read(answer: ExecResult) -> Attempt:
     """
     if answer.ok:
         return Attempt()
-    said = answer.complaint if answer.exit_code is None else " ".join(answer.stderr.split())
+    said = answer.last_error if answer.exit_code is None else " ".join(answer.stderr.split())
     return Attempt(understand(said), _short(said))
 
 

@@ -256,7 +256,7 @@ def _read(context: CheckContext, service: str, folders: Iterable[str]) -> Files 
     container = next((each for each in context.containers() if each.service == service), None)
     if container is None:
         return None
-    roots = list(dict.fromkeys([*context.engine.homes(container.id), *_ROOTS]))
+    roots = list(dict.fromkeys([*context.engine.code_folders(container.id), *_ROOTS]))
     for folder in folders:
         for root in roots:
             found = context.engine.read_folder(container.id, str(PurePosixPath(root, folder)))

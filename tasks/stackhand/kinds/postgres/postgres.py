@@ -164,7 +164,7 @@ def _is_client(shown: Traits) -> bool:
 
 
 def _complaint(answer: ExecResult) -> str:
-    return complaints(answer.stderr) or ("" if answer.ok else answer.complaint)
+    return complaints(answer.stderr) or ("" if answer.ok else answer.last_error)
 
 
 def _parts(finding: Finding) -> tuple[str, str]:

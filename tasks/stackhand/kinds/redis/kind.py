@@ -125,7 +125,7 @@ class Redis(Kind[RedisFacts]):
         if refused and not (ends and refused[0].startswith("Could not connect")):
             raise StackError(f"{service}: {refused[0].removeprefix('(error) ')}")
         if not answer.ok and not ends:
-            raise StackError(f"{service}: {context.redact(answer.complaint)}")
+            raise StackError(f"{service}: {context.redact(answer.last_error)}")
 
 
 def judge_logins(service: str, facts: RedisFacts) -> Iterable[Finding]:

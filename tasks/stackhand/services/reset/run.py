@@ -48,8 +48,7 @@ class Resetter:
         the next run knows of one that was killed. Raises LockHeld, ResetFailed, and what `Starter.run` raises.
         """
         with self._state.lock("services.reset"):
-            self._journal.begin(reset.mode, reset.names)
-            gone = planning.remove(reset, self._loader.all_profiles, self._engine, self._everything, tell)
-            self._journal.end()
+            with self._journal.run(reset.mode, reset.names):
+                gone = planning.remove(reset, self._loader.all_profiles, self._engine, self._everything, tell)
             on_removed(gone)
             return self._starter.run(self._loader.select(reset.names))

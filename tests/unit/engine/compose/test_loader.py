@@ -137,5 +137,5 @@ def test_names_are_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(SERVICES, "postgres", {"image": "db", "environment": {"POSTGRES_PASSWORD": "postgres"}})
     redactor = Redactor()
     assert ProjectLoader(FakeCompose(), tmp_path, {}, redactor).project
-    assert redactor.own("postgres") == "postgres"
+    assert redactor.own_text("postgres") == "postgres"
     assert redactor.text("postgres") == "***"

@@ -170,7 +170,7 @@ class _Engine:
     def containers(self, project: str) -> list[Container]:
         return [container("db"), ended("migrate"), container("api")]
 
-    def homes(self, container: str) -> list[str]:
+    def code_folders(self, container: str) -> list[str]:
         return ["/srv"]
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:

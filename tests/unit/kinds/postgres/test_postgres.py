@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -341,22 +340,6 @@ def test_no_answer(answers: list[ExecResult], health: str, kind: type[Exception]
 )  # fmt: skip
 def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str], expected: dict[str, str]) -> None:
     assert place.where(service("db", raw=raw, environment=environment)) == expected
-
-
-def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
-    (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
-    script = place.FOUND + 'echo "$PGPORT $PGHOST"'
-
-    def said(**environment: str) -> str:
-        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
-        assert done.stderr == ""
-        return done.stdout.strip()
-
-    assert said(PGDATA=str(tmp_path), PGPORT="5432", PGHOST="elsewhere") == "5433 /sockets"
-    assert said(PGDATA="/nonexistent", PGPORT="6000", PGHOST="/a") == "6000 /a"
-    assert said(PGPORT="6000") == "6000"
-    (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n\n*\n")
-    assert said(PGDATA=str(tmp_path)) == "5433 localhost"
 
 
 POOLED = Login("app", "shop", "pool", 6432, "pool", "s3cr3t", ("api",))
@@ -832,7 +815,7 @@ def test_a_database_made_on_demand_is_no_failure() -> None:
 
 def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(
-        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1")
+        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run_key="r1")
     )
     threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
     threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]

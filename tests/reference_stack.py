@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from docker import APIClient
-from support import CHECKOUT, Project, Result, clean_environment
+from support import CHECKOUT, PATIENCE, Project, Result, clean_environment
 
 _EXAMPLE = CHECKOUT / "examples" / "ai-workflow"
 _LEFT_OUT = shutil.ignore_patterns("secrets", ".stackhand", "__pycache__", ".*_cache")
@@ -53,14 +53,14 @@ class Reference(Project):
 
     def up(self) -> dict[str, Any]:
         """Start all of it, with the post-startup fixes; return the start's document."""
-        result = self.inv("up", "--json", timeout=240)
+        result = self.inv("up", "--json", timeout=480)
         assert result.code == 0, result
         document: dict[str, Any] = result.json()
         return document
 
     def fixes(self, *words: str, code: int = 0) -> dict[str, Any]:
         """Run the post-startup fixes; return their document."""
-        result = self.inv("services.fixes", "--json", *words, timeout=180)
+        result = self.inv("services.fixes", "--json", *words, timeout=480)
         assert result.code == code, result
         self.keeps_secrets(result)
         document: dict[str, Any] = result.json()
@@ -107,7 +107,7 @@ class Reference(Project):
             assert file.read_text() not in result.stdout + result.stderr + remembered, f"{file.name} was told"
 
 
-def eventually(what: Callable[[], object], timeout: float = 30) -> None:
+def eventually(what: Callable[[], object], timeout: float = PATIENCE) -> None:
     """Poll until `what` is true; a failed assertion when it never is."""
     deadline = time.monotonic() + timeout
     while not what():

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from reference import Reference, eventually
+from reference_stack import Reference, eventually
 
 _AUTH = "pgbouncer.get_auth(text)"
 

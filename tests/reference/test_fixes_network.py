@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from docker import APIClient
-from reference import Reference, eventually
+from reference_stack import Reference, eventually
 from support import IMAGE, Project
 
 # As examples/ai-workflow/caddy/certs makes them, with the dates and names that a test wants.
@@ -165,7 +165,7 @@ def test_what_a_service_cannot_reach_is_told_with_the_reason(project: Project) -
     subnet = project.client.inspect_network(f"{project.name}_default")["IPAM"]["Config"][0]["Subnet"]
     nobody = str(ipaddress.ip_network(subnet)[-3])
     project.compose("exec", "-T", "wrong_name", "sh", "-c", f"echo {nobody} store >> /etc/hosts")
-    document = project.inv("services.fixes", "--json", timeout=120).json()
+    document = project.inv("services.fixes", "--json", timeout=180).json()
     reach = {each["service"]: each for each in document["findings"] if each["id"] == "network.reach"}
     assert {name: (each["status"], each["summary"]) for name, each in reach.items()} == {
         "right": ("ok", "it reaches store:9000"),
@@ -177,7 +177,7 @@ def test_what_a_service_cannot_reach_is_told_with_the_reason(project: Project) -
     assert document["fixes"] == []
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_client_that_holds_an_old_address_is_restarted_and_named(project: Project, engine: APIClient) -> None:
     client = (
         "address=$(ping -c 1 store | sed -n 's/^PING.*(\\(.*\\)).*/\\1/p'); "
@@ -198,7 +198,7 @@ def test_a_client_that_holds_an_old_address_is_restarted_and_named(project: Proj
     assert actions[0].startswith("restart client: it holds an old address of store: ")
     after = {name: project.container(name)["State"]["StartedAt"] for name in before}
     assert {name for name in before if before[name] != after[name]} == {"client"}
-    again = project.inv("services.fixes", "--json", timeout=60).json()
+    again = project.inv("services.fixes", "--json", timeout=180).json()
     assert again["fixes"] == []
     # Where nothing in the container can ask and there is no attempt to see, there is nothing to say either.
     assert {each["status"] for each in of(again, "network.stale", "client")} <= {"ok"}

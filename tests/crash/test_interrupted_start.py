@@ -23,7 +23,8 @@ from shapes import (
 )
 from support import IMAGE, Background, Project, Result
 
-CLEAN_WITHIN = 2.0
+# It takes half a second, and on a busy machine more. What is interrupted would go on for two minutes and longer.
+CLEAN_WITHIN = 30.0
 
 
 def interrupt(project: Project, running: Background, number: signal.Signals) -> Result:
@@ -140,7 +141,7 @@ def test_two_at_once(project: Project) -> None:
         began = time.monotonic()
         second = project.inv(task, "--json")
         assert second.code == 1, second
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60, "it does not wait for the lock"
         document: dict[str, Any] = second.json()
         assert document["ok"] is False
         line = next(line for line in second.stderr.splitlines() if line.startswith("error: "))

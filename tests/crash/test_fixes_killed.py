@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from reference import Reference
+from reference_stack import Reference
 
 
 def redis_loses_a_user(reference: Reference) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from reference import Reference
+from reference_stack import Reference
 
 HEALTHY = 3.0
 

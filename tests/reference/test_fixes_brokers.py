@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from reference import Reference
+from reference_stack import Reference
 from shapes import FAST
 from support import Project
 

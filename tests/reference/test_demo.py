@@ -39,10 +39,10 @@ def checkout(project: Project, tmp_path: Path) -> Iterator[Project]:
 
 
 # The images and their base are made on the first run of a fresh machine.
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_whole_demonstration(checkout: Project) -> None:
     below = checkout.directory / "examples"
-    result = checkout.inv("demo", "--json", cwd=below, timeout=840)
+    result = checkout.inv("demo", "--json", cwd=below, timeout=1500)
     assert result.code == 0, result
     document = result.json()
     assert document["ok"] is True
