@@ -210,6 +210,14 @@ class TestErrors:
         assert "interrupted" in capsys.readouterr().err
 
 
+def test_no_task_takes_the_projects_lock() -> None:
+    """The function that carries a verb out takes it, and other code than a task can call that, too."""
+    from stackhand import cli
+
+    folder = Path(cli.__file__).parent
+    assert [path.name for path in folder.rglob("*.py") if ".lock(" in path.read_text(encoding="utf-8")] == []
+
+
 class TestYes:
     @pytest.mark.parametrize("flag", ["", "--yes", "-y"])
     def test_a_task_that_never_asks_takes_it(self, flag: str) -> None:
