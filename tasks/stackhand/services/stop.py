@@ -32,6 +32,8 @@ def stop(compose: Compose, engine: Engine, project: Project, names: Collection[s
     Compose stops dependants before what they depend on. Which runs of containers were ended so is in the journal: no
     fix starts again what was meant to stand still.
     """
+    if not plan(engine, project, names):
+        return []  # and nothing is written, the lock included
     with state.lock(TASK):
         return _stop(compose, engine, project, names, state)
 
