@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from stackhand.checks.check import Check, Verdict
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import NoAnswer
+from stackhand.checks.errors import NoAnswer
 from stackhand.checks.kind import Kind
 from stackhand.checks.suite import Suite
 from stackhand.engine.api.containers import Container

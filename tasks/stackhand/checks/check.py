@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.model import Finding, Fix, Status
 
 __all__ = ["CannotAsk", "Check", "Fix", "NoAnswer", "Verdict", "fail", "ok", "skip", "warn"]

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from stackhand.checks import restarts
 from stackhand.checks.connections import Client, clients
-from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, NoAnswer, in_helper, inside, shell_argv
+from stackhand.checks.errors import NoAnswer
+from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, in_helper, inside, shell_argv
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
@@ -29,13 +30,14 @@ F_co = TypeVar("F_co", covariant=True)
 class ServiceActions:
     """How a fix acts on whole services. Each raises StackError where it did not work.
 
-    `start` starts a service, runs a one-shot again, and waits until it is ready; `restart` stops and starts its
-    containers and waits; `run` runs a command in a container of the service made for it, with its networks and
-    secrets, and removed after it.
+    `start` starts a service, runs a one-shot again, and waits until it is ready. `restart` stops and starts its
+    containers and waits. `recreate` makes new containers, as the compose file is now, and starts them. `run` runs a
+    command in a container of the service made for it, with its networks and secrets, and removed after it.
     """
 
     start: Callable[[str], None]
     restart: Callable[[str], None]
+    recreate: Callable[[str], None]
     run: Callable[[str, Sequence[str]], None]
 
 

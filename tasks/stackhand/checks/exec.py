@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
@@ -25,21 +26,6 @@ from stackhand.errors import StackError
 # Seconds. What answers at all answers a question like these in a fraction of a second, also when it is busy.
 ASK_TIMEOUT = 5.0
 ACT_TIMEOUT = 60.0
-
-
-class NoAnswer(StackError):
-    """A service did not answer in its own protocol; the message says what came instead.
-
-    `blames` are other services that it could not reach: a failure of theirs explains this one.
-    """
-
-    def __init__(self, message: str, hint: str | None = None, *, blames: Iterable[str] = ()) -> None:
-        super().__init__(message, hint)
-        self.blames = tuple(blames)
-
-
-class CannotAsk(NoAnswer):
-    """Whether a service answers cannot be told: no program to ask with, or no address that it surely has."""
 
 
 class Answer(NamedTuple):

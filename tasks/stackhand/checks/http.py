@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer, first_able
+from stackhand.checks.errors import CannotAsk, NoAnswer
+from stackhand.checks.exec import first_able
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from stackhand.checks.check import Check, Verdict, fail, ok, skip
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.engine.compose.project import KIND_LABEL
 from stackhand.errors import StackError

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from stackhand.checks.check import Verdict, fail, ok, skip, warn
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.http import SERVERS, TIMEOUT, Late, Reply, Url, probed_url, request
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import NoAnswer
+from stackhand.checks.errors import NoAnswer
 from stackhand.checks.http import Url, json_of, probed_url, request
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits

@@ -43,7 +43,12 @@ def stage(tmp_path: Path) -> CheckContext:
     )
     state = StateFolder(tmp_path)
     engine: Any = _Engine(state)
-    actions = ServiceActions(start=lambda name: None, restart=engine.restart, run=lambda name, command: None)
+    actions = ServiceActions(
+        start=lambda name: None,
+        restart=engine.restart,
+        recreate=lambda name: None,
+        run=lambda name, command: None,
+    )
     return CheckContext(stack, engine, Kinds({}), Fixes(), state, actions)
 
 

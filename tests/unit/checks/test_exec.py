@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from builders import container
 
-from stackhand.checks.exec import CannotAsk, NoAnswer, first_able, in_helper, inside
+from stackhand.checks.errors import CannotAsk, NoAnswer
+from stackhand.checks.exec import first_able, in_helper, inside
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.sdk import ContainerGone

@@ -9,7 +9,7 @@ from typing import Any
 
 from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 

@@ -13,7 +13,8 @@ from pathlib import PurePosixPath
 
 from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer, first_able
+from stackhand.checks.errors import CannotAsk, NoAnswer
+from stackhand.checks.exec import first_able
 from stackhand.checks.traits import traits
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult

@@ -12,7 +12,7 @@ from typing import Any
 from stackhand.checks import scripts
 from stackhand.checks.check import Check, Fix, Verdict
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import NoAnswer
+from stackhand.checks.errors import NoAnswer
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from stackhand.checks.check import Check, Fix, Verdict, skip
 from stackhand.checks.connections import SECRETS, Client
 from stackhand.checks.context import CheckContext
-from stackhand.checks.exec import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.http import SERVERS
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits

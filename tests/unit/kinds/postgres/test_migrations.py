@@ -203,7 +203,10 @@ def _look(
     made = project(service("db"), migrate, service("api", needs("migrate", "service_completed_successfully")))
     engine = _Engine(folders)
     hands = ServiceActions(
-        lambda name: None, lambda name: None, lambda name, words: engine.ran.append((name, tuple(words)))
+        start=lambda name: None,
+        restart=lambda name: None,
+        recreate=lambda name: None,
+        run=lambda name, words: engine.ran.append((name, tuple(words))),
     )
     kinds = ServiceKinds({"db": (_Postgres(server),)})
     return CheckContext(made, engine, kinds, Fixes(), StateFolder(folder), hands), engine  # type: ignore[arg-type]
