@@ -234,7 +234,7 @@ def test_a_missing_engine_is_no_finding(tmp_path: Path) -> None:
     def gone(context: CheckContext, service: str) -> World:
         raise EngineUnreachable("gone")
 
-    toy.look = gone  # type: ignore[method-assign]
+    toy.look = gone  # type: ignore[assignment, method-assign]
     with pytest.raises(EngineUnreachable):
         run(tmp_path, toy)
 
@@ -288,7 +288,7 @@ def test_of_several_containers_each_is_asked(tmp_path: Path) -> None:
     pair = [healthy(), healthy(number=2)]
 
     def restart(world: World, name: str) -> None:
-        Many.look = Toy.look  # type: ignore[method-assign]
+        Many.look = Toy.look  # type: ignore[assignment, method-assign]
         pair[1] = healthy(number=2, started_at=START + timedelta(seconds=9))
 
     toy = Many({"role": "right", "index": "right"}, PHASES, restart)
@@ -356,7 +356,7 @@ def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> Non
         mend(toy.world, "role")  # meanwhile, by the other run
         return lock(task)
 
-    place.state.lock = lock_late  # type: ignore[method-assign]
+    place.state.lock = lock_late  # type: ignore[assignment, method-assign]
     report = fixing.run(place, ["web"])
     assert report.ok
     assert report.outcomes == ()

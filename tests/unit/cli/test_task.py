@@ -106,7 +106,8 @@ class TestIdentity:
 
         assert service("db") is service("db")
         assert service("db") is not service("a.b")
-        assert [one.service for one in service("a-b").pre] == ["db"]
+        pre: list[Any] = service("a-b").pre
+        assert [one.service for one in pre] == ["db"]
 
 
 def _main(c: Context) -> None:
@@ -244,7 +245,7 @@ def names() -> list[str]:
 
 
 def flags_of(one: Task[Any]) -> set[str]:
-    return {argument.name.replace("_", "-") for argument in one.get_arguments()}
+    return {str(argument.name).replace("_", "-") for argument in one.get_arguments()}
 
 
 def page_for(name: str) -> str:
