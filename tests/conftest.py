@@ -28,6 +28,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,9 @@ CMD ["sleep", "infinity"]
 def pytest_configure(config: pytest.Config) -> None:
     for group in BUDGETS:
         config.addinivalue_line("markers", f"{group}: the tests of tests/{group}")
+    # A run in the background of a shell is told to ignore Ctrl-C, and so would be all that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A plugin, and not hooks of this file: the doctests lie in another folder.
     config.pluginmanager.register(_Summary())
 
@@ -161,6 +165,14 @@ def reference(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> It
         yield stack
     finally:
         stack.remove()
+
+
+@pytest.fixture(autouse=True)
+def _ends_its_runs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End what a test of the reference stack left running: the next one shares the stack, and its lock."""
+    yield
+    if "reference" in request.fixturenames:
+        request.getfixturevalue("reference").close()
 
 
 @contextmanager

@@ -224,8 +224,8 @@ class Runner:
 
     def close(self) -> None:
         """End by force whatever still runs."""
-        for running in self._background:
-            running.close()
+        while self._background:
+            self._background.pop().close()
 
 
 @dataclass

@@ -259,9 +259,9 @@ class Stack:
             self.state,
             ServiceActions(self._start_again, self._restart, self._run_once),
             named=named,
-            proven=self.starter.ledger.proven,
-            mask=self.redactor.text,
-            learn=lambda secret: self.redactor.add([secret]),
+            verified_healthy=self.starter.ledger.proven,
+            redact=self.redactor.text,
+            register_secret=lambda secret: self.redactor.add([secret]),
             dry=self.dry,
         )
 

@@ -14,9 +14,9 @@ import pytest
 from builders import project, service
 from shells import Shell, context, running
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Url, request
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.engine.api.containers import Healthcheck
 from stackhand.errors import StackError
 from stackhand.kinds.http import Http
@@ -103,8 +103,8 @@ def test_with_nothing_to_ask_with(tmp_path: Path) -> None:
 def test_a_guess_that_has_no_answer_is_no_failure(tmp_path: Path) -> None:
     stage, _ = _stage(tmp_path, "python3")
     with pytest.raises(CannotAsk, match="a guess"):
-        Http().look(stage, "web")
-    assert [each.status for each in Http().answers(stage, "web")] == ["skip"]
+        Http().collect(stage, "web")
+    assert [each.status for each in Http().check_responds(stage, "web")] == ["skip"]
 
 
 SLOW = "#!/bin/sh\ncat >/dev/null\nprintf %s \"$PATIENCE\" > ${0%/*}/patience\necho 'curl: (28) Operation timed out'\n"
@@ -129,7 +129,7 @@ def test_no_answer_where_the_healthcheck_has_one(
     probe = Healthcheck(("true",), timeout=timeout)
     shell = Shell(tmp_path / "bin", {"curl": curl}, running("web", health=health, healthcheck=probe))
     made = project(service("web", raw={"healthcheck": {"test": f"curl {options} http://localhost:1/"}}))
-    assert [each.status for each in Http().answers(context(made, shell, tmp_path), "web")] == [status]
+    assert [each.status for each in Http().check_responds(context(made, shell, tmp_path), "web")] == [status]
     if patience:
         assert (shell.folder / "patience").read_text() == patience
 
@@ -139,7 +139,7 @@ def test_each_of_several_containers_is_asked_itself_also_from_beside(tmp_path: P
     stage = context(project(service("web"), service("beside")), shell, tmp_path)
     for one in shell.containers("shop")[:2]:
         with pytest.raises(CannotAsk):
-            request(stage.at(one), "web", Url("http", "127.0.0.1", 1))
+            request(stage.for_container(one), "web", Url("http", "127.0.0.1", 1))
     assert [env["HOST"] for _, env in shell.asked] == ["127.0.0.1", "shop-web-1", "127.0.0.1", "shop-web-2"]
 
 
@@ -156,7 +156,7 @@ def test_ollama(tmp_path: Path, port: int, program: str) -> None:
     if not shutil.which(program):
         pytest.skip(f"this machine has no {program}")
     stage, _ = _stage(tmp_path, program, OLLAMA_HOST=f"0.0.0.0:{port}")
-    assert Ollama().look(stage, "web").version == "0.33.0"
+    assert Ollama().collect(stage, "web").version == "0.33.0"
     Ollama().warm(stage, "web", "tiny")
     assert _Handler.loaded[-1] == "tiny"
     with pytest.raises(StackError, match="large could not be loaded: model large not found") as caught:
@@ -166,9 +166,9 @@ def test_ollama(tmp_path: Path, port: int, program: str) -> None:
 
 def test_qdrant(tmp_path: Path, port: int) -> None:
     stage, _ = _stage(tmp_path, "python3", QDRANT__SERVICE__HTTP_PORT=str(port))
-    assert [each.status for each in Qdrant().answers(stage, "web")] == ["ok"]
+    assert [each.status for each in Qdrant().check_responds(stage, "web")] == ["ok"]
 
 
 def test_something_else_on_ollamas_port(tmp_path: Path) -> None:
     stage, _ = _stage(tmp_path, "python3", OLLAMA_HOST="http://0.0.0.0:1/")
-    assert [each.status for each in Ollama().answers(stage, "web")] == ["fail"]
+    assert [each.status for each in Ollama().check_responds(stage, "web")] == ["fail"]

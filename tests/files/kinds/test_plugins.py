@@ -12,7 +12,7 @@ from builders import project, service
 from shells import Shell, context, running
 from support import CHECKOUT
 
-from stackhand.checks.kind import NoAnswer
+from stackhand.checks.check import NoAnswer
 from stackhand.errors import BrokenKind, UnknownKind
 from stackhand.kinds import registry
 
@@ -83,21 +83,21 @@ def test_the_kind_of_the_documentation(tmp_path: Path, install: Install) -> None
     (shell.folder / "users").write_text("root\n")
     stage = context(made, shell, tmp_path)
     answers, users = kind.checks()
-    assert [each.status for each in answers.judge(stage, "db")] == ["ok"]
-    found = {each.subject: each for each in users.judge(stage, "db")}
+    assert [each.status for each in answers.run(stage, "db")] == ["ok"]
+    found = {each.subject: each for each in users.run(stage, "db")}
     assert {name: each.status for name, each in found.items()} == {"app": "fail", "reports": "fail"}
-    assert [name for name, each in found.items() if each.to_fix] == ["app"]
-    kind.fixes()["mysql.user"].act(stage, found["app"])
+    assert [name for name, each in found.items() if each.fix] == ["app"]
+    found["app"].fix.act()
     said = (shell.folder / "said").read_text()
     assert "CREATE USER IF NOT EXISTS 'app'@'%' IDENTIFIED BY 'it''s'; GRANT ALL ON `shop`.* TO 'app'@'%'" in said
-    stage.forget()
-    assert {each.subject: each.status for each in users.judge(stage, "db")} == {"app": "ok", "reports": "fail"}
+    stage.invalidate()
+    assert {each.subject: each.status for each in users.run(stage, "db")} == {"app": "ok", "reports": "fail"}
     kind.warm(stage, "db", "SELECT count(*) FROM products")
     assert not any("it's" in word for argv, _ in shell.asked for word in argv)
 
     stranger = project(service("db", image="mariadb:11", environment={"MYSQL_ROOT_PASSWORD": "wrong"}))
     with pytest.raises(NoAnswer, match="Access denied"):
-        kind.look(context(stranger, shell, tmp_path), "db")
+        kind.collect(context(stranger, shell, tmp_path), "db")
 
 
 KIND = """

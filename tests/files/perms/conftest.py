@@ -21,7 +21,7 @@ import pytest
 from stackhand.perms import run
 from stackhand.perms.journal import Journals
 from stackhand.perms.policy.rules import Rules, Special, Target
-from stackhand.perms.run import Result
+from stackhand.perms.result import Result
 from stackhand.perms.tree.entry import TICK
 from stackhand.settings import Perms
 from stackhand.state.folder import StateFolder

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from stackhand.errors import FixFailed, JournalFailed, JournalRefused, StateFolderUnwritable, UnknownRun
-from stackhand.perms import run, undo
+from stackhand.perms import undo
 from stackhand.perms.journal import Change, Journals
 from stackhand.perms.tree import workers as crew
 from stackhand.perms.undo import Undone
@@ -544,4 +544,4 @@ def test_time_of_the_last_line(tree: Tree) -> None:
     run_ = tree.fix()
     journal = tree.journals.open(run_.journal or "")
     assert journal.end and began < journal.end.at <= time.time_ns()
-    assert run.first(run_.notes, 1, "failed") == []
+    assert list(run_.notes.read("failed")) == []

@@ -105,7 +105,7 @@ def roots() -> Iterator[Path]:
 
 
 def own(folder: Path) -> None:
-    with StateFolder(folder).lock("perms.fix", of_ones_own=True):
+    with StateFolder(folder).lock("perms.fix", allow_private_lock=True):
         pass
 
 
@@ -129,7 +129,7 @@ def test_who_may_not_write_to_the_project_takes_its_lock_all_the_same(roots: Pat
 def test_where_there_is_none_he_has_one_of_his_own(roots: Path) -> None:
     def work() -> None:
         place = StateFolder(roots).private.path
-        with StateFolder(roots).lock("perms.fix", of_ones_own=True):
+        with StateFolder(roots).lock("perms.fix", allow_private_lock=True):
             assert (place / "lock").exists()
             with pytest.raises(LockHeld, match=r"perms\.fix"):
                 own(roots)

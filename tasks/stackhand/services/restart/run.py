@@ -23,12 +23,15 @@ from stackhand.services.restart.plan import Changes
 from stackhand.services.start.plan import Facts
 from stackhand.services.start.prepare import check_files
 from stackhand.services.start.record import Failure, StartReport
+from stackhand.services.start.remember import FILES
+from stackhand.state.journal import Journal, Run, Unfinished
 
 if TYPE_CHECKING:
+    from stackhand.engine.api.containers import Container
     from stackhand.services.start.run import Starter
     from stackhand.state.folder import StateFolder
 
-_UNDER_WAY = "restarting"
+TASK = "services.restart"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Restarter:
         """Make it; secrets and configs may come from `environ`, `read_file` reads what a container has of them."""
         self._starter = starter
         self._state = state
+        self._journal = Journal(state)
         self._environ = environ
         self._read_file = read_file
 
@@ -114,8 +118,9 @@ class Restarter:
                 plan = deciding.plan_restart(project, names, facts, replace(first, contexts={}))
                 plan, failures = _as_failed(plan, mine, facts)
                 seen = replace(seen, facts=facts)
-            self._owe(plan, seen.facts)
-            report = self._execute(names, plan, seen.facts, failures)
+            # The run after one that was killed restarts those of these containers that it has not come to.
+            with self._journal.run(TASK, steps=_restarts(plan, seen.facts)):
+                report = self._execute(names, plan, seen.facts, failures)
             self._settle(seen, failures)
         return Restarted(report, tuple(deciding.changed(plan, first)))
 
@@ -125,7 +130,7 @@ class Restarter:
         After a run that was interrupted, the waiting is what was left to do.
         """
         waits = all(action.verb == "check" for action in plan.actions)
-        return Plan() if waits and not self._state.recall(_UNDER_WAY) else plan
+        return Plan() if waits and not self._journal.unfinished(TASK) else plan
 
     def _execute(
         self, names: Sequence[str], plan: Plan, facts: Facts, failures: Mapping[str, Failure] | None = None
@@ -143,7 +148,7 @@ class Restarter:
         sources: dict[str, Source] = found["sources"]
         builds = self._starter.builds
         contexts = builds.changed(project, sources, facts.images or {})
-        files = mounted.changed(project, facts.containers, facts.stamps, self._state.files)
+        files = mounted.changed(project, facts.containers, facts.stamps, FILES.read(self._state))
         texts = given.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,
@@ -168,33 +173,41 @@ class Restarter:
         # A run that has nothing to do needs no folder to write to.
         with suppress(StateFolderUnwritable):
             self._starter.builds.remember(self._project, same, seen.facts.images or {})
-            if self._state.recall(_UNDER_WAY):
-                self._state.remember(_UNDER_WAY, {})
-
-    def _owe(self, plan: Plan, facts: Facts) -> None:
-        """Remember that a restart is under way, and which containers have to restart, before the first does.
-
-        The run after one that was killed completes it.
-        """
-        owed = {
-            container.run: action.cause
-            for action in plan.actions
-            if action.verb == "restart"
-            for container in facts.containers.get(action.service, ())
-        }
-        self._state.remember(_UNDER_WAY, {"": "under way", **owed})
+        self._journal.settle(*(run for run in self._journal.unfinished(TASK) if not run.is_under_way))
 
     def _owed(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
         """Return the services whose restart an interrupted run has not come to."""
-        owed = self._state.recall(_UNDER_WAY)
-        if not isinstance(owed, dict):
-            return {}
+        owed = {key: step.cause for run in self._journal.unfinished(TASK) for key, step in run.steps.items()}
         return {
-            name: f"a restart was interrupted before it: {owed[container.run]}"
+            name: f"a restart was interrupted before it: {owed[container.run_key]}"
             for name in names
             for container in facts.containers.get(name, ())
-            if container.run in owed
+            if container.run_key in owed
         }
+
+
+def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
+    """Return what a person is told of a restart that was not finished; None where all has restarted since."""
+    left = run.left(lambda key: all(each.run_key != key for each in containers))
+    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
+    if not services:
+        return None
+    return Unfinished(
+        TASK,
+        run.began,
+        f"a restart was interrupted before all had restarted: {', '.join(services)}",
+        "`inv services.restart` finishes it",
+    )
+
+
+def _restarts(plan: Plan, facts: Facts) -> dict[str, str]:
+    """Return the runs of containers that a plan ends by a restart, and why each does."""
+    return {
+        container.run_key: action.cause
+        for action in plan.actions
+        if action.verb == "restart"
+        for container in facts.containers.get(action.service, ())
+    }
 
 
 def _as_failed(plan: Plan, failures: Mapping[str, Failure], facts: Facts) -> tuple[Plan, dict[str, Failure]]:

@@ -11,6 +11,7 @@ from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.start.plan import Facts
+from stackhand.services.start.remember import COMPLETED, MADE
 from stackhand.state.folder import StateFolder
 
 
@@ -47,8 +48,8 @@ class Survey:
             found["containers"],
             found["hashes"],
             found["images"],
-            self._state.completed,
-            self._state.made,
+            COMPLETED.read(self._state),
+            MADE.read(self._state),
             mounted.stamps(project, [only] if only else project.services),
         )
 

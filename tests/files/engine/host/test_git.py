@@ -140,5 +140,5 @@ def test_root_asks_as_the_owner_of_what_git_reads(
 def test_a_repository_that_never_answers_is_not_waited_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(repository / ".git/never")
     run(repository, "config", "include.path", str(repository / ".git/never"))
-    monkeypatch.setattr(git, "_PATIENCE", 0.5)
+    monkeypatch.setattr(git, "_TIMEOUT", 0.5)
     assert git.executables(Programs(), repository) is None

@@ -10,7 +10,7 @@ import pytest
 from builders import project, service
 from shells import Shell, context, running
 
-from stackhand.checks.kind import CannotAsk
+from stackhand.checks.check import CannotAsk
 from stackhand.kinds.celery.facts import _ASK, _FIND, said_by
 
 MINE = "0"

@@ -11,8 +11,8 @@ import pytest
 from builders import START, project, service
 from shells import Shell, context, running
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.errors import StackError
 from stackhand.kinds.redis import address as redis_where
 from stackhand.kinds.redis.address import Listening, listening
@@ -164,7 +164,7 @@ def test_a_restart_in_vain_is_not_made_again(tmp_path: Path) -> None:
     assert "inv up.redis" in again.remedy
     # Somebody has started it anew, perhaps with another file.
     shell._containers[0] = replace(shell._containers[0], started_at=START + timedelta(minutes=1))
-    stage.forget()
+    stage.invalidate()
     (anew,) = judge_logins("redis", look(stage, "redis"))
     assert anew.to_fix
 
@@ -177,7 +177,7 @@ def test_silence(tmp_path: Path) -> None:
     (shell.folder / "redis-cli").unlink()
     with pytest.raises(CannotAsk, match="has a redis-cli"):
         look(stage, "redis")
-    assert [each.status for each in Redis().answers(stage, "redis")] == ["skip"]
+    assert [each.status for each in Redis().check_responds(stage, "redis")] == ["skip"]
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_refused_where_its_healthcheck_is_content(tmp_path: Path, health: str, s
     stage, shell = _stack(tmp_path, users="", listed="", file="")
     (shell.folder / "down").touch()
     shell._containers[0] = replace(shell._containers[0], health=health)
-    (finding,) = Redis().answers(stage, "redis")
-    assert (finding.status, finding.fixable) == (status, False)
+    (finding,) = Redis().check_responds(stage, "redis")
+    assert (finding.status, finding.fix) == (status, None)
     assert "Connection refused" in finding.evidence
 
 

@@ -11,7 +11,7 @@ import pytest
 from builders import container, project, service
 from shells import Shell, context, running
 
-from stackhand.checks.kind import CannotAsk, NoAnswer
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.kinds.celery.facts import CeleryFacts, look, said_by
@@ -64,7 +64,7 @@ WELL = CeleryFacts(
     ],
 )
 def test_recognition(raw: dict[str, Any], recognised: bool) -> None:
-    assert Celery().recognises(traits(service("it", image="celery-thing", raw=raw))) is recognised
+    assert Celery().matches(traits(service("it", image="celery-thing", raw=raw))) is recognised
 
 
 def _queues(**changes: Any) -> Finding:

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from builders import container, project, service
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
-from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer, ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceKinds
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
@@ -94,7 +94,7 @@ DATA = "7123"
 )  # fmt: skip
 def test_recognised(image: str, raw: dict[str, Any], expected: bool) -> None:
     made = service("it", image=image, raw=raw, environment=raw.get("environment", {}))
-    assert Postgres().recognises(traits(made)) is expected
+    assert Postgres().matches(traits(made)) is expected
 
 
 def test_an_answer_is_read_section_by_section() -> None:
@@ -244,7 +244,7 @@ class AskedServer:
 
     def __init__(self, *answers: ExecResult, health: str = "none") -> None:
         self.answers = list(answers)
-        self.proven: list[str] = []
+        self.verified_healthy: list[str] = []
         self.health = health
 
     def shell(self, *_: Any, **__: Any) -> ExecResult:
@@ -253,7 +253,7 @@ class AskedServer:
     def container(self, service: str) -> Any:
         return SimpleNamespace(health=self.health)
 
-    def mask(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         return text
 
 
@@ -406,11 +406,11 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
         "stackhand.kinds.postgres.logins.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
     )
     stage: Any = SimpleNamespace(
-        kept={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
+        scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
     )
-    assert ATTEMPTS.look(stage, "db")[POOLED].trouble == "later"
+    assert ATTEMPTS.collect(stage, "db")[POOLED].trouble == "later"
     recovers(stage, "db")
-    assert ATTEMPTS.look(stage, "db")[POOLED] == Attempt()
+    assert ATTEMPTS.collect(stage, "db")[POOLED] == Attempt()
     assert len(pauses) == 1
 
 
@@ -815,7 +815,7 @@ def test_a_database_made_on_demand_is_no_failure() -> None:
 
 def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(
-        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1")
+        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run_key="r1")
     )
     threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
     threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]

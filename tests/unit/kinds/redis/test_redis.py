@@ -146,4 +146,4 @@ def test_connection(probe: str, argv: tuple[str, ...], options: list[str]) -> No
     ],
 )
 def test_recognition(shown: Traits, recognised: bool) -> None:
-    assert Redis().recognises(shown) is recognised
+    assert Redis().matches(shown) is recognised
