@@ -155,7 +155,7 @@ def project(engine: APIClient, image: str, tmp_path: Path, request: pytest.Fixtu
 
 
 @pytest.fixture(scope="session")
-def reference(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+def reference_of_the_run(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
     """The reference stack, started once for all tests that use it; they leave it whole."""
     name = f"sh-reference-{secrets.token_hex(3)}"
     with one_worker_at_a_time(tmp_path_factory, "reference"):
@@ -167,12 +167,11 @@ def reference(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> It
         stack.remove()
 
 
-@pytest.fixture(autouse=True)
-def _ends_its_runs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """End what a test of the reference stack left running: the next one shares the stack, and its lock."""
-    yield
-    if "reference" in request.fixturenames:
-        request.getfixturevalue("reference").close()
+@pytest.fixture
+def reference(reference_of_the_run: Reference) -> Iterator[Reference]:
+    """The reference stack. What a test left running is ended: the next one shares the stack, and its lock."""
+    yield reference_of_the_run
+    reference_of_the_run.close()
 
 
 @contextmanager
