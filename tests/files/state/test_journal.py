@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +260,7 @@ def test_what_root_has_written_the_owner_of_the_folder_goes_on_with(journal: Jou
     journal.begin(RESTART, steps={"c1": ""})
     for folder in (tmp_path, tmp_path / ".stackhand"):
         os.chown(folder, 4321, 4321)
-    for folder in tmp_path.parents[:2]:
+    for folder in takewhile(lambda each: each != Path(tempfile.gettempdir()), tmp_path.parents):
         folder.chmod(0o755)
 
     def work() -> None:
