@@ -219,7 +219,7 @@ def test_what_has_no_healthcheck_must_stay_up_a_moment(project: Project) -> None
     document = start(project, "--retries", "1", code=1)
     assert states(document)["steady"] == "running"
     assert states(document)["brief"] == "failed"
-    assert by_name(document)["steady"]["ready_after"] >= 1
+    assert by_name(document)["steady"]["ready_after"] > 0.5, "as long as `brief` seemed to be well"
     assert by_name(document)["brief"]["error"]["log_tail"] == ["gone"]
 
 
