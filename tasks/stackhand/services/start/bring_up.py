@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose.project import Project
 from stackhand.errors import EngineUnreachable, Interrupted, StackError
+from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.start import failures as explain
 from stackhand.services.start import readiness
 from stackhand.services.start.launch import Launcher
+from stackhand.services.start.limits import TimedSemaphore
 from stackhand.services.start.notifier import LONGEST_SLEEP, Notifier
 from stackhand.services.start.record import Emit, Failure, Record, ServiceFailed, State, Step
-from stackhand.services.start.slots import TimedSemaphore
 from stackhand.settings import Start
 
 _ENGINE_POLL = 0.5
+# After so many seconds a container is looked at although no event came, should one have got lost.
+_STALE = 10.0
 
 
 @dataclass
@@ -36,6 +38,7 @@ class RunContext:
     probes: TimedSemaphore
     emit: Emit
     began: float
+    clock: Clock
     read_project: Callable[[], Project]
     # Which services this run has to bring up, and which of them it waits for now.
     busy: set[str] = field(default_factory=set)
@@ -48,7 +51,7 @@ class RunContext:
 
     def now(self) -> float:
         """Return seconds since the run began."""
-        return time.monotonic() - self.began
+        return self.clock.monotonic() - self.began
 
 
 @dataclass
@@ -57,6 +60,7 @@ class _Look:
 
     container: Container
     mark: int
+    at: float = 0.0
     up_since: float | None = None
     first_death: float | None = None
     probe_at: float = 0.0
@@ -149,18 +153,18 @@ class ServiceRun:
             self.ground.watched.discard(self.name)
 
     def _watch_until_ready(self) -> None:
-        began = time.monotonic()
+        began = self.ground.clock.monotonic()
         deadline = began + self.ground.settings.timeout
         self.looks = {}
         while True:
             try:
                 if self._look_at_all(began):
                     return
-                pause = self._next_look() - time.monotonic()
+                pause = self._next_look() - self.ground.clock.monotonic()
             except EngineUnreachable:
                 self._await_engine(deadline)
                 continue
-            left = deadline - time.monotonic()
+            left = deadline - self.ground.clock.monotonic()
             if left <= 0:
                 raise ServiceFailed(self._timeout())
             mark = min((look.mark for look in self.looks.values()), default=0)
@@ -173,14 +177,14 @@ class ServiceRun:
             self.looks = {each.id: _Look(each, -1) for each in self._containers()}
         states: list[State | None] = []
         for look in self.looks.values():
-            if look.mark != mark:
+            if look.mark != mark or self.ground.clock.monotonic() - look.at >= _STALE:
                 self._refresh(look, mark)
             verdict = self._judge(look)
             if verdict.kind == "wait" and look.ready:
                 # Its probe has succeeded since it started; another container of the service is the slower one.
                 states.append(look.ready)
                 continue
-            if verdict.kind == "wait" and self._is_probed(look) and time.monotonic() >= look.probe_at:
+            if verdict.kind == "wait" and self._is_probed(look) and self.ground.clock.monotonic() >= look.probe_at:
                 verdict = self._probe(look, began)
             if verdict.failure:
                 raise ServiceFailed(self._with_evidence(verdict.failure, look))
@@ -196,30 +200,30 @@ class ServiceRun:
         return True
 
     def _refresh(self, look: _Look, mark: int) -> None:
-        now = time.monotonic()
+        now = self.ground.clock.monotonic()
         before = look.container.started_at
         try:
             look.container = self.ground.engine.inspect(look.container.id)
         except ContainerGone:
             raise ServiceFailed(Failure("ready", "gone", "its container was removed", retry=True)) from None
-        look.mark = mark
+        look.mark, look.at = mark, now
         if look.container.started_at != before:
             look.ready = None  # what was proven was the run before
         if look.container.restart_count or look.container.status == "restarting":
-            look.first_death = look.first_death or now
+            look.first_death = now if look.first_death is None else look.first_death
         if not look.container.running:
             look.up_since = look.ready = None
         elif look.up_since is None or look.container.restart_count:
-            look.up_since = now - _seconds_since(look.container.started_at)
+            look.up_since = now - self._seconds_since(look.container.started_at)
             look.probe_at = look.up_since + readiness.first_probe(self.ground.orders.load)
 
     def _judge(self, look: _Look) -> readiness.Verdict:
-        now = time.monotonic()
+        now = self.ground.clock.monotonic()
         return readiness.judge(
             look.container,
             self._expectation(),
-            up=now - look.up_since if look.up_since else 0.0,
-            looping=now - look.first_death if look.first_death else 0.0,
+            up=now - look.up_since if look.up_since is not None else 0.0,
+            looping=now - look.first_death if look.first_death is not None else 0.0,
             oom=self.ground.wakeups.out_of_memory(look.container.id),
         )
 
@@ -247,9 +251,9 @@ class ServiceRun:
             raise
         except StackError as refused:
             look.probe_output = str(refused)
-            look.probe_at = time.monotonic() + check.interval
+            look.probe_at = self.ground.clock.monotonic() + check.interval
             return readiness.WAIT
-        now = time.monotonic()
+        now = self.ground.clock.monotonic()
         look.probe_output, look.probe_code = probe.output, probe.exit_code
         pause = readiness.pause(
             now - began,
@@ -265,15 +269,15 @@ class ServiceRun:
     def _next_look(self) -> float:
         """Return the time by the monotonic clock at which something may have changed without an event."""
         expected = self._expectation()
-        times = [time.monotonic() + LONGEST_SLEEP]
+        times = [self.ground.clock.monotonic() + LONGEST_SLEEP]
         for look in self.looks.values():
-            if not look.container.running:
+            if not look.container.running or look.ready:
                 continue
             if self._is_probed(look):
                 times.append(look.probe_at)
             elif look.container.healthcheck is None and look.up_since is not None:
                 settled = look.up_since + (max(expected.settle, 1.0) if look.first_death else expected.settle)
-                if settled > time.monotonic():
+                if settled > self.ground.clock.monotonic():
                     times.append(settled + 0.005)
         return min(times)
 
@@ -294,7 +298,7 @@ class ServiceRun:
         record.state = state  # type: ignore[assignment]
         record.ready = self.ground.now()
         record.started_at = max(started, default=None)
-        record.ready_after = _seconds_since(record.started_at)
+        record.ready_after = self._seconds_since(record.started_at)
         if state == "completed":
             finished = [look.container.finished_at for look in self.looks.values() if look.container.finished_at]
             if finished and record.started_at:
@@ -350,14 +354,14 @@ class ServiceRun:
 
     def _start_failure(self, error: Exception) -> Failure:
         if isinstance(error, EngineUnreachable):
-            self._await_engine(time.monotonic() + self.ground.settings.timeout)
+            self._await_engine(self.ground.clock.monotonic() + self.ground.settings.timeout)
             return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
         failure = explain.start_failure(self.ground.engine, self.name, error)
         return replace(failure, reason=self.ground.redactor.text(failure.reason))
 
     def _await_engine(self, deadline: float) -> None:
         self._tell("note", "the engine does not answer; waiting for it")
-        while time.monotonic() < deadline:
+        while self.ground.clock.monotonic() < deadline:
             if self.ground.engine.answers():
                 self.looks = {}
                 return
@@ -373,7 +377,7 @@ class ServiceRun:
         )
 
     def _containers(self) -> list[Container]:
-        deadline = time.monotonic() + self.ground.settings.timeout
+        deadline = self.ground.clock.monotonic() + self.ground.settings.timeout
         while True:
             try:
                 return self.ground.engine.containers(self.ground.project.name, self.name)
@@ -383,8 +387,5 @@ class ServiceRun:
     def _tell(self, kind: str, text: str) -> None:
         self.ground.emit(Step(self.name, kind, self.ground.redactor.text(text), self.ground.now()))  # type: ignore[arg-type]
 
-
-def _seconds_since(moment: datetime | None) -> float:
-    if moment is None:
-        return 0.0
-    return max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())
+    def _seconds_since(self, moment: datetime | None) -> float:
+        return max(0.0, (self.ground.clock.now() - moment).total_seconds()) if moment else 0.0

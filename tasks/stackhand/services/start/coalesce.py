@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from stackhand.errors import CommandFailed
+from stackhand.graph.clock import SYSTEM, Clock
 
 
 class Ticket:
@@ -30,8 +31,10 @@ class Batch:
         act: Callable[[Sequence[str]], Mapping[str, Exception]],
         *,
         on_done: Callable[[str], None] = lambda item: None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._act = act
+        self._clock = clock
         self._on_done = on_done
         self._lock = threading.Lock()
         self._waiting: list[Ticket] = []
@@ -51,7 +54,7 @@ class Batch:
             if self._busy:
                 return tickets
             self._busy = True
-        threading.Thread(target=self._work, name="batch", daemon=True).start()
+        self._clock.start_thread(self._work, "batch")
         return tickets
 
     def _work(self) -> None:

@@ -9,9 +9,10 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
+from stackhand.graph.clock import Clock
 from stackhand.services.start.coalesce import Batch, isolating
 from stackhand.services.start.limits import StartLimiter
-from stackhand.services.start.notifier import LONGEST_SLEEP, Notifier
+from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import needs
 from stackhand.services.start.readiness import worth_probing
 
@@ -24,14 +25,20 @@ class Launcher:
     """
 
     def __init__(
-        self, project: Callable[[], Project], compose: Callable[[], Compose], engine: Engine, wakeups: Notifier
+        self,
+        project: Callable[[], Project],
+        compose: Callable[[], Compose],
+        engine: Engine,
+        wakeups: Notifier,
+        clock: Clock,
     ) -> None:
         self._project = project
         self._engine = engine
         self._wakeups = wakeups
-        self._lanes = StartLimiter()
-        self._starts = Batch(isolating(lambda names: compose().start(names), self._times_started), on_done=wakeups.poke)
-        self._restarts = Batch(isolating(lambda names: compose().restart(names)), on_done=wakeups.poke)
+        self._lanes = StartLimiter(clock)
+        start = isolating(lambda names: compose().start(names), self._times_started)
+        self._starts = Batch(start, on_done=wakeups.poke, clock=clock)
+        self._restarts = Batch(isolating(lambda names: compose().restart(names)), on_done=wakeups.poke, clock=clock)
 
     @property
     def load(self) -> int:
@@ -64,14 +71,12 @@ class Launcher:
         (ticket,) = batch.submit(service.name)
         # Compose returns later than the containers run; its hooks, though, are part of the start.
         early = bool(wanted) and not service.raw.get("post_start")
-        while True:
-            mark = self._wakeups.mark(service.name)
-            if ticket.done.is_set():
-                break
-            if early and self._wakeups.starts(service.name) >= seen + wanted:
-                return
-            self._wakeups.wait(service.name, mark, LONGEST_SLEEP)
-        if ticket.error:
+
+        def started() -> bool:
+            return early and self._wakeups.starts(service.name) >= seen + wanted
+
+        self._wakeups.wait_until(lambda: ticket.done.is_set() or started())
+        if ticket.done.is_set() and ticket.error:
             raise ticket.error
 
     def _heights(self) -> dict[str, int]:

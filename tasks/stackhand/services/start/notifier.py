@@ -7,12 +7,12 @@ late event costs a moment, never a wrong answer.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 
 from stackhand.engine.api.events import Event
 from stackhand.errors import Interrupted
+from stackhand.graph.clock import SYSTEM, Clock
 
 LONGEST_SLEEP = 2.0
 """Seconds that a waiter sleeps at most before it looks again, should an event get lost."""
@@ -21,7 +21,8 @@ LONGEST_SLEEP = 2.0
 class Notifier:
     """Counts what happened to each service; `wait` returns when its count has moved on."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._condition = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._starts: Counter[str] = Counter()
@@ -81,18 +82,18 @@ class Notifier:
         """Sleep, unless the run is cancelled. Raises Interrupted."""
         self._wait(lambda: False, seconds)
 
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Wait until something is so, looking whenever anything is reported. Raises Interrupted."""
+        while not self._wait(happened, LONGEST_SLEEP):
+            pass
+
     def check(self) -> None:
         """Raise Interrupted once the run was cancelled."""
         if self._cancelled:
             raise Interrupted("interrupted")
 
     def _wait(self, happened: Callable[[], bool], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
         with self._condition:
-            while not self._cancelled and not happened():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._condition.wait(left)
+            done = self._clock.wait_for(self._condition, lambda: self._cancelled or happened(), seconds)
         self.check()
-        return True
+        return done

@@ -82,6 +82,9 @@ def plan_start(
         action = (
             None if image is None and completed(project, name, facts) else service_action(service, facts, bool(image))
         )
+        runs = any(container.running for container in facts.containers.get(name, ()))
+        if action is None and runs and project.is_one_shot(name):
+            action = Action(name, "check", "it runs, and has not completed yet")
         if action:
             actions.append(action)
     busy = {action.service for action in actions if action.verb != "check"}

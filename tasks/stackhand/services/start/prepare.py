@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from stackhand.engine.compose.cli import Compose
@@ -11,6 +10,7 @@ from stackhand.engine.compose.project import Project
 from stackhand.engine.messages import understand
 from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
+from stackhand.graph.clock import SYSTEM, Clock
 from stackhand.model import Plan
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start.coalesce import Batch
@@ -45,7 +45,9 @@ class Preparation:
         wakeups: Notifier,
         tell: Callable[[str, str, str], None],
         clear: Callable[[Sequence[str]], None],
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._compose = compose
         self._builds = builds
         self._wakeups = wakeups
@@ -53,7 +55,7 @@ class Preparation:
         self._clear = clear
         self._recreate = True
         self._forced: frozenset[str] = frozenset()
-        self._creates = Batch(self._create)
+        self._creates = Batch(self._create, on_done=wakeups.poke, clock=clock)
         self._project: Project
 
     @contextlib.contextmanager
@@ -72,14 +74,13 @@ class Preparation:
         """
         self._project = project
         failures = self.images(project, plan) if images is None else dict(images)
-        lost = _lost(project, failures)
-        names = [action.service for action in plan.actions if action.verb in MAKES and action.service not in lost]
+        left_out = lost(project, failures)
+        names = [action.service for action in plan.actions if action.verb in MAKES and action.service not in left_out]
         self._forced |= {action.service for action in plan.actions if action.force}
         for name in names:
             self._tell(name, "create", "creating")
         for name, ticket in zip(names, self._creates.submit(*names), strict=True):
-            while not ticket.done.wait(0.05):
-                self._wakeups.check()
+            self._wakeups.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
                 failures[name] = _create_failure(name, ticket.error)
             elif ticket.error:
@@ -144,7 +145,7 @@ class Preparation:
 
         for name in (*pulls, *builds):
             self._tell(name, "image", "pulling its image" if name in pulls else "building its image")
-        schedule.run(pulls, lambda name: one(name, "pull"), workers=_PULLS_AT_ONCE)
+        schedule.run(pulls, lambda name: one(name, "pull"), workers=_PULLS_AT_ONCE, clock=self._clock)
         # Together first: BuildKit shares the steps that several builds have in common.
         if len(builds) > 1 and not self._get_image(builds, "build"):
             return failures
@@ -154,7 +155,7 @@ class Preparation:
 
     def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
         act = self._compose().pull if verb == "pull" else self._compose().build
-        began = time.monotonic()
+        began = self._clock.monotonic()
         try:
             act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
         except CommandFailed as error:
@@ -166,13 +167,13 @@ class Preparation:
                 retry=False,
                 exit_code=error.returncode,
                 log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]) if verb == "build" else (),
-                waited=time.monotonic() - began,
+                waited=self._clock.monotonic() - began,
                 hint=complaint.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )
         return None
 
 
-def _lost(project: Project, failed: Collection[str]) -> set[str]:
+def lost(project: Project, failed: Collection[str]) -> set[str]:
     """Return the failed services and all that can't do without them."""
     lost = set(failed)
     graph = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
+from stackhand.graph.clock import SYSTEM, Clock
 from stackhand.model import Plan
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
@@ -29,6 +29,7 @@ from stackhand.services.start import prepare
 from stackhand.services.start.bring_up import RunContext, ServiceRun
 from stackhand.services.start.graph import Node, fell, impossible, nodes, recreated, with_containers
 from stackhand.services.start.launch import Launcher
+from stackhand.services.start.limits import TimedSemaphore, Turn
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import Survey
 from stackhand.services.start.plan import Facts, plan_start, restarts, to_restart
@@ -36,7 +37,6 @@ from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, Record, ServiceFailed, StartReport, Step
 from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.session import Session
-from stackhand.services.start.slots import TimedSemaphore
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
 
@@ -53,9 +53,9 @@ _PROBE_COSTS = 0.5
 class _Part:
     """One service that tasks bring up, each when it needs it."""
 
-    def __init__(self) -> None:
-        self.starting = threading.Lock()
-        self.becoming_ready = threading.Lock()
+    def __init__(self, clock: Clock) -> None:
+        self.starting = Turn(clock)
+        self.becoming_ready = Turn(clock)
         self.bring: ServiceRun | None = None
         self.facts = Facts({})
         self.failure: Failure | None = None
@@ -73,7 +73,9 @@ class Starter:
         settings: Start,
         state: StateFolder,
         redactor: Redactor,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._memory = StartHistory(state)
         self._settings = settings
         self._survey = Survey(engine, read_project, read_hashes, state)
@@ -84,22 +86,28 @@ class Starter:
         self._subscribers: list[Callable[[Step], None]] = []
         self._rebuild = False
         self.ledger = RunRecords(self._tell)
-        wakeups = Notifier()
+        wakeups = Notifier(clock)
         self._ground = RunContext(
             read_project=read_project,
             engine=engine,
             settings=settings,
             redactor=redactor,
             wakeups=wakeups,
-            orders=Launcher(read_project, read_compose, engine, wakeups),
-            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS),
+            orders=Launcher(read_project, read_compose, engine, wakeups, clock),
+            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS, clock),
             emit=self._emit,
-            began=time.monotonic(),
+            began=clock.monotonic(),
+            clock=clock,
         )
         self._session = Session(engine, state, wakeups)
         self.builds = Builds(engine, state)
         self._preparation = prepare.Preparation(
-            read_compose, self.builds, wakeups, self._tell, lambda names: leftovers.clear(engine, read_project(), names)
+            read_compose,
+            self.builds,
+            wakeups,
+            self._tell,
+            lambda names: leftovers.clear(engine, read_project(), names),
+            clock,
         )
 
     @classmethod
@@ -158,7 +166,8 @@ class Starter:
         Raises LockHeld, MissingFile, and whatever makes the whole start impossible.
         """
         facts = self.read()
-        wanted = self.project.closure(names)
+        needed = self.project.closure(names)
+        wanted = [name for name in self.project.services if name in needed]
         plan = plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
         optional = set(wanted) - set(self.project.closure(names, required_only=True))
         return self.execute(wanted, plan, facts, optional=optional)
@@ -212,7 +221,7 @@ class Starter:
         What this run has brought up before is not looked at again.
         """
         with self._lock:
-            part = self._parts.setdefault(name, _Part())
+            part = self._parts.setdefault(name, _Part(self._clock))
         # Several tasks can need one service, some only started, some ready: the first brings it there for all.
         with part.starting:
             if part.failure:
@@ -278,7 +287,11 @@ class Starter:
         self.ledger.begin(names, plan, facts.containers)
         busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
         with self._session.listening(self.project.name):
-            schedule.run(busy, lambda name: ServiceRun(self._ground, self.records[name], only_watch=True).ready())
+            schedule.run(
+                busy,
+                lambda name: ServiceRun(self._ground, self.records[name], only_watch=True).ready(),
+                clock=self._clock,
+            )
         return self.report(names)
 
     @property
@@ -336,7 +349,7 @@ class Starter:
                 self._start(bring, failures.get(node.service), restart=node.service in follow)
 
         hard, weak = nodes(self.project, busy)
-        result = schedule.run(hard, work, after=weak)
+        result = schedule.run(hard, work, after=weak, clock=self._clock)
         for error in result.failed.values():
             if not isinstance(error, ServiceFailed):
                 raise error
@@ -385,8 +398,9 @@ class Starter:
             if last:
                 break
             lost = [name for name in wanted if self.records[name].state in ("failed", "skipped")]
-            own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
-            retry = [name for name in lost if name not in own]
+            own = [name for name in lost if name not in fallen and self.records[name].state == "failed"]
+            hopeless = prepare.lost(self.project, own)
+            retry = [name for name in lost if name not in hopeless]
             self._carry_out(wanted, plan_start(self.project, retry, Facts(now)), now)
         return now
 
