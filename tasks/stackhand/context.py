@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stackhand.engine.compose.project import Project
     from stackhand.engine.host.programs import Programs
     from stackhand.errors import Interrupted
+    from stackhand.graph.clock import Clock
     from stackhand.model import Report
     from stackhand.output.live import Live
     from stackhand.services.start.record import StartReport
@@ -163,9 +164,27 @@ class Stack:
     @_shared
     def starter(self) -> Starter:
         """Starts services; shared, so that a dependency of several tasks starts once."""
+        return self._starter()
+
+    def _starter(self) -> Starter:
         from stackhand.services.start.run import Starter
 
-        return Starter.for_stack(self)
+        return Starter(
+            lambda: (self.project, self.compose),
+            self.hashes,
+            self.engine,
+            self.settings.start,
+            self.state,
+            self.redactor,
+            self.clock,
+        )
+
+    @_shared
+    def clock(self) -> Clock:
+        """The time, and waiting for it."""
+        from stackhand.graph.clock import SYSTEM
+
+        return SYSTEM
 
     @_shared
     def display(self) -> Live:
@@ -259,7 +278,7 @@ class Stack:
             self.state,
             ServiceActions(self._start_again, self._restart, self._run_once),
             named=named,
-            proven=self.starter.ledger.proven,
+            proven=self.starter.records.proven,
             mask=self.redactor.text,
             learn=lambda secret: self.redactor.add([secret]),
             dry=self.dry,
@@ -269,7 +288,7 @@ class Stack:
         """Start one service and what it depends on, as they are; a one-shot runs again. Raises StackError."""
         from stackhand.errors import StackError
 
-        if not self.starter.revive(name).ok:
+        if not self.starter.start_as_is(name).ok:
             raise StackError(f"{name} did not become ready", f"`inv services.logs -s {name}` says more")
 
     def _run_once(self, name: str, command: Sequence[str]) -> None:
@@ -285,11 +304,10 @@ class Stack:
     def _restart(self, name: str) -> None:
         """Stop and start the containers of one service as they are, and wait until it is ready. Raises StackError."""
         from stackhand.errors import StackError
-        from stackhand.services.start.run import Starter
 
         self.compose.restart([name])
         # With records of its own: those of this run's start are for the start's report.
-        if not Starter.for_stack(self).wait([name]).ok:
+        if not self._starter().wait([name]).ok:
             raise StackError(f"{name} did not become ready after its restart")
 
     def start_document(self) -> dict[str, Any]:
@@ -322,7 +340,7 @@ class Stack:
         """End what is under way, programs at once and threads at their next look; return what to tell the person."""
         from stackhand.errors import Interrupted
 
-        where = self.starter.ledger.where() if "starter" in self.__dict__ else ""
+        where = self.starter.records.where() if "starter" in self.__dict__ else ""
         self.cancel()
         if not where:
             return Interrupted("interrupted")

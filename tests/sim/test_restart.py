@@ -172,7 +172,7 @@ def test_a_changed_context_is_built_and_nothing_else(world: World, tmp_path: Pat
     world.registry["shop-api"] = "sha256:two"
     assert [str(action) for action in world.restarter().plan(["api", "other", "web"]).actions] == [
         "build api: its build context changed, last written: version",
-        "recreate api: image shop-api is made or fetched anew; kept if that changes nothing",
+        "recreate api: image shop-api is made or fetched again; kept if that changes nothing",
     ]
     told: list[Any] = []
     world.begin()

@@ -362,7 +362,7 @@ def test_start_as_it_is(world: World) -> None:
     world.kill("db")
     world.services(**{name: fake.changed(environment={"A": "1"}) for name, fake in stack.items()})
     world.calls = []
-    assert states(world.starter.revive("migrate")) == {"db": "healthy", "migrate": "completed"}
+    assert states(world.starter.start_as_is("migrate")) == {"db": "healthy", "migrate": "completed"}
     assert asked(world) == ["engine start db-1", "engine start migrate-1"]
 
 

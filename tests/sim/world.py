@@ -90,16 +90,15 @@ class World:
         self.stopped = False
         self.settings = Start(**settings)  # type: ignore[arg-type]
         self.starter = Starter(
-            lambda: self.compose,
-            self.engine,
-            lambda: self.project,
+            lambda: (self.project, self.compose),
             self.compose.hashes,
+            self.engine,
             self.settings,
             self.state,
             self.redactor,
             self.clock,
         )
-        self.starter.subscribe(self._note)
+        self.starter.subscribers.append(self._note)
 
     def start(self, *names: str, dev: bool = False, **settings: float) -> StartReport:
         """Run `services.start`, of the named services or of all."""
@@ -129,7 +128,7 @@ class World:
 
         def one(name: str) -> None:
             try:
-                self.starter.up(name)
+                self.starter.on_demand.up(name)
                 failures[name] = None
             except ServiceFailed as failed:
                 failures[name] = failed.failure
@@ -153,7 +152,7 @@ class World:
 
     def end_run(self) -> str:
         """Do what the interrupted run does last, and return what it says of how far it was."""
-        where = self.starter.ledger.where()
+        where = self.starter.records.where()
         self.starter.cancel()
         self.stopped = True
         return where

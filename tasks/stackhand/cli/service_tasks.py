@@ -166,9 +166,9 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
         stack.due(lambda: stack.starter.report().to_json())
     with render.live(stack):
         try:
-            stack.starter.up(name, until=until)
+            stack.starter.on_demand.up(name, until=until)
         except ServiceFailed as failed:
-            stack.starter.ledger.insist(name)
+            stack.starter.records.mark_required(name)
             render.failure(stack, stack.starter.records[name])
             raise StartFailed(f"{name}: {failed.failure.reason}", failed.failure.hint or None) from failed
 
@@ -178,7 +178,7 @@ def _up_if_possible(stack: Stack, name: str, until: Until) -> None:
     if name not in stack.project.services:
         return  # its profile is not active: Compose leaves it out, too
     with render.live(stack):
-        failure = stack.starter.up_if_possible(name, until=until)
+        failure = stack.starter.on_demand.up_if_possible(name, until=until)
     if failure:
         stack.console.progress("warn", f"{name}: {failure.reason}; going on without it")
 

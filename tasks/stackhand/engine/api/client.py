@@ -165,7 +165,7 @@ class Engine:
         return [path for path in (config.get("WorkingDir"), *variables.get("PYTHONPATH", "").split(":")) if path]
 
     def start(self, container: str) -> None:
-        """Start a container. That is all of a start only where Compose adds nothing (`Project.starts_plainly`)."""
+        """Start a container; all of a start only where Compose adds nothing (`Project.starts_without_compose`)."""
         with errors():
             self.api.start(container)
 

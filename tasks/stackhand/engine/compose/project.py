@@ -117,7 +117,7 @@ class Project:
             if key in files
         ]
 
-    def starts_plainly(self, name: str) -> bool:
+    def starts_without_compose(self, name: str) -> bool:
         """Return whether Compose adds nothing to the engine's start of this service's containers.
 
         It copies secrets and configs from `environment:` or `content:` into a container that starts, and runs hooks.

@@ -50,8 +50,8 @@ def port_holder(engine: Engine, message: str) -> str | None:
     return f"port {port} is held by {process}" if process else None
 
 
-def timeout(container: Container, settings: Start, *, one_shot: bool, probe_code: int | None) -> Failure:
-    """Return the failure of a service that used up its time."""
+def timeout(container: Container, limit: float, *, one_shot: bool, probe_code: int | None) -> Failure:
+    """Return the failure of a service that used up its time, `limit` in seconds."""
     check = container.healthcheck
     if one_shot:
         what = "it has not completed"
@@ -64,7 +64,7 @@ def timeout(container: Container, settings: Start, *, one_shot: bool, probe_code
     return Failure(
         "ready",
         "timeout",
-        f"not ready after {settings.timeout:g} s: {what}",
+        f"not ready after {limit:g} s: {what}",
         # Alive but slow may be in the middle of a long recovery: never restarted.
         retry=False,
         exit_code=probe_code,
@@ -95,6 +95,11 @@ def with_evidence(
         probe_output=mask(output) if output else None,
         log_tail=tuple(mask(line) for line in tail),
     )
+
+
+def masked(failure: Failure, mask: Callable[[str], str]) -> Failure:
+    """Return the failure without the secrets that the engine or Compose may have repeated."""
+    return replace(failure, reason=mask(failure.reason), log_tail=tuple(mask(line) for line in failure.log_tail))
 
 
 def tried(settings: Start, attempts: int, failure: Failure) -> tuple[str, ...]:

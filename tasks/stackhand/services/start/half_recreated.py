@@ -2,7 +2,8 @@
 
 It makes it under the old one's id and name, with a label that says whose place it is to take; then it stops and
 removes the old one and renames the new one. A run that was killed before has left both, and Compose itself stumbles
-over the name at its next try (compose, pkg/compose/convergence.go).
+over the name at its next try (docker/compose v5, pkg/compose/reconcile.go: planRecreateContainer; until v2 in
+pkg/compose/convergence.go).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def half_made(containers: Sequence[Container]) -> list[Container]:
     return [each for each in containers if each.replaces in there and each.status == "created"]
 
 
-def unnamed(containers: Sequence[Container]) -> dict[str, str]:
+def unrenamed(containers: Sequence[Container]) -> dict[str, str]:
     """Return the containers whose predecessor is gone and that never got its name: their id, and that name."""
     half = half_made(containers)
     found = {each.id: _DRAFT.match(each.name) for each in containers if each.replaces and each not in half}
@@ -37,5 +38,5 @@ def clear(engine: Engine, project: Project, names: Iterable[str]) -> None:
         containers = engine.containers(project.name, name)
         for each in half_made(containers):
             engine.remove(each.id)
-        for container, called in unnamed(containers).items():
+        for container, called in unrenamed(containers).items():
             engine.rename(container, called)

@@ -15,14 +15,14 @@ _FEW = 3
 _CORES = os.cpu_count() or 2
 
 
-def lanes(load: int, *, contended: bool = False) -> int:
+def concurrency_limit(load: int, *, contended: bool = False) -> int:
     """Return how many starts to have under way when so many are wanted.
 
     Side by side, starts slow each other down: three at once take as long as three in a row, and all three end late.
     So where there are few, the most urgent one goes alone. Where there are many, the total counts, and that is a
     quarter shorter with several at once; less so where the engine is `contended` by its own frequent probes.
 
-    >>> lanes(2), lanes(40) > lanes(40, contended=True) > 1
+    >>> concurrency_limit(2), concurrency_limit(40) > concurrency_limit(40, contended=True) > 1
     (1, True)
     """
     if load <= _FEW:
@@ -31,7 +31,7 @@ def lanes(load: int, *, contended: bool = False) -> int:
 
 
 class StartLimiter:
-    """Lets bodies run, the most urgent first, as many at once as `lanes` says."""
+    """Lets bodies run, the most urgent first, as many at once as `concurrency_limit` says."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
@@ -46,14 +46,14 @@ class StartLimiter:
         return self._running + len(self._waiting)
 
     @contextlib.contextmanager
-    def lane(self, urgency: int, *, contended: bool = False) -> Iterator[None]:
+    def slot(self, urgency: int, *, contended: bool = False) -> Iterator[None]:
         """Wait for this body's turn, then run it. The greater the urgency, the sooner."""
         with self._condition:
             mine = (-urgency, next(self._numbers))
             heapq.heappush(self._waiting, mine)
             self._clock.wait_for(
                 self._condition,
-                lambda: self._waiting[0] == mine and self._running < lanes(self.load, contended=contended),
+                lambda: self._waiting[0] == mine and self._running < concurrency_limit(self.load, contended=contended),
             )
             heapq.heappop(self._waiting)
             self._running += 1

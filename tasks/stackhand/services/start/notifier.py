@@ -1,6 +1,6 @@
 """Wakes waiting threads when the engine reports something about their containers.
 
-Events only say that it is worth looking again; what is true always comes from an inspect. So a lost, doubled or
+An event only says that it is worth looking again; what is true always comes from an inspect. So a lost, doubled or
 late event costs a moment, never a wrong answer.
 """
 
@@ -41,8 +41,8 @@ class Notifier:
                 self._oom.add(event.container)
             self._condition.notify_all()
 
-    def poke(self, service: str) -> None:
-        """Wake whoever waits for this service."""
+    def notify(self, service: str) -> None:
+        """Wake all that wait for this service."""
         with self._condition:
             self._counts[service] += 1
             self._condition.notify_all()
@@ -64,7 +64,7 @@ class Notifier:
         with self._condition:
             return container in self._oom
 
-    def mark(self, service: str) -> int:
+    def version(self, service: str) -> int:
         """Return the count to give to `wait` later."""
         with self._condition:
             return self._counts[service] + self._everything
@@ -74,9 +74,9 @@ class Notifier:
         with self._condition:
             return self._starts[service]
 
-    def wait(self, service: str, mark: int, seconds: float) -> bool:
-        """Wait until something happened to the service since `mark`, for `seconds` at most. Raises Interrupted."""
-        return self._wait(lambda: self._counts[service] + self._everything != mark, seconds)
+    def wait(self, service: str, version: int, seconds: float) -> bool:
+        """Wait until something happened to the service since `version`, for `seconds` at most. Raises Interrupted."""
+        return self._wait(lambda: self._counts[service] + self._everything != version, seconds)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the run is cancelled. Raises Interrupted."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.services.changes import mounted_files as mounted
-from stackhand.services.start.plan import Facts, fingerprint
+from stackhand.services.start.facts import Containers, Facts, fingerprint
 from stackhand.services.start.record import Record
 from stackhand.state.folder import StateFolder
 
@@ -24,7 +24,7 @@ class StartHistory:
         self,
         project: Project,
         facts: Facts,
-        now: Mapping[str, Sequence[Container]],
+        now: Containers,
         records: Mapping[str, Record],
         created: Collection[str],
     ) -> None:

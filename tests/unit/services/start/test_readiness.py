@@ -14,7 +14,9 @@ ONE_SHOT = Expectation(one_shot=True)
 ALWAYS = Expectation()
 
 
-def judged(it: Container, expected: Expectation = SERVER, *, up: float = 0, looping: float = 0, oom: bool = False):
+def judged(
+    it: Container, expected: Expectation = SERVER, *, up: float = 0, looping: float | None = None, oom: bool = False
+):
     return judge(it, expected, up=up, looping=looping, oom=oom)
 
 
