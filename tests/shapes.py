@@ -8,15 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import psutil
-from support import Project
+from support import PATIENCE, Project
 
 # Retries without the waiting.
 FAST = {"INVOKE_STACKHAND_START_RETRY_DELAY": "0.1", "INVOKE_STACKHAND_FIXES_PATIENCE": "2"}
 FOREVER = "exec sleep 100000"
 # The engine's own first probe comes after one interval. Whoever waits for that here waits for ever.
 NEVER_BY_ITSELF = "300s"
-# For what must happen, on a machine that does ten other things.
-PATIENCE = 60
 
 
 def sh(script: str) -> list[str]:
@@ -78,6 +76,15 @@ def moment(container: dict[str, Any], key: str = "StartedAt") -> datetime:
     """Return one of the engine's times about a container."""
     text = container["State"][key]
     return datetime.fromisoformat(text[:26].rstrip("Z").ljust(26, "0") + "+00:00")
+
+
+def ready_since(project: Project, container: dict[str, Any]) -> datetime:
+    """Return when a container made itself ready, by the engine's clock: when it wrote /tmp/ready.
+
+    How long that is after its start says little: the engine notes a start when it gets to it.
+    """
+    text = project.docker("exec", container["Id"], "stat", "-c", "%y", "/tmp/ready")
+    return datetime.fromisoformat(text[:26] + "+00:00")
 
 
 def fingerprint(project: Project) -> dict[str, tuple[str, str]]:

@@ -278,9 +278,9 @@ class Stack:
             self.state,
             ServiceActions(self._start_again, self._restart, self._run_once),
             named=named,
-            proven=self.starter.records.proven,
-            mask=self.redactor.text,
-            learn=lambda secret: self.redactor.add([secret]),
+            verified_healthy=self.starter.records.proven,
+            redact=self.redactor.text,
+            register_secret=lambda secret: self.redactor.add([secret]),
             dry=self.dry,
         )
 

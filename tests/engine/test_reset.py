@@ -368,7 +368,7 @@ def test_dry_changes_nothing_and_asks_nobody(project: Project) -> None:
         "remove container", "remove network", "remove volume", "keep bind mount", "start",
     }  # fmt: skip
     assert (fingerprint(project), volumes(project)) == (before, kept)
-    assert not (project.directory / ".stackhand/reset.json").exists()
+    assert not (project.directory / ".stackhand/journal.json").exists()
 
 
 def test_nothing_there_is_no_question(project: Project) -> None:

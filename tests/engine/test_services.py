@@ -1,10 +1,9 @@
-"""status, wait, logs, stop, graph, fixes and --dry against real containers."""
+"""status, wait, logs, stop, fixes and --dry against real containers."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from shapes import (
@@ -133,23 +132,6 @@ def test_stop(project: Project) -> None:
     assert "stopped: alone" in everything.stdout
     nothing = project.inv("services.stop")
     assert (nothing.code, nothing.stdout.strip()) == (0, "nothing to do: nothing runs")
-
-
-def test_graph(project: Project) -> None:
-    project.services(db=plain(), api=plain(depends_on=after(db="healthy")), alone=plain())
-    text = project.inv("services.graph")
-    assert text.code == 0, text
-    assert "api  needs db (healthy)" in text.stdout
-    picture = project.inv("services.graph", "--format", "svg")
-    assert ElementTree.fromstring(picture.stdout).tag.endswith("svg")
-    assert project.inv("services.graph", "--format", "dot").stdout.startswith("digraph")
-    assert project.inv("services.graph", "--format", "mermaid").stdout.startswith("flowchart")
-    document = project.inv("services.graph", "--json", "-s", "api").json()
-    assert document["steps"] == [["db"], ["api"]]
-    wrong = project.inv("services.graph", "--format", "png")
-    assert wrong.code == 2
-    assert "text, dot, mermaid, svg" in wrong.stderr
-    assert project.containers() == []
 
 
 @pytest.mark.parametrize("task", ["services.start", "up", "up.web", "services.fixes", "services.stop", "services.wait"])

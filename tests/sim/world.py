@@ -185,7 +185,7 @@ class World:
 
     def fingerprint(self) -> dict[str, str]:
         """Return what must stay the same where nothing may change."""
-        return {box.name: box.run for box in self.boxes.values()}
+        return {box.name: box.run_key for box in self.boxes.values()}
 
     def kill(self, service: str, code: int = 137) -> None:
         """End the containers of a service from outside."""

@@ -107,7 +107,7 @@ def _start(stack: Stack, names: list[str], *, json: bool) -> StartReport:
 
 
 def _fix(stack: Stack, names: list[str], *, json: bool) -> Report:
-    from stackhand.checks import run as fixing
+    from stackhand.services import fixes as fixing
 
     report = fixing.run(stack.check_context(), names, tell=lambda text: stack.console.progress("wait", text))
     if not json:

@@ -42,7 +42,7 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
     console = stack.console
 
     def become_root(plan: Plan) -> bool:
-        from stackhand.engine.host.sudo import again_as_root
+        from stackhand.engine.host.sudo import rerun_with_sudo
 
         for action in plan.actions:
             console.progress("info", describe(action))
@@ -50,7 +50,7 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
         if not yes and not terminal:
             raise ApprovalNeeded("this needs root, and there is nobody to ask", "run it as root, or with --yes")
         agreed = yes or (terminal and _agreed("this needs root; go on with sudo? [y/N]"))
-        return agreed and again_as_root(stack.environ, may_prompt=terminal)
+        return agreed and rerun_with_sudo(stack.environ, may_prompt=terminal)
 
     result = ensure(
         stack.commands,
@@ -73,9 +73,9 @@ def install(c: Context, yes: bool = False, json: bool = False) -> None:
 
 def show(console: Console, seen: Observation) -> None:
     """Write the findings, one line each, with what to do about those that are not ok."""
-    from stackhand.install.check import judge
+    from stackhand.install.check import evaluate
 
-    for finding in judge(seen):
+    for finding in evaluate(seen):
         evidence = f"  ({finding.evidence})" if finding.evidence else ""
         console.result(f"{console.symbol(finding.status, console.stdout)} {finding.summary}{evidence}")
         if finding.status == "warn" and finding.remedy:

@@ -54,10 +54,8 @@ def reset(
     if json:
         stack.due(lambda: {**stack.start_document(), **document})
     with stack.state.lock("services.reset"):
-        journal.begin(made.mode, made.names)
-        with stack.display as display:
+        with journal.run(made.mode, made.names), stack.display as display:
             gone = resetting.remove(made, stack.compose.with_profiles(["*"]), stack.engine, everything, display.update)
-        journal.end()
         document["removed"] = [item.to_json() for item in gone]
         names = stack.select(made.names)
         with render.live(stack):

@@ -74,11 +74,12 @@ def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> N
 @task(iterable=["service"])
 def status(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Show how every service is; exit 1 when not all is ready."""
+    from stackhand.services.start.remember import COMPLETED
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
     names = stack.select(service or [])
-    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=stack.state.completed)
+    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=COMPLETED.read(stack.state))
     ok = all(each.ready for each in states)
     if json:
         stack.console.document(
@@ -210,7 +211,7 @@ def _start(
     if stack.dry:
         render.dry(stack, stack.starter.plan(names, service), json=json)
         return
-    _tell_of_reset(stack)
+    _tell_unfinished(stack)
     if json:
         stack.due(stack.start_document)
     with render.live(stack):
@@ -222,14 +223,12 @@ def _start(
         stack.to_fix = names
 
 
-def _tell_of_reset(stack: Stack) -> None:
-    """Warn of a reset that was killed half-way: what is started now may lack some of its data."""
-    from stackhand.services.reset.journal import Journal
+def _tell_unfinished(stack: Stack) -> None:
+    """Warn of runs that were killed half way: what is started now may lack some of its data, for one."""
+    from stackhand.services.unfinished import unfinished
 
-    before = Journal(stack.state).unfinished()
-    if before:
-        finish = f"`inv services.reset --{before[0]}` finishes it"
-        stack.console.progress("warn", f"a reset --{before[0]} was interrupted before all was removed; {finish}")
+    for run in unfinished(stack.state, lambda: stack.engine.containers(stack.project.name)):
+        stack.console.progress("warn", f"{run.summary}; {run.hint}")
 
 
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
@@ -253,7 +252,7 @@ def _fix(
     named: Sequence[str] = (),
     after_start: bool = False,
 ) -> None:
-    from stackhand.checks import run as fixing
+    from stackhand.services import fixes as fixing
 
     context = stack.check_context(names if after_start else named)
     steps = own_steps(c, stack.settings.fixes.steps, json=json or stack.json)

@@ -12,13 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackhand.engine.compose.files import FILE_NAMES, OVERRIDE_NAMES
+from stackhand.engine.compose.files import FILE_NAMES, OVERRIDE_NAMES, chosen_files
 from stackhand.engine.compose.project import Project
 from stackhand.engine.host import git, mounts
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
+from stackhand.perms.context import PermsContext
 from stackhand.perms.policy import readers
+from stackhand.perms.policy.owner import target
 from stackhand.perms.policy.rules import BUNDLE, DATA_MARKS, Rules, Special, Target, mode_by_content
 from stackhand.perms.tree.cursor import MOUNTED
 from stackhand.perms.tree.workers import Notes
@@ -52,10 +54,23 @@ class Survey:
     """Returns the findings after a fix, with what has become of the files."""
 
 
+def read(context: PermsContext, settings: Perms, owner: str | None) -> Survey:
+    """Read what the rules for the project are made of; `owner` is `--owner`. Raises UnknownUser, BadArgument."""
+    return survey(
+        context.root,
+        settings,
+        target(owner, context.environ),
+        context.programs,
+        context.project,
+        context.engine,
+        chosen_files(context.directory, context.environ),
+    )
+
+
 def survey(
     root: Path,
     settings: Perms,
-    target: Target,
+    owner: Target,
     commands: Programs,
     project: Callable[[], Project],
     engine: Callable[[], Engine],
@@ -72,7 +87,7 @@ def survey(
     recorded = git.executables(commands, root)
     make = partial(
         Rules,
-        target,
+        owner,
         settings.roots,
         settings.secrets,
         settings.executable,

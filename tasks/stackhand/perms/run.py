@@ -6,71 +6,53 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from stackhand.errors import Interrupted, StackError, StateFolderUnwritable
+from stackhand.errors import StackError, StateFolderUnwritable
 from stackhand.model import Finding
+from stackhand.perms.context import PermsContext
+from stackhand.perms.facts import Survey, opened, read
 from stackhand.perms.journal import Journals, Writer
 from stackhand.perms.policy.rules import Rules, Target, why
 from stackhand.perms.recover import finish
+from stackhand.perms.result import Result
 from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.entry import TICK, Descriptors, Entry
 from stackhand.perms.tree.evaluate import NEEDS_ROOT
 from stackhand.perms.tree.walk import Known
-from stackhand.perms.tree.workers import Noted, Notes, Progress, walk
+from stackhand.perms.tree.workers import Progress, walk
+from stackhand.settings import Perms
 from stackhand.state.folder import FOLDER, StateFolder
 
 _MEMORY = "perms"
 
 
-@dataclass
-class Result:
-    """What a check or a fix found and did. `stopped` is what ended it early."""
+def check_project(context: PermsContext, settings: Perms, owner: str | None) -> Result:
+    """Look at the whole project; change nothing. `owner` is `--owner`, None for the usual one.
 
-    root: Path
-    target: Target
-    tally: Counts = field(default_factory=Counts)
-    notes: Notes = field(default_factory=Notes)
-    findings: tuple[Finding, ...] = ()
-    journal: str | None = None
-    stopped: BaseException | None = None
+    Raises UnknownUser, BadArgument; what ends the look early is in the result.
+    """
+    return _look(context, read(context, settings, owner))
 
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong any more: nothing refused, failed, or left for root to do."""
-        tally = self.tally
-        left = tally.wrong > tally.changed or tally.failed or tally.needs_root or self.stopped is not None
-        return not left and not any(f.status == "fail" for f in self.findings)
 
-    def head(self) -> dict[str, Any]:
-        """Return the contract's JSON, but for the lists."""
-        tally = self.tally
-        return {
-            "ok": self.ok,
-            "root": str(self.root),
-            "owner": self.target.user,
-            "group": self.target.group,
-            "scanned": tally.scanned,
-            "wrong": tally.wrong,
-            "changed": tally.changed,
-            "partial": tally.partial,
-            "unchanged": tally.scanned - tally.changed,
-            "needs_root": tally.needs_root,
-            "journal": self.journal,
-            "findings": [each.to_json() for each in self.findings],
-            **early_end(self.stopped),
-        }
+def fix_project(context: PermsContext, settings: Perms, owner: str | None) -> Result:
+    """Put right what is wrong in the project, under its lock; where the context is `dry`, only look.
 
-    def lists(self) -> dict[str, Iterator[dict[str, str]]]:
-        """Return the contract's lists, each as long as there is something to tell."""
-        return {
-            "entries": ({"path": each.path, "reason": each.reason} for each in self.notes.read("wrong")),
-            "refused": ({"path": each.path, "reason": each.reason} for each in self.notes.read("refused")),
-            "failed": ({"path": each.path, "error": each.reason} for each in self.notes.read("failed")),
-            "left_alone": ({"path": each.path, "reason": each.reason} for each in self.notes.read("left")),
-        }
+    Raises UnknownUser, BadArgument, LockHeld, StateFolderUnwritable; what ends the run early is in the result.
+    """
+    survey = read(context, settings, owner)
+    if context.dry:
+        return _look(context, survey)
+    with context.lock("perms.fix"):
+        result = fix(context.root, survey.rules, survey.findings, context.state, context.progress)
+        result.findings = (*survey.looked_again(), *opened(result.notes))
+    return result
+
+
+def _look(context: PermsContext, survey: Survey) -> Result:
+    result = check(context.root, survey.rules, survey.findings, context.state, context.progress)
+    result.findings += opened(result.notes)
+    return result
 
 
 def check(
@@ -143,14 +125,6 @@ def _early_end_noted(result: Result) -> Iterator[None]:
         result.stopped = error
 
 
-def early_end(stopped: BaseException | None) -> dict[str, Any]:
-    """Return what the JSON document says of a run that ended early: the field `error`."""
-    if stopped is None:
-        return {}
-    error = stopped if isinstance(stopped, StackError) else Interrupted("interrupted")
-    return {"error": error.to_json()["error"]}
-
-
 def _known(state: StateFolder, rules: Rules) -> Known:
     found = state.recall(_MEMORY)
     if not isinstance(found, dict) or found.get("rules") != rules.fingerprint():
@@ -208,13 +182,3 @@ def _hand_over(
         result.notes.add(kind, path, reason)
     finally:
         entry.close()
-
-
-def first(notes: Notes, most: int, *kinds: str) -> list[Noted]:
-    """Return the first notes of these kinds."""
-    found: list[Noted] = []
-    for noted in notes.read(*kinds):
-        if len(found) == most:
-            break
-        found.append(noted)
-    return found

@@ -7,20 +7,26 @@ after the run, and in no later run of ours, is somebody else's.
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stackhand.engine.host.sudo import command_line
 from stackhand.errors import JournalRefused, StackError, UnknownRun
+from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Change, Journal, Journals, Writer
 from stackhand.perms.policy.rules import SETID_BITS, states
 from stackhand.perms.replay import Replay, Step
-from stackhand.perms.run import early_end
+from stackhand.perms.result import early_end
 from stackhand.perms.tree.apply import refusal
 from stackhand.perms.tree.entry import CAPABILITY, TICK, Entry
 from stackhand.perms.tree.interrupts import held_back
 from stackhand.perms.tree.workers import Notes, Progress
+from stackhand.perms.volume import folder
+from stackhand.state.private import PrivateFolder
 
 _SHOWN = 5
 _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
@@ -56,6 +62,46 @@ class Undone:
             "journal": self.journal,
             **early_end(self.stopped),
         }
+
+
+def undo_run(context: PermsContext, id: str | None) -> Undone:
+    """Undo a run of the project, or the last one where `id` is None, under the lock; where `dry`, only look.
+
+    Raises UnknownRun, JournalRefused, UnknownVolume, VolumeUnreachable, LockHeld, StateFolderUnwritable; what ends the
+    run early is in the result.
+    """
+    if context.dry:
+        return _undo_run(context, id)
+    with context.lock("perms.undo"):
+        return _undo_run(context, id)
+
+
+def _undo_run(context: PermsContext, id: str | None) -> Undone:
+    journals, root = Journals(context.state.private), context.root
+    try:
+        journal = choose(journals, id)
+    except UnknownRun as unknown:
+        raise _roots(context, unknown.message, id) or unknown from None
+    if journal is None:
+        roots = _roots(context, "there is no run of yours to undo", id)
+        if roots is not None:
+            raise roots
+        return Undone(None, root, any_runs=bool(journals.ids()))
+    volume = journal.head.volume if journal.head else None
+    links_stay_inside = False
+    if volume is not None:
+        root, links_stay_inside = folder(context.engine(), volume)
+    if context.dry:
+        return plan(root, journal, journals, links_stay_inside=links_stay_inside)
+    return undo(root, journal, journals, context.progress, links_stay_inside=links_stay_inside)
+
+
+def _roots(context: PermsContext, message: str, id: str | None) -> JournalRefused | None:
+    """Return the error for an ordinary user of a project where root has runs; None where root has none."""
+    if os.geteuid() == 0 or not PrivateFolder(context.root, context.environ, uid=0).exists():
+        return None
+    again = shlex.join(["sudo", *command_line("perms.undo"), *([id] if id else [])])
+    return JournalRefused(f"{message}; root has changed files here", f"what root did root undoes: `{again}`")
 
 
 def choose(journals: Journals, id: str | None) -> Journal | None:
@@ -171,13 +217,13 @@ class _Undoing:
         now = (seen.st_uid, seen.st_gid, entry.mode)
         if now == (change.uid, change.gid, change.mode):
             return None
-        folder = entry.kind == stat.S_IFDIR
+        is_folder = entry.kind == stat.S_IFDIR
         # One that failed or was killed may have left an entry half way.
-        if now not in states(*change[2:])[-1 if folder and self._only_the_end else 1 :]:
+        if now not in states(*change[2:])[-1 if is_folder and self._only_the_end else 1 :]:
             return "owner or mode were changed since"
-        if not folder and seen.st_mtime_ns > self._limit:
+        if not is_folder and seen.st_mtime_ns > self._limit:
             return "its content was changed since"
-        if not folder and not self._is_ours(seen.st_ctime_ns):
+        if not is_folder and not self._is_ours(seen.st_ctime_ns):
             return "it was changed since: its content, owner, mode or name"
         back, attributes, remark = _back(entry, change)
         return refusal(entry, back, links_stay_inside=self._links_stay_inside) or Step(back, attributes, remark)

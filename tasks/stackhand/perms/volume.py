@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.volumes import INSIDE, Volume, find, names, run_inside
-from stackhand.errors import UnknownVolume, VolumeUnreachable, did_you_mean
+from stackhand.errors import ApprovalNeeded, InvalidComposeFile, UnknownVolume, VolumeUnreachable, did_you_mean
+from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Writer
+from stackhand.perms.policy.owner import ids
 from stackhand.perms.policy.rules import VOLUME, Rules, Target
-from stackhand.perms.run import Result, journaled
+from stackhand.perms.result import Result
+from stackhand.perms.run import journaled
 from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.walk import Known
 from stackhand.perms.tree.workers import Progress, walk
@@ -42,6 +46,28 @@ class Way:
     volume: Volume
     folder: Path | None = None
     image: str = ""
+
+
+def fix_volume(context: PermsContext, name: str, owner: str | None, agree: Callable[[str], bool]) -> tuple[Way, Result]:
+    """Give a volume's files to `--owner UID:GID`, under the project's lock; where `dry`, only look.
+
+    `name` is the project's for it, or the engine's. Where containers use the volume, `agree` is asked whether to go on,
+    and told why. Raises BadArgument, UnknownVolume, VolumeUnreachable, ApprovalNeeded, LockHeld, StateFolderUnwritable;
+    what ends the run early is in the result.
+    """
+    uid, gid = ids(owner)
+    engine = context.engine()
+    try:
+        project: str | None = context.project().name
+    except InvalidComposeFile:
+        project = None
+    way = reach(engine, project, name)
+    if context.dry:
+        return way, fix(way, engine, uid, gid, None, context.progress)
+    if way.volume.running and not agree(f"volume {way.volume.name} is in use by {', '.join(way.volume.running)}"):
+        raise ApprovalNeeded("not agreed", "nothing was changed")
+    with context.lock("perms.fix"):
+        return way, fix(way, engine, uid, gid, context.state, context.progress)
 
 
 def reach(engine: Engine, project: str | None, name: str) -> Way:

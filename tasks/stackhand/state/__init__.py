@@ -1,1 +1,1 @@
-"""What stackhand keeps between runs: the lock, documents, and what only its owner may write."""
+"""What stackhand keeps between runs: the lock, JSON documents, the journal of actions, and a private folder."""

@@ -1,4 +1,4 @@
-"""The project's `.stackhand/` folder: the lock that keeps two changing runs apart, and what is remembered."""
+"""The project's `.stackhand/` folder: one lock for all runs that change the stack, and small JSON documents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,17 +22,22 @@ FOLDER = ".stackhand"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Nothing that is remembered comes near this.
+# A document that is larger, in bytes, is not read: no document of stackhand's comes near this.
 _LARGEST = 16_000_000
-_NOT_MINE = (errno.EACCES, errno.EPERM, errno.EROFS)
+# How long an update waits for the one of another process, and how often it looks, in seconds.
+_UPDATE_TIMEOUT, _UPDATE_POLL = 5.0, 0.01
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StateFolder:
-    """What stackhand remembers of one project. Made when first written to; git ignores it by itself."""
+    """The lock and the documents of one project.
+
+    The folder is made when something is first written to it, with a `.gitignore` for all that is in it.
+    """
 
     def __init__(self, project_directory: Path, environ: Mapping[str, str] | None = None) -> None:
         self.path = project_directory / FOLDER
-        # What has to be believed, as journals are, is kept where no container can write.
+        # Containers can write to the project. What root must be able to believe is kept out of their reach.
         self.private = PrivateFolder(project_directory, environ)
         self._mutex = threading.Lock()
         self._updating = threading.Lock()
@@ -39,15 +45,15 @@ class StateFolder:
         self._held = contextlib.ExitStack()
 
     def prepare(self) -> Path:
-        """Make the folder where it is missing and return it. Raises StateFolderUnwritable."""
+        """Make the folder if it is missing; return its path. Raises StateFolderUnwritable."""
         os.close(self.open())
         return self.path
 
     def open(self) -> int:
-        """Make the folder where it is missing and return a descriptor of it. Raises StateFolderUnwritable.
+        """Make the folder if it is missing; return a descriptor of it. Raises StateFolderUnwritable.
 
-        A container may be able to write to the project, and this run may be root's: so no symbolic link is followed,
-        neither to the folder nor to a file in it.
+        A container may be able to write to the project, and this run may be root's. So no symbolic link is followed:
+        not to the folder, and not to a file in it.
         """
         try:
             with contextlib.suppress(FileExistsError):
@@ -69,9 +75,9 @@ class StateFolder:
         return folder
 
     def recall(self, name: str) -> Any:
-        """Return what was remembered under a name, None where that is nothing.
+        """Return the JSON value that was remembered under a name; None if there is none that can be read.
 
-        A container may have put anything there: a fifo, a link to a device, brackets without end.
+        A container may have put anything there: a fifo, a link to a device, a million brackets.
         """
         try:
             folder = os.open(self.path, _FOLDER)
@@ -85,61 +91,92 @@ class StateFolder:
         except (OSError, ValueError, RecursionError):
             return None
 
-    def remember(self, name: str, value: Any) -> None:
-        """Remember a JSON value under a name; written whole or not at all. Raises StateFolderUnwritable."""
+    def remember(self, name: str, value: Any, *, durable: bool = False) -> None:
+        """Write a JSON value under a name, as a whole or not at all. Raises StateFolderUnwritable.
+
+        With `durable` it has reached the disk on return, so that it survives a power failure.
+        """
         folder, draft = self.open(), f"{name}.{os.getpid()}.{threading.get_ident()}"
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=folder)
-            with os.fdopen(os.open(draft, _CREATE, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
-                json.dump(value, file)
-            os.replace(draft, f"{name}.json", src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                with os.fdopen(os.open(draft, _CREATE, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:
+                    json.dump(value, file)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                os.replace(draft, f"{name}.json", src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(draft, dir_fd=folder)
+                raise
+            if durable:
+                os.fsync(folder)  # else a power failure could take the new name back
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write to {self.path}: {error.strerror}") from error
         finally:
             os.close(folder)
 
-    def update(self, name: str, change: Callable[[Any], Any]) -> Any:
-        """Remember what `change` makes of what is remembered under a name; return it. One thread at a time.
+    def update(self, name: str, change: Callable[[Any], Any], *, durable: bool = False) -> Any:
+        """Call `change` with the value under a name, write and return what it returns. Raises StateFolderUnwritable.
 
-        Raises StateFolderUnwritable.
+        No other thread and no other process updates a document of this folder in between.
         """
-        with self._updating:
+        with self._updating, self._alone():
             before = self.recall(name)
             after = change(before)
             if after != before:
-                self.remember(name, after)
+                self.remember(name, after, durable=durable)
             return after
 
-    @property
-    def completed(self) -> frozenset[str]:
-        """The runs of containers that were seen to end by themselves, their work done."""
-        found = self.recall("completed")
-        return frozenset(found) if isinstance(found, list) else frozenset()
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from updating documents while the body runs. Raises StateFolderUnwritable.
 
-    @property
-    def made(self) -> dict[str, str]:
-        """The fingerprint of what each container was made from, where Compose's own hash does not tell."""
-        found = self.recall("made")
-        return found if isinstance(found, dict) else {}
+        The lock is on the folder itself. A lock file would belong to the user who came first, and others could not
+        open it. It is held for milliseconds: a process that holds it for seconds is not stackhand.
+        """
+        import fcntl
 
-    @property
-    def files(self) -> dict[str, dict[str, str]]:
-        """What the file system said of the files that each run of a container began with; nothing of their content."""
-        found = self.recall("files")
-        return found if isinstance(found, dict) else {}
+        try:
+            folder = os.open(self.path, _FOLDER)
+        except FileNotFoundError:
+            folder = self.open()
+        except OSError:
+            yield  # not a folder, or not for this user: `remember` says so
+            return
+        try:
+            until = time.monotonic() + _UPDATE_TIMEOUT
+            while True:
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise StateFolderUnwritable(
+                            f"cannot write to {self.path}: another process keeps it locked",
+                            f"`fuser {self.path}` names that process",
+                        ) from None
+                    time.sleep(_UPDATE_POLL)
+                except OSError:
+                    break  # a file system without locks on folders (NFS): threads still take turns
+            yield
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
-    def lock(self, task: str, *, of_ones_own: bool = False) -> Iterator[None]:
-        """Hold the lock of this project while the body runs. Raises LockHeld with who has it, StateFolderUnwritable.
+    def lock(self, task: str, *, allow_private_lock: bool = False) -> Iterator[None]:
+        """Hold the lock of this project while the body runs. Raises LockHeld, which names the holder.
 
-        A run may hold it more than once: a fix that starts a service, for one. It is given back with the last. Who
-        may not write here can do with a lock `of_ones_own`.
+        Re-entrant, as a fix may start a service; the last holder releases it. With `allow_private_lock`, a user who may
+        not write to the project locks the file read-only, or one of their own where there is none. Without it, such a
+        user gets StateFolderUnwritable.
         """
         with self._mutex:
             if self._holders == 0:
                 with contextlib.ExitStack() as opening:
-                    opening.enter_context(self._flock(task, of_ones_own=of_ones_own))
+                    opening.enter_context(self._flock(task, allow_private_lock=allow_private_lock))
                     self._held = opening.pop_all()
             self._holders += 1
         try:
@@ -151,14 +188,14 @@ class StateFolder:
                     self._held.close()
 
     @contextlib.contextmanager
-    def _flock(self, task: str, *, of_ones_own: bool) -> Iterator[None]:
+    def _flock(self, task: str, *, allow_private_lock: bool) -> Iterator[None]:
         """Hold the operating system's lock (flock).
 
-        It is gone with the process that held it, however that ended; the text in the file only says who it is.
+        The kernel releases it with the process, however that ends. The text in the file only says who holds it.
         """
         import fcntl
 
-        lock, writable = self._open_lock(of_ones_own=of_ones_own)
+        lock, writable = self._open_lock(allow_private_lock=allow_private_lock)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,18 +222,18 @@ class StateFolder:
         finally:
             os.close(lock)
 
-    def _open_lock(self, *, of_ones_own: bool) -> tuple[int, bool]:
-        """Return a descriptor of the lock's file, and whether it may be written to."""
+    def _open_lock(self, *, allow_private_lock: bool) -> tuple[int, bool]:
+        """Return a descriptor of the lock file, and whether it may be written to."""
         try:
             return _lock_in(self.open(), self.path, os.O_RDWR | os.O_CREAT), True
         except StateFolderUnwritable as error:
             reason = error.__cause__
-            if not (of_ones_own and isinstance(reason, OSError) and reason.errno in _NOT_MINE):
+            if not (allow_private_lock and isinstance(reason, OSError) and reason.errno in _NOT_WRITABLE):
                 raise
-        # Another user's: whoever may read it can hold it, and so keeps everybody apart.
+        # It is another user's. To lock a file takes only the right to read it.
         with contextlib.suppress(OSError, StateFolderUnwritable):
             return _lock_in(os.open(self.path, _FOLDER), self.path, os.O_RDONLY), False
-        # There is none, and this user can't make one; it keeps at least the user's own runs apart.
+        # There is none, and this user can't make one. A private one at least keeps this user's own runs apart.
         return _lock_in(self.private.make(), self.private.path, os.O_RDWR | os.O_CREAT), True
 
 
@@ -206,7 +243,7 @@ def _lock_in(folder: int, place: Path, flags: int) -> int:
         lock = os.open("lock", flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644, dir_fd=folder)
         seen = os.fstat(lock)
         if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
-            # It would be emptied, and may be another file under a second name.
+            # A hard link may be another file under a second name, and taking the lock empties it.
             os.close(lock)
             raise StateFolderUnwritable(f"{path} is not a file of stackhand's", "remove it")
     except OSError as error:

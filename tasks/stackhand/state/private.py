@@ -1,7 +1,7 @@
-"""A folder of the user's own, outside of every project, for what has to be believed later.
+"""A folder of this user, outside of every project, for files that must be believed later.
 
-A project can be written to by its containers, and whoever is root in one of those writes files of root's. So what lies
-in a project proves nothing, whoever owns it.
+Containers can write to their project, and a process that is root in its container writes files that belong to root. So
+a file in the project proves nothing, whoever owns it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pathlib import Path
 
 from stackhand.errors import StateFolderUnwritable
 
-# Names another place, with a folder for each user in it.
+# The environment variable that names another place for it; that place then has a folder for each user.
 VARIABLE = "STACKHAND_STATE"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OF_ROOT = Path("/var/lib/stackhand")
 
 
 class PrivateFolder:
-    """What stackhand keeps of one project for one user, where nobody else can write: `<home>/perms/<project>/`.
+    """The folder of one project and one user, where nobody else can write: `<home>/perms/<project>/`.
 
-    The home is `/var/lib/stackhand` for root, else `stackhand` in XDG_STATE_HOME (`~/.local/state`).
+    The home is `/var/lib/stackhand` for root, else `stackhand` in XDG_STATE_HOME (`~/.local/state`,
+    https://specifications.freedesktop.org/basedir-spec/latest/).
     """
 
     def __init__(self, project: Path, environ: Mapping[str, str] | None = None, uid: int | None = None) -> None:
@@ -34,15 +35,15 @@ class PrivateFolder:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Where it is, whether it exists or not."""
         return Path(*self._parts)
 
     def exists(self) -> bool:
-        """Return whether it is there, as far as this user may see."""
+        """Return whether it exists, as far as this user may see."""
         return os.path.lexists(self.path)
 
     def make(self) -> int:
-        """Make the folder where it is missing; return a descriptor. Raises StateFolderUnwritable."""
+        """Make the folder if it is missing; return a descriptor of it. Raises StateFolderUnwritable."""
         home = Path(self._parts[0])
         try:
             home.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ class PrivateFolder:
             ) from error
 
     def open(self) -> int:
-        """Return a descriptor of the folder. Raises FileNotFoundError, PermissionError where others could write."""
+        """Return a descriptor of the folder. Raises FileNotFoundError, PermissionError if others could write to it."""
         return self._open(make=False)
 
     def _open(self, *, make: bool) -> int:
@@ -64,10 +65,10 @@ class PrivateFolder:
         return folder
 
     def _enter(self, part: str, above: int, *, make: bool) -> int:
-        """Go down into one folder; the descriptor of the one above is closed."""
+        """Return a descriptor of the folder `part`; close the one of the folder above it."""
         try:
             if make:
-                # Others may look up whether root has runs of their project, not what there is.
+                # Other users may find out whether root has a folder for their project, but not what is in it.
                 mode = 0o711 if self._uid == 0 and part != self._parts[-1] else 0o700
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, mode, dir_fd=above)
@@ -88,12 +89,12 @@ def _home(uid: int, environ: Mapping[str, str]) -> str:
     if uid == 0:
         return str(_OF_ROOT)
     base = Path(environ.get("XDG_STATE_HOME") or "")
-    # What is not absolute does not count (XDG Base Directory Specification).
+    # The specification ignores a path that is not absolute.
     return str((base if base.is_absolute() else Path(environ.get("HOME") or "/") / ".local/state") / "stackhand")
 
 
 def _key(project: Path) -> str:
-    """Return a folder's name for a project: one that people can read, and no two projects share.
+    """Return the folder name of a project: people can read it, and no two projects share it.
 
     >>> _key(Path("/srv/my shop"))
     'my-shop-ec3c9a43f1b3e506'

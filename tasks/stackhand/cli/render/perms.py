@@ -10,7 +10,7 @@ from stackhand.context import Stack
 
 if TYPE_CHECKING:
     from stackhand.perms.policy.rules import Target
-    from stackhand.perms.run import Result
+    from stackhand.perms.result import Result
     from stackhand.perms.undo import Undone
 
 _SHOWN = 50
@@ -204,6 +204,13 @@ def what_helps(result: Result, owner: str | None) -> str:
     return f"{again} puts {fixable:,} of them right; {named}"
 
 
+def what_is_left(result: Result, owner: str | None) -> str:
+    """Return the hint below what `perms.fix` could not put right."""
+    if not needs_root(result):
+        return "each is named above, with the reason"
+    return f"`{once_more(owner or spelt(result.target), root=True)}` does the rest"
+
+
 def _fixable(result: Result) -> int:
     """Return how many entries this user's fix would put right."""
     return result.tally.wrong - result.tally.refused - result.tally.needs_root
@@ -233,7 +240,7 @@ def spelt(target: Target) -> str:
 
 def once_more(owner: str | None, *, root: bool) -> str:
     """Return the command line that does the rest."""
-    from stackhand.engine.host.sudo import typed
+    from stackhand.engine.host.sudo import command_line
 
-    words = [*typed("perms.fix"), *(["--owner", owner] if owner else [])]
+    words = [*command_line("perms.fix"), *(["--owner", owner] if owner else [])]
     return shlex.join(["sudo", *words] if root else ["inv", "perms.fix", *words[words.index("perms.fix") + 1 :]])

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from stackhand.context import Stack
-from stackhand.model import PHASES, Finding, Plan, Report
+from stackhand.model import Finding, Plan, Report
 from stackhand.output.live import Live
 from stackhand.output.table import table, width
 
@@ -221,17 +221,15 @@ def _phases(stack: Stack, report: Report) -> str:
     """Return the table of phases: how many checks each has, how they ended, and what was fixed in it."""
     fixed = Counter(outcome.finding for outcome in report.outcomes if outcome.ok)
     rows = []
-    for phase in dict.fromkeys(finding.phase for finding in sorted(report.findings, key=_phase_order)):
+    for phase in dict.fromkeys([*report.phases, *(finding.phase for finding in report.findings)]):
         mine = [finding for finding in report.findings if finding.phase == phase]
+        if not mine:
+            continue
         states = Counter(finding.status for finding in mine)
         ids = {finding.id for finding in mine}
         numbers = (states["ok"], sum(fixed[id_] for id_ in ids), states["warn"], states["fail"], states["skip"])
         rows.append([phase, *(str(number or "-") for number in numbers)])
     return table(stack.console, ["phase", "well", "fixed", "warnings", "failures", "not asked"], rows)
-
-
-def _phase_order(finding: Finding) -> int:
-    return PHASES.index(finding.phase) if finding.phase in PHASES else len(PHASES)
 
 
 def _finding(stack: Stack, finding: Finding) -> str:

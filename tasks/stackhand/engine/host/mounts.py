@@ -1,4 +1,4 @@
-"""Which folders of this machine something is mounted on."""
+"""The mount points of this machine: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html."""
 
 from __future__ import annotations
 

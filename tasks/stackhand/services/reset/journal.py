@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import Literal
 
 from stackhand.state.folder import StateFolder
+from stackhand.state.journal import Journal as Actions
+from stackhand.state.journal import Run, Unfinished
 
 Mode = Literal["soft", "full"]
 
-_NAME = "reset"
+TASK = "services.reset"
 
 
 class Journal:
-    """Begun before the first thing is removed, ended when all of it is gone."""
+    """What the journal of actions says of resets."""
 
     def __init__(self, state: StateFolder) -> None:
-        self._state = state
+        self._actions = Actions(state)
 
-    def begin(self, mode: Mode, names: Collection[str]) -> None:
-        """Note what is about to be done: the mode, and the services that are to be started afterwards."""
-        self._state.remember(_NAME, {"mode": mode, "names": list(names)})
+    @contextlib.contextmanager
+    def run(self, mode: Mode, names: Collection[str]) -> Iterator[None]:
+        """Note that a reset removes things while the body runs; `names` are the services to be started afterwards.
 
-    def end(self) -> None:
-        """Note that it is done."""
-        self._state.remember(_NAME, None)
+        Where the body raises, or is killed, the reset is unfinished. Once one is finished, so are those before it.
+        Raises StateFolderUnwritable; then nothing may be removed.
+        """
+        before = self._actions.unfinished(TASK)
+        with self._actions.run(TASK, {"mode": mode, "names": list(names)}):
+            yield
+        self._actions.settle(*before)
 
     def unfinished(self) -> tuple[Mode, list[str]] | None:
-        """Return mode and services of a reset that was not finished, or None."""
-        found: Any = self._state.recall(_NAME)
-        if not isinstance(found, dict) or found.get("mode") not in ("soft", "full"):
+        """Return mode and services of the last reset that was not finished, or None."""
+        runs = [run for run in self._actions.unfinished(TASK) if _mode(run)]
+        if not runs:
             return None
-        return found["mode"], [str(name) for name in found.get("names") or ()]
+        mode, names = _mode(runs[-1]), runs[-1].facts.get("names")
+        return (mode, [str(name) for name in names if name] if isinstance(names, list) else []) if mode else None
+
+
+def describe(run: Run) -> Unfinished | None:
+    """Return what a person is told of a reset that was not finished."""
+    mode = _mode(run)
+    if mode is None:
+        return None
+    return Unfinished(
+        TASK,
+        run.began,
+        f"a reset --{mode} was interrupted before all was removed",
+        f"`inv services.reset --{mode}` finishes it",
+    )
+
+
+def _mode(run: Run) -> Mode | None:
+    mode = run.facts.get("mode")
+    return mode if mode in ("soft", "full") else None

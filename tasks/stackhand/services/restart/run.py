@@ -20,12 +20,15 @@ from stackhand.services.start.facts import Facts
 from stackhand.services.start.plan import IMAGES, StartAction, StartPlan, connect
 from stackhand.services.start.prepare import check_files
 from stackhand.services.start.record import Failure, StartReport
+from stackhand.services.start.remember import FILES
+from stackhand.state.journal import Journal, Run, Unfinished
 
 if TYPE_CHECKING:
+    from stackhand.engine.api.containers import Container
     from stackhand.services.start.run import Starter, StartRun
     from stackhand.state.folder import StateFolder
 
-_UNDER_WAY = "restarting"
+TASK = "services.restart"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Restarter:
         """Make it; secrets and configs may come from `environ`, `read_file` reads what a container has of them."""
         self._starter = starter
         self._state = state
+        self._journal = Journal(state)
         self._environ = environ
         self._read_file = read_file
 
@@ -95,7 +99,7 @@ class Restarter:
             # One that the engine has not asked yet may well be healthy: there is nothing to say about it.
             unhealthy = [name for name in names if any(each.health == "unhealthy" for each in seen.facts.of(name))]
             return Restarted(_execute(run, names, plan, seen.facts), unhealthy=tuple(unhealthy))
-        with self._state.lock("services.restart"), run.locked():
+        with self._state.lock(TASK), run.locked():
             found(changed(plan, seen.changes))
             failures = run.context.preparation.images(plan)
             first = seen.changes
@@ -106,8 +110,9 @@ class Restarter:
                 failures = {name: _told(failures[name], facts, name) for name in failures if name in mine}
                 plan = _without_images(run, plan, failures)
                 seen = replace(seen, facts=facts)
-            self._owe(plan, seen.facts)
-            report = _execute(run, names, plan, seen.facts, failures)
+            # The run after one that was killed restarts those of these containers that it has not come to.
+            with self._journal.run(TASK, steps=_restarts(plan, seen.facts)):
+                report = _execute(run, names, plan, seen.facts, failures)
             self._settle(run, seen, failures)
         return Restarted(report, tuple(changed(plan, first)))
 
@@ -117,7 +122,7 @@ class Restarter:
         After a run that was interrupted, the waiting is what was left to do.
         """
         waits = plan.services() == plan.services("check")
-        return StartPlan() if waits and not self._state.recall(_UNDER_WAY) else plan
+        return StartPlan() if waits and not self._journal.unfinished(TASK) else plan
 
     def _look(self, run: StartRun, names: Sequence[str], named: Sequence[str]) -> _Seen:
         project, builds = run.project, run.context.shared.builds
@@ -127,7 +132,7 @@ class Restarter:
         facts: Facts = found["facts"]
         sources: dict[str, Source] = found["sources"]
         contexts = builds.changed(project, sources, facts.images or {})
-        files = mounted_files.changed(project, facts.containers, facts.stamps, self._state.files)
+        files = mounted_files.changed(project, facts.containers, facts.stamps, FILES.read(self._state))
         texts = inline_files.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,
@@ -152,33 +157,41 @@ class Restarter:
         # A run that has nothing to do needs no folder to write to.
         with suppress(StateFolderUnwritable):
             run.context.shared.builds.remember(run.project, same, seen.facts.images or {})
-            if self._state.recall(_UNDER_WAY):
-                self._state.remember(_UNDER_WAY, {})
-
-    def _owe(self, plan: StartPlan, facts: Facts) -> None:
-        """Remember that a restart is under way, and which containers have to restart, before the first does.
-
-        The run after one that was killed completes it.
-        """
-        owed = {
-            container.run: action.cause
-            for action in plan.actions
-            if action.verb == "restart"
-            for container in facts.of(action.service)
-        }
-        self._state.remember(_UNDER_WAY, {"": "under way", **owed})
+        self._journal.settle(*(each for each in self._journal.unfinished(TASK) if not each.is_under_way))
 
     def _owed(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
         """Return the services whose restart an interrupted run has not come to."""
-        owed = self._state.recall(_UNDER_WAY)
-        if not isinstance(owed, dict):
-            return {}
+        owed = {key: step.cause for each in self._journal.unfinished(TASK) for key, step in each.steps.items()}
         return {
-            name: f"a restart was interrupted before it: {owed[container.run]}"
+            name: f"a restart was interrupted before it: {owed[container.run_key]}"
             for name in names
             for container in facts.of(name)
-            if container.run in owed
+            if container.run_key in owed
         }
+
+
+def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
+    """Return what a person is told of a restart that was not finished; None where all has restarted since."""
+    left = run.left(lambda key: all(container.run_key != key for container in containers))
+    services = list(dict.fromkeys(container.service for container in containers if container.run_key in left))
+    if not services:
+        return None
+    return Unfinished(
+        TASK,
+        run.began,
+        f"a restart was interrupted before all had restarted: {', '.join(services)}",
+        "`inv services.restart` finishes it",
+    )
+
+
+def _restarts(plan: StartPlan, facts: Facts) -> dict[str, str]:
+    """Return the runs of containers that a plan ends by a restart, and why each does."""
+    return {
+        container.run_key: action.cause
+        for action in plan.actions
+        if action.verb == "restart"
+        for container in facts.of(action.service)
+    }
 
 
 def _execute(

@@ -11,6 +11,7 @@ from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.start.facts import Facts
+from stackhand.services.start.remember import COMPLETED, MADE
 from stackhand.state.folder import StateFolder
 
 
@@ -38,8 +39,8 @@ def collect_facts(
         found["containers"],
         found["hashes"],
         found["images"],
-        state.completed,
-        state.made,
+        COMPLETED.read(state),
+        MADE.read(state),
         mounted.stamps(project, services),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
-from stackhand.engine.messages import understand
+from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
@@ -162,7 +162,7 @@ class Preparation:
         try:
             act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
         except CommandFailed as error:
-            message = understand(error.stderr)
+            message = classify(error.stderr)
             return Failure(
                 "image",
                 message.kind if message.kind != "unknown" else f"{verb}_failed",
@@ -182,7 +182,7 @@ def _service_of(line: str, names: Sequence[str]) -> str:
 
 
 def _create_failure(name: str, error: CommandFailed) -> Failure:
-    message = understand(error.stderr)
+    message = classify(error.stderr)
     return Failure(
         "create",
         message.kind if message.kind != "unknown" else "create_failed",

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.start.facts import Containers, Facts, fingerprint
 from stackhand.services.start.record import Record
+from stackhand.state.document import Document
 from stackhand.state.folder import StateFolder
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {str(key): str(text) for key, text in value.items()}
+
+
+def _runs(value: Any) -> frozenset[str]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return frozenset(map(str, value))
+
+
+COMPLETED: Document[frozenset[str]] = Document("completed", _runs, frozenset, sorted)
+"""The runs of containers (`Container.run_key`) that were seen to end by themselves, their work done."""
+MADE: Document[dict[str, str]] = Document("made", _texts, dict)
+"""By a container's id, the fingerprint of what it was made from, where Compose's own hash does not tell."""
+FILES: Document[dict[str, dict[str, str]]] = Document(
+    "files", lambda value: {str(run): _texts(files) for run, files in value.items()}, dict
+)
+"""By a container's run, what the file system said of the files that it began with; nothing of their content."""
 
 
 class StartHistory:
@@ -35,7 +57,7 @@ class StartHistory:
         """
         containers = [each for some in now.values() for each in some]
         with self._lock:
-            known, done = self._state.made, self._state.completed
+            known, done = MADE.read(self._state), COMPLETED.read(self._state)
             made = {each.id: known[each.id] for each in containers if each.id in known}
             for each in containers:
                 wanted = facts.hashes.get(each.service)
@@ -43,16 +65,18 @@ class StartHistory:
                 if seen_to and wanted and each.config_hash != wanted:
                     made[each.id] = fingerprint(project.services[each.service], wanted)
             ended = {name for name, record in records.items() if record.state == "completed"}
-            runs = [each.run for each in containers if each.stopped and (each.service in ended or each.run in done)]
+            runs = [
+                each.run_key for each in containers if each.stopped and (each.service in ended or each.run_key in done)
+            ]
             if made != known:
-                self._state.remember("made", made)
+                MADE.write(self._state, made)
             if set(runs) != done:
-                self._state.remember("completed", sorted(runs))
+                COMPLETED.write(self._state, frozenset(runs))
 
     def keep_files(self, project: Project, facts: Facts, containers: Collection[Container]) -> None:
         """Remember with which files these runs of containers began. They are all containers that there are."""
         with self._lock:
-            seen = self._state.files
+            seen = FILES.read(self._state)
             runs = mounted.runs_to_remember(project, containers, facts.stamps, seen)
             if runs != seen:
-                self._state.remember("files", runs)
+                FILES.write(self._state, runs)
