@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from stackhand.engine.compose.project import Project
     from stackhand.engine.host.programs import Programs
     from stackhand.errors import Interrupted
-    from stackhand.graph.clock import Clock
     from stackhand.model import Report
     from stackhand.output.live import Live
     from stackhand.services.start.record import StartReport
@@ -176,15 +175,7 @@ class Stack:
             self.settings.start,
             self.state,
             self.redactor,
-            self.clock,
         )
-
-    @_shared
-    def clock(self) -> Clock:
-        """The time, and waiting for it."""
-        from stackhand.graph.clock import SYSTEM
-
-        return SYSTEM
 
     @_shared
     def display(self) -> Live:

@@ -55,14 +55,13 @@ class World:
         self.fails: dict[str, str] = {}
         self.takes: dict[str, float] = {}
         self.ports: dict[int, str] = {}
-        self.profiles: set[str] = set()
         self.away = False
         self.stopped = False
         self.settings = Start()
         self.state = StateFolder(folder)
         self.redactor = Redactor()
         self.engine: Any = FakeEngine(self)
-        self.compose: Any = FakeCompose(self)
+        self.compose: Any
         self.listeners: list[FakeListener] = []
         self.project: model.Project
         self.starter: Starter
@@ -72,17 +71,17 @@ class World:
     def services(self, *, images: bool = True, **fakes: Fake) -> World:
         """Write the compose file. With `images` their images are here."""
         self.fakes = dict(fakes)
+        (self.folder / "compose.yaml").write_text("services: {}  # simulated\n")
         self.select()
         if images:
-            for service in model.parse(self._document({"*"}), self.folder).services.values():
+            for service in FakeCompose(self, "*").project.services.values():
                 self.images.setdefault(service.image, f"sha256:{service.image}")
         return self
 
     def select(self, *profiles: str) -> None:
         """Read the project with these profiles."""
-        self.profiles = set(profiles)
-        self.compose = FakeCompose(self)
-        self.project = model.parse(self._document(self.profiles), self.folder)
+        self.compose = FakeCompose(self, *profiles)
+        self.project = self.compose.project
         self.begin()
 
     def begin(self, **settings: float) -> None:
@@ -341,7 +340,8 @@ class World:
     def _note(self, step: Step) -> None:
         self.steps.append(f"{step.at:g} {step.service} {step.kind}: {step.text}")
 
-    def _document(self, profiles: Iterable[str]) -> dict[str, Any]:
+    def document(self, profiles: Iterable[str]) -> dict[str, Any]:
+        """Return what `docker compose config` prints with these profiles."""
         active = {
             name: fake
             for name, fake in self.fakes.items()
@@ -453,21 +453,26 @@ class FakeEngine:
 class FakeCompose:
     """What a start asks of Compose, as one call of its command line each."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *profiles: str) -> None:
         self._world = world
+        self._profiles = profiles
+        self.project = model.parse(world.document(profiles), world.folder)
 
     def config(self) -> model.Project:
-        return self._world.project
+        return self.project
+
+    def with_profiles(self, profiles: Iterable[str]) -> FakeCompose:
+        return FakeCompose(self._world, *self._profiles, *profiles)
 
     def hashes(self) -> dict[str, str]:
-        return {name: self._world.hash_of(name) for name in self._world.project.services}
+        return {name: self._world.hash_of(name) for name in self.project.services}
 
     def create(
         self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True, force: bool = False
     ) -> None:
         kept = " --force-recreate" if force else "" if recreate else " --no-recreate"
         self._call(f"create{'' if dependencies else ' --no-deps'}{kept}", services)
-        project = self._world.project
+        project = self.project
         wanted = project.closure(services) if dependencies else services
         graph = {name: [e.service for e in project.services[name].depends_on] for name in project.services}
         for name in schedule.order(graph):
@@ -477,7 +482,7 @@ class FakeCompose:
     def start(self, services: Sequence[str], on_line: object = None) -> None:
         self._call("up", services)
         for name in services:
-            service = self._world.project.services[name]
+            service = self.project.services[name]
             for number in range(1, service.replicas + 1):
                 mine = [each for each in self._world.of(name) if each.number == number]
                 box = mine[0] if mine else self._world.make(service, number)
@@ -497,13 +502,13 @@ class FakeCompose:
             on_line(f"#1 [{name} 1/2] RUN make")
         self._call("build", services)
         for name in services:
-            image = self._world.project.services[name].image
+            image = self.project.services[name].image
             self._world.images[image] = self._world.registry.get(image, f"sha256:{image}")
 
     def pull(self, services: Sequence[str], on_line: object = None) -> None:
         self._call("pull", services)
         for name in services:
-            image = self._world.project.services[name].image
+            image = self.project.services[name].image
             if image not in self._world.registry:
                 raise self._failed("pull", f"manifest for {image} not found: manifest unknown")
             self._world.images[image] = self._world.registry[image]
@@ -540,7 +545,7 @@ class FakeCompose:
             if each.number > service.replicas:
                 world.delete(each)
         if renewed:
-            for follower, entry in world.project.dependants(service.name):
+            for follower, entry in self.project.dependants(service.name):
                 if entry.restart:
                     for each in world.of(follower.name):
                         if each.running:

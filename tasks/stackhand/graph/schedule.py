@@ -17,7 +17,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Generic, TypeVar
 
 from stackhand.errors import DependencyCycle
-from stackhand.graph.clock import SYSTEM, Clock
+from stackhand.graph import clock as clocks
+from stackhand.graph.clock import Clock
 
 N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def run(
 
     Raises DependencyCycle before anything runs.
     """
-    return _Run(graph, after or {}, work, workers, clock or SYSTEM).run()
+    return _Run(graph, after or {}, work, workers, clock or clocks.SYSTEM).run()
 
 
 def gather(work: Mapping[str, Callable[[], T]], *, workers: int | None = None) -> dict[str, T]:

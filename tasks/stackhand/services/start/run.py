@@ -12,8 +12,9 @@ import msgspec
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
+from stackhand.graph import clock as clocks
 from stackhand.graph import schedule
-from stackhand.graph.clock import SYSTEM, Clock
+from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start.context import RunContext, Shared
@@ -217,8 +218,9 @@ class Starter:
         settings: Start,
         state: StateFolder,
         redactor: Redactor,
-        clock: Clock = SYSTEM,
+        clock: Clock | None = None,
     ) -> None:
+        clock = clock or clocks.SYSTEM
         self._select = select
         self._read_hashes = read_hashes
         self._settings = settings
