@@ -49,7 +49,7 @@ def run(
     skipped. `after` holds weaker edges: a node waits for those too, but runs whatever became of them.
 
     A node that is alone runs in the calling thread, as all do with one worker; side by side, each runs in a
-    thread of its own. KeyboardInterrupt is raised at once, and what runs is left to whoever can stop it.
+    thread of its own. KeyboardInterrupt is raised at once; the caller has to stop the nodes that run.
 
     Raises DependencyCycle before anything runs.
     """

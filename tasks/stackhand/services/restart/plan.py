@@ -20,21 +20,21 @@ class Changes:
     """What only a restart looks for, by service and with the cause.
 
     `contexts`: its image has to be built again, for the service that `builders` names. `files`: a mounted file changed.
-    `texts`: the text of a secret or config changed that Compose copies into a new container. `owed`: an interrupted
-    restart had not come to it. `named` are the services that the person named.
+    `inline_files`: the text of a secret or config changed that Compose copies into a new container. `interrupted`: a
+    restart was interrupted before it came to this service. `named` are the services that the person named.
     """
 
     contexts: Mapping[str, str] = field(default_factory=dict)
     builders: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-    owed: Mapping[str, str] = field(default_factory=dict)
+    inline_files: Mapping[str, str] = field(default_factory=dict)
+    interrupted: Mapping[str, str] = field(default_factory=dict)
     named: tuple[str, ...] = ()
 
     def restart(self, name: str) -> str | None:
         """Return why a service has to restart as it is, or None."""
         asked = "it was asked for by name" if name in self.named else None
-        return self.files.get(name) or self.owed.get(name) or asked
+        return self.files.get(name) or self.interrupted.get(name) or asked
 
 
 def scope(project: Project, facts: Facts, names: Collection[str]) -> list[str]:
@@ -118,8 +118,8 @@ class _Planner:
             return StartAction(name, "start", cause) if cause else None
         action = service_action(self._project, name, self._facts, image_changes=fresh)
         if action is None or action.verb == "check":
-            if name in self._changes.texts:
-                return StartAction(name, "recreate", self._changes.texts[name], force=True)
+            if name in self._changes.inline_files:
+                return StartAction(name, "recreate", self._changes.inline_files[name], force=True)
             if cause and self._facts.of(name):
                 return StartAction(name, "restart", cause)
             # An unhealthy service has not changed, and may never become healthy.

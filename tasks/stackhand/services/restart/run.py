@@ -132,7 +132,7 @@ class Restarter:
         facts: Facts = found["facts"]
         sources: dict[str, Source] = found["sources"]
         contexts = builds.changed(project, sources, facts.images or {})
-        files = mounted_files.changed(project, facts.containers, facts.stamps, FILES.read(self._state))
+        files = mounted_files.changed(project, facts.containers, facts.file_stats, FILES.read(self._state))
         texts = inline_files.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,
@@ -141,8 +141,8 @@ class Restarter:
                 contexts=contexts,
                 builders={name: builds.builder(project, name) for name in contexts},
                 files={name: cause for name, cause in files.items() if name in names},
-                texts={name: cause for name, cause in texts.items() if name in names},
-                owed=self._owed(facts, names),
+                inline_files={name: cause for name, cause in texts.items() if name in names},
+                interrupted=self._interrupted(facts, names),
                 named=tuple(named),
             ),
         )
@@ -159,14 +159,14 @@ class Restarter:
             run.context.shared.builds.remember(run.project, same, seen.facts.images or {})
         self._journal.settle(*(each for each in self._journal.unfinished(TASK) if not each.is_under_way))
 
-    def _owed(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
+    def _interrupted(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
         """Return the services whose restart an interrupted run has not come to."""
-        owed = {key: step.cause for each in self._journal.unfinished(TASK) for key, step in each.steps.items()}
+        causes = {key: step.cause for each in self._journal.unfinished(TASK) for key, step in each.steps.items()}
         return {
-            name: f"a restart was interrupted before it: {owed[container.run_key]}"
+            name: f"a restart was interrupted before it: {causes[container.run_key]}"
             for name in names
             for container in facts.of(name)
-            if container.run_key in owed
+            if container.run_key in causes
         }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
-from stackhand.services.changes.mounted_files import Stamp
+from stackhand.services.changes.mounted_files import FileStat
 
 Containers = Mapping[str, Sequence[Container]]
 """Containers by service."""
@@ -20,10 +20,9 @@ class Facts:
     """All that planning needs to know, read at one moment.
 
     `containers` by service, `hashes` of the configuration by service, `images` maps an image's name to its id, None
-    where it is not here. Without hashes and images, containers count as made the way they should be.
-    `completed` are the containers (id and moment of start) that were seen to end by themselves, their work done;
-    `made` says of some containers, by id, which `fingerprint` they were made from; `stamps` are those of the files
-    that services are given, by path.
+    where it is not here. Without hashes and images, all containers count as up to date.
+    `completed` are the runs of containers that were seen to end by themselves, their work done. `made` has the
+    `fingerprint` that some containers were made from, by id. `file_stats` has the metadata of mounted files, by path.
     """
 
     containers: Containers
@@ -31,14 +30,14 @@ class Facts:
     images: Mapping[str, str | None] | None = None
     completed: frozenset[str] = frozenset()
     made: Mapping[str, str] = field(default_factory=dict)
-    stamps: Mapping[str, Stamp | None] = field(default_factory=dict)
+    file_stats: Mapping[str, FileStat | None] = field(default_factory=dict)
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""
         return self.containers.get(name, ())
 
     def without_configuration(self) -> Facts:
-        """Return the facts without what the compose file wants: every container counts as made the way it should be."""
+        """Return the facts without hashes and images: every container counts as up to date."""
         return replace(self, hashes={}, images=None)
 
     def drifted(self, service: Service, container: Container) -> bool:

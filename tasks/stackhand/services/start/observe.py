@@ -41,7 +41,7 @@ def collect_facts(
         found["images"],
         COMPLETED.read(state),
         MADE.read(state),
-        mounted.stamps(project, services),
+        mounted.file_stats(project, services),
     )
 
 

@@ -99,7 +99,8 @@ class Preparation:
             image = project.services[name].image
             # One image may serve several services.
             failures.update({other.name: failure for other in project.services.values() if other.image == image})
-        self._builds.learn(project, {name: source for name, source in sources.items() if name not in failures})
+        built = {name: source for name, source in sources.items() if name not in failures}
+        self._builds.remember_current(project, built)
         return failures
 
     def _create(self, makes: Sequence[_Make]) -> Mapping[_Make, Exception]:

@@ -9,9 +9,9 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import Probe
 from stackhand.services.start.record import Failure, State
 
-# A shell's own codes for a command that can't be run: a retry does not change that.
+# A shell's own codes for a command that can't be run; a retry does not help. POSIX, Shell Command Language, 2.8.2.
 _CANNOT_RUN = {126: "can't be executed", 127: "was not found"}
-# A single crash under a restart policy is not a loop; nor are two.
+# Fewer deaths than this under a restart policy are no restart loop.
 _LOOP_DEATHS = 3
 
 _FIRST = 1.0
@@ -38,10 +38,10 @@ WAIT = Verdict("wait")
 class Expectation:
     """What is expected of a service's containers.
 
-    `one_shot`: some service waits for it to complete. `may_end`: it counts as completed when it ends with 0 and has no
-    healthcheck; not so where we have not seen it start, for a server that was stopped looks the same. `settle`: seconds
-    it must stay up where it has no healthcheck. `max_restart_loop`: seconds that a restart loop may go on, which is
-    as long as our own attempts would take. `retries`: attempts.
+    `one_shot`: another service waits for it to complete. `may_end`: without a healthcheck it counts as completed when
+    it exits with 0; not where we have not seen it start, because a server that was stopped looks the same. `settle`:
+    seconds it must stay up where it has no healthcheck. `max_restart_loop`: seconds that a restart loop may go on,
+    which is as long as our own attempts would take. `retries`: attempts.
     """
 
     one_shot: bool = False
@@ -51,7 +51,7 @@ class Expectation:
     retries: int = 3
 
 
-def judge(
+def evaluate(
     container: Container, expected: Expectation, *, up: float, looping: float | None, oom: bool = False
 ) -> Verdict:
     """Return the verdict about a container.

@@ -1,4 +1,4 @@
-"""What a start remembers for the runs after it: nothing that the engine holds tells these things later."""
+"""What a start writes down for later runs, because the engine does not know it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MADE: Document[dict[str, str]] = Document("made", _texts, dict)
 FILES: Document[dict[str, dict[str, str]]] = Document(
     "files", lambda value: {str(run): _texts(files) for run, files in value.items()}, dict
 )
-"""By a container's run, what the file system said of the files that it began with; nothing of their content."""
+"""By a container's run, the metadata of the files that it began with; nothing of their content."""
 
 
 class StartHistory:
@@ -50,10 +50,10 @@ class StartHistory:
         records: Mapping[str, Record],
         created: Collection[str],
     ) -> None:
-        """Remember what a start has seen: the facts it began with, its records, and the containers at its end.
+        """Write down the outcome of a start, from its first facts, its records, and the containers at its end.
 
-        `created` are the services that Compose was asked to make containers for: it has kept those that are as they
-        should be.
+        `created` are the services whose containers Compose was asked to make. It keeps a container that is up to date:
+        so one that is still there, with another hash, was made from this configuration.
         """
         containers = [each for some in now.values() for each in some]
         with self._lock:
@@ -74,9 +74,9 @@ class StartHistory:
                 COMPLETED.write(self._state, frozenset(runs))
 
     def keep_files(self, project: Project, facts: Facts, containers: Collection[Container]) -> None:
-        """Remember with which files these runs of containers began. They are all containers that there are."""
+        """Write down the files that these runs of containers began with. `containers` are all of the project's."""
         with self._lock:
             seen = FILES.read(self._state)
-            runs = mounted.runs_to_remember(project, containers, facts.stamps, seen)
+            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen)
             if runs != seen:
                 FILES.write(self._state, runs)

@@ -124,7 +124,7 @@ class StartRun:
         history.keep(self.project, facts, now, self._records, involved.created)
         # The list of containers lacks the moment of start, which counts for those that this run has started.
         touched = {n for n in involved.busy if any(container.started_at is None for container in now.get(n, ()))}
-        if touched and facts.stamps:
+        if touched and facts.file_stats:
             engine = self._shared.engine
             now = {**now, **{name: engine.containers(self.project.name, name) for name in touched}}
         history.keep_files(self.project, facts, [container for some in now.values() for container in some])

@@ -104,7 +104,7 @@ class ContainerWatch:
 
     def _judge(self) -> readiness.Verdict:
         now = self._clock.monotonic()
-        return readiness.judge(
+        return readiness.evaluate(
             self.container,
             self._expected,
             up=0.0 if self._up_since is None else now - self._up_since,

@@ -52,7 +52,7 @@ def planned(stack: Project, known: Facts, changes: Changes | None = None, names:
         ({"contexts": {"api": "its build context changed"}}, [], ["build api", "recreate api", "restart web"]),
         ({"named": ("web",)}, ["web"], ["restart web"]),
         ({"named": ("db",)}, ["db"], ["restart db", "restart api", "restart web"]),
-        ({"owed": {"web": "it was interrupted"}}, [], ["restart web"]),
+        ({"interrupted": {"web": "it was interrupted"}}, [], ["restart web"]),
     ],
 )
 def test_who_changes_and_who_follows(changes: dict[str, Any], names: list[str], actions: list[str]) -> None:
