@@ -40,7 +40,7 @@ class Actions:
 
         A one-shot runs again.
         """
-        if not self.starter.revive(service).ok:
+        if not self.starter.start_as_is(service).ok:
             raise StackError(f"{service} did not become ready", f"`inv services.logs -s {service}` says more")
 
     def restart(self, service: str) -> None:
@@ -73,10 +73,9 @@ class Actions:
     def _new_starter(self) -> Starter:
         loader = self._loader
         return Starter(
-            lambda: loader.compose,
-            self._engine,
-            lambda: loader.project,
+            lambda: (loader.project, loader.compose),
             loader.hashes,
+            self._engine,
             self._settings,
             self._state,
             self._redactor,
