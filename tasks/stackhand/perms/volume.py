@@ -79,7 +79,7 @@ def reach(engine: Engine, project: str | None, name: str) -> Way:
         return Way(volume, folder=Path(volume.mountpoint))
     for image in volume.images:
         asked = "command -v find && command -v chown"
-        if run_inside(engine, volume.name, image, asked, writes=False).code == 0:
+        if run_inside(engine, volume.name, image, asked, writes=False).ok:
             return Way(volume, image=image)
     if not volume.is_plain:
         raise VolumeUnreachable(
@@ -136,7 +136,7 @@ def _inside(way: Way, engine: Engine, target: Target, *, change: bool) -> Result
     # Whatever find complains of (a file that has just vanished), it is the numbers that count.
     numbers = [int(line) for line in ran.stdout.split() if line.isdecimal()]
     if len(numbers) != (6 if change else 3):
-        last = (ran.stderr.strip().splitlines() or [f"exit code {ran.code}"])[-1]
+        last = (ran.stderr.strip().splitlines() or [f"exit code {ran.exit_code}"])[-1]
         raise VolumeUnreachable(f"the helper container failed: {last}", f"its image was {way.image[:19]}")
     tally.scanned, tally.wrong, tally.refused = numbers[:3]
     if change:

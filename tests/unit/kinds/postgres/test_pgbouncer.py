@@ -14,14 +14,17 @@ from stackhand.checks.connections import Client
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres import pgbouncer_console as console
-from stackhand.kinds.postgres import pgbouncer_facts as bouncer
-from stackhand.kinds.postgres.logins import Attempt, Links, Login
-from stackhand.kinds.postgres.pgbouncer import PgBouncer, judge_login, judge_missing_user, judge_pools
-from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
-from stackhand.kinds.postgres.pools import Pools, pools
+from stackhand.kinds.postgres import pgbouncer_console, pgbouncer_facts
+from stackhand.kinds.postgres.login_attempts import Attempt
+from stackhand.kinds.postgres.login_map import Login, LoginMap
+from stackhand.kinds.postgres.pgbouncer import PgBouncer, evaluate_login
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, DatabaseEntry
+from stackhand.kinds.postgres.pools import Pools, evaluate_pools, worst_case
+from stackhand.kinds.postgres.userlist import evaluate_missing_user
 from stackhand.kinds.registry import kinds_of
+from stackhand.model import Fix
 
+FIX = Fix("mend it in", lambda: None)
 INI = """
 ; a comment
 [databases]
@@ -39,11 +42,11 @@ auth_user = lookup
 
 
 def test_a_configuration_is_read() -> None:
-    settings, databases = bouncer.parse_ini(INI)
+    settings, databases = pgbouncer_facts.parse_ini(INI)
     assert settings == {"listen_port": "6433", "auth_user": "lookup"}
-    assert databases["shop"] == Mapped("shop", "db", 5433, "shop_prod", pool_size=7)
-    assert databases["odd name"] == Mapped("odd name", "db", 5432, "odd name", "the owner", password="it's")
-    assert Bouncer(databases=databases).leads("anything") == Mapped("*", "db", 5432, "anything")
+    assert databases["shop"] == DatabaseEntry("shop", "db", 5433, "shop_prod", pool_size=7)
+    assert databases["odd name"] == DatabaseEntry("odd name", "db", 5432, "odd name", "the owner", password="it's")
+    assert Bouncer(databases=databases).lookup("anything") == DatabaseEntry("*", "db", 5432, "anything")
     assert "it's" not in repr(databases["odd name"])
 
 
@@ -55,7 +58,7 @@ def test_what_the_script_printed_is_read() -> None:
         "\x1edatabases\nname\thost\tport\tdatabase\tforce_user\tpool_size\n"
         "shop\tdb\t5433\tshop_prod\t\t7\npgbouncer\t\t6432\tpgbouncer\tpgbouncer\t2\n"
     )
-    found = bouncer.parse(text)
+    found = pgbouncer_facts.parse(text)
     assert (found.ini, found.userlist, found.userlist_writable) == ("/etc/pgbouncer.ini", "/etc/userlist.txt", True)
     assert found.administered
     assert found.console["PGPORT"] == "6433"
@@ -66,7 +69,9 @@ def test_what_the_script_printed_is_read() -> None:
 
 
 def test_a_console_that_lets_nobody_in() -> None:
-    found = bouncer.parse("\x1eini /etc/pgbouncer.ini\n[pgbouncer]\n\x1econsole\npsql: error: FATAL: not allowed\n")
+    found = pgbouncer_facts.parse(
+        "\x1eini /etc/pgbouncer.ini\n[pgbouncer]\n\x1econsole\npsql: error: FATAL: not allowed\n"
+    )
     assert (found.running, found.administered) == ({}, False)
     assert found.console_problem == "psql: error: FATAL: not allowed"
 
@@ -74,7 +79,7 @@ def test_a_console_that_lets_nobody_in() -> None:
 FACTS = Bouncer(
     "/etc/pgbouncer.ini",
     {"default_pool_size": "15", "reserve_pool_size": "5", "auth_user": "lookup"},
-    {"shop": Mapped("shop", "db", 5432, "shop")},
+    {"shop": DatabaseEntry("shop", "db", 5432, "shop")},
     {"default_pool_size": "15", "reserve_pool_size": "5", "auth_user": "lookup"},
     administered=True,
 )
@@ -82,8 +87,8 @@ APP = Login("app", "shop", "pool", 6432, "pool", "secret", ("api",))
 MIGRATOR = Login("migrator", "shop", "db", 5432, "", "other", ("migrate",))
 
 
-def links(facts: Bouncer = FACTS, *more: Login) -> Links:
-    return Links((MIGRATOR,), (APP, *more), {"pool": facts})
+def login_map(facts: Bouncer = FACTS, *more: Login) -> LoginMap:
+    return LoginMap((MIGRATOR,), (APP, *more), {"pool": facts})
 
 
 @pytest.mark.parametrize(
@@ -93,21 +98,21 @@ def links(facts: Bouncer = FACTS, *more: Login) -> Links:
         (FACTS, (), 1, Pools(0, 2, 15, 5, 55)),
         (FACTS, (replace(APP, role="reports"),), 1, Pools(0, 3, 15, 5, 55)),
         (FACTS, (), 3, Pools(0, 6, 15, 5, 55)),
-        (replace(FACTS, databases={"shop": Mapped("shop", "db", 5432, "shop", pool_size=30)}),
+        (replace(FACTS, databases={"shop": DatabaseEntry("shop", "db", 5432, "shop", pool_size=30)}),
          (), 1, Pools(70, 0, 15, 5, 55)),
-        (replace(FACTS, databases={"shop": Mapped("shop", "db", 5432, "shop", user="one")}),
+        (replace(FACTS, databases={"shop": DatabaseEntry("shop", "db", 5432, "shop", user="one")}),
          (replace(APP, role="reports"),), 1, Pools(0, 2, 15, 5, 55)),
         (replace(FACTS, settings={}, running={}), (), 1, Pools(0, 1, 20, 0, 55)),
     ],
 )  # fmt: skip
 def test_the_worst_case(facts: Bouncer, more: tuple[Login, ...], replicas: int, expected: Pools) -> None:
-    assert pools("pool", links(facts, *more), 57, {"pool": replicas}) == expected
+    assert worst_case("pool", login_map(facts, *more), 57, {"pool": replicas}) == expected
 
 
 def test_other_pools_of_the_server_take_their_part() -> None:
     other = replace(APP, host="other", via="other")
-    both = Links((), (APP, other), {"pool": FACTS, "other": FACTS})
-    assert pools("pool", both, 100, {}) == Pools(0, 2, 15, 5, 60)
+    both = LoginMap((), (APP, other), {"pool": FACTS, "other": FACTS})
+    assert worst_case("pool", both, 100, {}) == Pools(0, 2, 15, 5, 60)
 
 
 @pytest.mark.parametrize(
@@ -122,21 +127,22 @@ def test_other_pools_of_the_server_take_their_part() -> None:
     ],
 )
 def test_pools(found: Pools, administered: bool, alone: bool, status: str, fixable: bool, remedy: str) -> None:
-    finding = judge_pools("pool", replace(FACTS, administered=administered), found, "db", 57, alone=alone)
-    assert (finding.status, finding.fixable, finding.remedy) == (status, fixable, remedy)
+    verdict = evaluate_pools(replace(FACTS, administered=administered), found, "db", 57, FIX if alone else None)
+    assert (verdict.status, verdict.fix is FIX, verdict.remedy) == (status, fixable, remedy)
     if fixable:
         smaller = replace(found, size=found.fitting)
         assert smaller.worst <= found.free
 
 
 def test_a_login_through_it() -> None:
-    assert judge_login(APP, Attempt("silent", "no answer"), {}, "db").evidence == "no answer"
+    assert evaluate_login(APP, Attempt("silent", "no answer"), {}, "db").evidence == "no answer"
     directly = replace(APP, host="db", via="", port=5432)
     tried = {APP: Attempt("other", "server login failed"), directly: Attempt()}
-    finding = judge_login(APP, tried[APP], tried, "db")
-    assert (finding.status, finding.fixable) == ("fail", False)
+    finding = evaluate_login(APP, tried[APP], tried, "db")
+    assert (finding.status, finding.fix is not None) == ("fail", False)
     assert finding.evidence == "server login failed; logging in directly works"
-    assert judge_login(APP, Attempt(), tried, "db").status == "ok"
+    assert finding.blames == ("db",)
+    assert evaluate_login(APP, Attempt(), tried, "db").status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -156,13 +162,13 @@ def test_a_missing_entry(writable: bool, administered: bool, auth_type: str, fix
         userlist_writable=writable,
         administered=administered,
     )
-    finding = judge_missing_user("pool", facts, "app")
-    assert (finding.status, finding.fixable) == ("fail", fixable)
+    finding = evaluate_missing_user(facts, "app", FIX)
+    assert (finding.status, finding.fix is not None) == ("fail", fixable)
     assert 'the line "app" "VERIFIER"' in finding.remedy
 
 
 def test_an_entry_is_quoted() -> None:
-    assert bouncer.userlist_line('a"b', "SCRAM-SHA-256$x") == '"a""b" "SCRAM-SHA-256$x"'
+    assert pgbouncer_facts.userlist_line('a"b', "SCRAM-SHA-256$x") == '"a""b" "SCRAM-SHA-256$x"'
 
 
 @pytest.mark.parametrize(
@@ -237,6 +243,8 @@ class Stage:
     def facts(self, kind: Any, service: str) -> Bouncer:
         return FACTS
 
+    facts_of = facts
+
     def register_secret(self, secret: str) -> None:
         pass
 
@@ -245,13 +253,13 @@ class Stage:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [NO_TLS, 'psql: error: connection to server failed: root certificate file "/nonexistent/stackhand" does not exist'],
 )
-def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(said: str) -> None:
+def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(message: str) -> None:
     """PgBouncer 1.18 ends when it looks up who is not in its auth_file for its console."""
-    stage: Any = Stage(READ, psql=ExecResult(2, "", said))
-    found = console.look(stage, "pool")
+    stage: Any = Stage(READ, psql=ExecResult(2, "", message))
+    found = pgbouncer_console.collect(stage, "pool")
     assert (found.running, found.administered) == ({}, False)
     assert [env["PGDATABASE"] for _, _, env in stage.asked] == ["nobody"]
     # That is never sent: libpq stops before it, whatever it is told about TLS.
@@ -276,7 +284,7 @@ def test_only_who_is_in_the_auth_file_logs_in_to_the_console(
     stage: Any = Stage(
         f"{READ}\x1eusers /etc/users.txt\n{entries}\n", console=ExecResult(0, CONFIG) if as_whom else None, known=known
     )
-    found = console.look(stage, "pool")
+    found = pgbouncer_console.collect(stage, "pool")
     assert [env["PGUSER"] for _, _, env in stage.asked[1:]] == ([as_whom] if as_whom else [])
     assert (bool(found.running), found.administered) == (bool(as_whom), orders)
     assert not any("password" in word for _, argv, _ in stage.asked for word in argv)
@@ -301,14 +309,14 @@ REFUSED = ExecResult(2, "", "psql: error: connection to server failed: Connectio
 def test_silence(printed: str, psql: ExecResult, about: Container, kind: type[Exception]) -> None:
     stage: Any = Stage(printed, psql=psql, about=about)
     with pytest.raises(NoAnswer) as caught:
-        console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_without_a_shell_it_cannot_be_asked() -> None:
     stage: Any = Stage(shell=False)
     with pytest.raises(CannotAsk, match="no shell in the container of pool"):
-        console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
 
 
 @pytest.mark.parametrize(("about", "kind"), [(container("pool"), NoAnswer), (healthy("pool"), CannotAsk)])
@@ -316,20 +324,20 @@ def test_a_script_that_takes_too_long(about: Container, kind: type[Exception]) -
     stage: Any = Stage(about=about)
     stage.shell = lambda *_, **__: ExecResult(None, "", "", 5.0)
     with pytest.raises(NoAnswer, match="no answer within 5 s") as caught:
-        console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_psql_of_a_neighbour_will_do() -> None:
     stage: Any = Stage(READ, psql={"pool": ExecResult(127, ""), "db": ExecResult(2, "", NO_TLS)})
-    assert console.look(stage, "pool").ini
+    assert pgbouncer_console.collect(stage, "pool").ini
     assert [(asker, env["PGHOST"]) for asker, _, env in stage.asked] == [("pool", "127.0.0.1"), ("db", "pool")]
 
 
 def test_the_socket_is_asked_as_the_account_that_it_runs_under() -> None:
     read = "\x1eini /etc/pgbouncer.ini\n[pgbouncer]\nunix_socket_dir = /run\n"
     stage: Any = Stage(f"{read}\x1eaccount 70\n", f"{read}\x1econsole\n{CONFIG}")
-    found = console.look(stage, "pool")
+    found = pgbouncer_console.collect(stage, "pool")
     assert stage.users == ["", "70"]
     assert (found.administered, found.account) == (True, "70")
     assert dict(found.console) == {"PGHOST": "/run", "PGPORT": "6432", "PGUSER": "pgbouncer"}
@@ -340,17 +348,15 @@ def test_who_only_asks_its_console_is_no_client_of_a_database() -> None:
     stage: Any = Stage(known=known)
     kind = PgBouncer()
     checks = {each.id: each for each in kind.checks()}
-    assert [(each.status, each.subject) for each in checks["pgbouncer.database"].judge(stage, "pool")] == [
-        ("ok", "shop")
-    ]
-    assert list(checks["pgbouncer.userlist"].judge(stage, "pool")) == []
+    assert [(each.status, each.subject) for each in checks["pgbouncer.database"].run(stage, "pool")] == [("ok", "shop")]
+    assert list(checks["pgbouncer.userlist"].run(stage, "pool")) == []
 
 
 def test_what_cannot_be_read_is_not_judged() -> None:
     stage: Any = Stage(known=[client("app", "shop")])
-    stage.facts = lambda *_: Bouncer()
+    stage.facts = stage.facts_of = lambda *_: Bouncer()
     checks = {each.id: each for each in PgBouncer().checks()}
-    assert [each.status for each in checks["pgbouncer.database"].judge(stage, "pool")] == ["skip"]
+    assert [each.status for each in checks["pgbouncer.database"].run(stage, "pool")] == ["skip"]
 
 
 def test_warm_ups_go_through_the_pool() -> None:
@@ -383,5 +389,5 @@ def test_a_warm_up_that_fails_says_why() -> None:
 
 def test_orders_are_given_only_where_they_are_taken() -> None:
     stage: Any = Stage()
-    with pytest.raises(StackError, match="the console of pool takes no orders: not allowed"):
-        console.order(stage, "pool", replace(FACTS, console_problem="not allowed"), "RELOAD")
+    with pytest.raises(StackError, match="the console of pool takes no commands: not allowed"):
+        pgbouncer_console.run_command(stage, "pool", replace(FACTS, console_problem="not allowed"), "RELOAD")

@@ -17,50 +17,60 @@ from stackhand.checks.context import CheckContext, ServiceKinds
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres import address as place
-from stackhand.kinds.postgres import auth_query as lookups
-from stackhand.kinds.postgres import grants, roles
-from stackhand.kinds.postgres import maintenance as indexes
-from stackhand.kinds.postgres import prewarm as warmth
-from stackhand.kinds.postgres.access import _remember, judge_grants
+from stackhand.kinds.postgres import (
+    address,
+    auth_query,
+    configured_grants,
+    grant_history,
+    grants,
+    maintenance,
+    prewarm,
+    roles,
+)
 from stackhand.kinds.postgres.facts import (
     Cluster,
     Default,
     Function,
-    Held,
+    Grant,
     Index,
+    Maintenance,
     Migrations,
     Rights,
     Role,
+    SchemaInfo,
     Server,
-    Space,
-    Upkeep,
     parse,
     unread,
 )
-from stackhand.kinds.postgres.logins import (
-    ATTEMPTS,
+from stackhand.kinds.postgres.grant_history import GrantHistory
+from stackhand.kinds.postgres.login_attempts import (
     Attempt,
-    AuthQuery,
-    Links,
-    Login,
-    attempt,
-    connect,
-    evidence,
-    read,
-    recovers,
-    understand,
+    classify,
+    conclusive_attempts,
+    expect_recovery,
+    read_attempt,
+    try_all,
+    try_logins,
 )
+from stackhand.kinds.postgres.login_map import AuthQuery, Login, LoginMap, build_login_map
+from stackhand.kinds.postgres.missing_grants import MissingGrants, missing_grants
 from stackhand.kinds.postgres.pgbouncer import PgBouncer
-from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, DatabaseEntry
 from stackhand.kinds.postgres.postgres import Postgres
-from stackhand.kinds.postgres.psql import Admin, NoAdministrator, accounts, first_answer
-from stackhand.kinds.postgres.roles import Wanted
+from stackhand.kinds.postgres.psql import Admin, NoAdministrator, first_answer, superusers
+from stackhand.kinds.postgres.roles import RequiredRole
+from stackhand.model import Fix
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
 
 ADMIN = Admin("postgres")
 DATA = "7123"
+FIX = Fix("mend it in", lambda: None)
+
+
+def knowing(server: Server) -> Any:
+    """Return a context that knows this server."""
+    return SimpleNamespace(facts_of=lambda *_: server)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +117,7 @@ def test_an_answer_is_read_section_by_section() -> None:
     server = parse(text, ADMIN)
     assert server.available == 57
     assert server.role("app") is not None
-    assert server.rights["app"].held == (Held("app", "public", "r", ("SELECT",), ("tasks",)),)
+    assert server.rights["app"].held == (Grant("app", "public", "r", ("SELECT",), ("tasks",)),)
     assert [each.table for each in server.migrations] == ["schema_migrations"]
 
 
@@ -120,17 +130,17 @@ def test_a_section_that_did_not_come_is_told() -> None:
     """Its statement took too long, or the answer was cut off."""
     text = """{"section" : "cluster", "version" : 150004, "databases" : ["app", "shop"]}
 {"section" : "rights", "database" : "app", "owner" : "migrator"}
-{"section" : "upkeep", "database" : "app", "unanal"""
+{"section" : "maintenance", "database" : "app", "unanal"""
     found = parse(text, ADMIN, ["app", "shop", "not_made_yet"], "canceling statement due to statement timeout")
-    assert [each.subject for each in unread("some", "db", "databases", found, found.rights)] == ["shop"]
-    for judged in (indexes.judge_analyse, indexes.judge_indexes, indexes.judge_bloat):
-        told = list(judged("db", found))
+    assert [each.subject for each in unread(found, found.rights)] == ["shop"]
+    for check in (maintenance.check_analyse, maintenance.check_indexes, maintenance.check_bloat):
+        told = list(check(knowing(found), "db"))
         assert [(each.status, each.subject) for each in told] == [("skip", "app"), ("skip", "shop")]
         assert "statement timeout" in told[0].evidence
 
 
 @pytest.mark.parametrize(
-    ("said", "trouble"),
+    ("message", "trouble"),
     [
         ('FATAL:  password authentication failed for user "app"', "password"),
         ("FATAL:  SASL authentication failed", "password"),
@@ -148,19 +158,22 @@ def test_a_section_that_did_not_come_is_told() -> None:
         ("FATAL:  server login failed: wrong password type", "other"),
     ],
 )
-def test_complaints_are_understood(said: str, trouble: str) -> None:
-    assert understand(f"psql: error: {said}") == trouble
+def test_complaints_are_understood(message: str, trouble: str) -> None:
+    assert classify(f"psql: error: {message}") == trouble
 
 
 def test_what_came_of_a_login() -> None:
-    assert read(ExecResult(0, "1")) == Attempt()
-    assert read(ExecResult(2, "", 'psql: error: FATAL:  role "x" is not\npermitted to log in')).trouble == "nologin"
-    assert read(ExecResult(None, "", "", 6.0)) == Attempt("silent", "no answer within 6 s")
+    assert read_attempt(ExecResult(0, "1")) == Attempt()
+    assert (
+        read_attempt(ExecResult(2, "", 'psql: error: FATAL:  role "x" is not\npermitted to log in')).trouble
+        == "nologin"
+    )
+    assert read_attempt(ExecResult(None, "", "", 6.0)) == Attempt("silent", "no answer within 6 s")
 
 
 BOUNCER = Bouncer(
     settings={"auth_user": "lookup", "auth_query": "SELECT u, p FROM auth.get($1)", "listen_port": "6432"},
-    databases={"shop": Mapped("shop", "db", 5432, "shop_prod")},
+    databases={"shop": DatabaseEntry("shop", "db", 5432, "shop_prod")},
     users={"lookup": "its password"},
 )
 
@@ -172,7 +185,7 @@ def test_who_logs_in_where() -> None:
         Client("migrate", "db", "db", None, "PGHOST", "", "migrator", "shop_prod", "", "other"),
         Client("api", "db", "db", 80, "SOME_URL", "http", "app", "", "", "x"),
     ]
-    found = connect("db", clients, {"pool": BOUNCER}, {"db": "db", "pool": "pool"})
+    found = build_login_map("db", clients, {"pool": BOUNCER}, {"db": "db", "pool": "pool"})
     assert found.pooled == (Login("app", "shop", "pool", 6432, "pool", "s3cr3t"),)
     assert found.pooled[0].clients == ("api", "worker")
     assert set(found.direct) == {
@@ -180,26 +193,28 @@ def test_who_logs_in_where() -> None:
         Login("migrator", "shop_prod", "db", 5432, "", "other"),
         Login("lookup", "shop_prod", "db", 5432, "", "its password"),
     }
-    assert [(each.role, each.database) for each in found.lookups] == [("lookup", "shop_prod")]
+    assert [(each.role, each.database) for each in found.auth_queries] == [("lookup", "shop_prod")]
     assert found.pairs() == [("app", "shop_prod"), ("migrator", "shop_prod")]
 
 
 def test_a_forced_user_is_who_logs_in() -> None:
-    forced = Bouncer(databases={"shop": Mapped("shop", "db", 5432, "shop", user="owner", password="of the owner")})
+    forced = Bouncer(
+        databases={"shop": DatabaseEntry("shop", "db", 5432, "shop", user="owner", password="of the owner")}
+    )
     client = Client("api", "pool", "pool", None, "X", "", "anybody", "shop", "", "its own")
-    found = connect("db", [client], {"pool": forced}, {"db": "db"})
+    found = build_login_map("db", [client], {"pool": forced}, {"db": "db"})
     assert found.direct == (Login("owner", "shop", "db", 5432, "", "of the owner"),)
     assert found.pooled == (Login("anybody", "shop", "pool", 6432, "pool", "its own"),)
 
 
 def test_an_entry_for_any_database_is_looked_up_for_those_that_clients_ask_for() -> None:
     settings = {"auth_user": "lookup", "auth_query": "SELECT u, p FROM auth.get($1)"}
-    entries = {"*": Mapped("*", "db"), "named": Mapped("named", "db", 5432, "other", auth_user="second")}
+    entries = {"*": DatabaseEntry("*", "db"), "named": DatabaseEntry("named", "db", 5432, "other", auth_user="second")}
     any_database = Bouncer(settings=settings, databases=entries)
     client = Client("api", "pool", "pool", None, "X", "", "app", "shop", "", "s3cr3t")
-    found = connect("db", [client], {"pool": any_database}, {"db": "db"})
-    assert {(each.role, each.database) for each in found.lookups} == {("lookup", "shop"), ("second", "other")}
-    assert connect("db", [], {"pool": any_database}, {"db": "db"}).lookups == (
+    found = build_login_map("db", [client], {"pool": any_database}, {"db": "db"})
+    assert {(each.role, each.database) for each in found.auth_queries} == {("lookup", "shop"), ("second", "other")}
+    assert build_login_map("db", [], {"pool": any_database}, {"db": "db"}).auth_queries == (
         AuthQuery("pool", "second", "other", "SELECT u, p FROM auth.get($1)"),
     )
 
@@ -222,7 +237,7 @@ def test_logins_are_tried_a_few_at_a_time() -> None:
 
     logins = [Login(f"app{number}", "shop", "db", 5432, "", "s3cr3t") for number in range(12)]
     context: Any = Asked()
-    assert len(attempt(context, "db", logins)) == 12
+    assert len(try_logins(context, "db", logins)) == 12
     assert 1 < most[0] <= 4
 
 
@@ -257,7 +272,7 @@ class AskedServer:
         return text
 
 
-DEMOTED = ExecResult(0, '{"section" : "upkeep"}', "ERROR:  permission denied for table pg_authid")
+DEMOTED = ExecResult(0, '{"section" : "maintenance"}', "ERROR:  permission denied for table pg_authid")
 SLOW = ExecResult(None, "", "", 10.0)
 NOWHERE = ExecResult(2, "", "psql: error: connection to server on socket failed: No such file or directory")
 
@@ -270,7 +285,7 @@ def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(che
         shown,
         cluster=msgspec.structs.replace(shown.cluster, databases=("shop_prod",)),
         asked=("shop_prod",),
-        complaint="canceling statement due to statement timeout",
+        error="canceling statement due to statement timeout",
     )
     api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
     stage = CheckContext(
@@ -283,8 +298,9 @@ def test_rights_that_could_not_be_read_are_told_by_the_checks_that_need_them(che
     )
     stage.clients = [api]
     stage.facts = lambda kind, name: shown if kind.name == "postgres" else BOUNCER  # type: ignore[assignment, return-value]
-    judged = next(each for each in Postgres().checks() if each.id == check).judge(stage, "db")
-    assert [(each.id, each.status, each.subject) for each in judged] == [(check, "skip", "shop_prod")]
+    asked = next(each for each in Postgres().checks() if each.id == check)
+    found = [each.finding(asked, "db") for each in asked.run(stage, "db")]
+    assert [(each.id, each.status, each.subject) for each in found] == [(check, "skip", "shop_prod")]
 
 
 def test_a_way_in_that_does_not_see_the_server_is_none() -> None:
@@ -339,7 +355,7 @@ def test_no_answer(answers: list[ExecResult], health: str, kind: type[Exception]
     ],
 )  # fmt: skip
 def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str], expected: dict[str, str]) -> None:
-    assert place.where(service("db", raw=raw, environment=environment)) == expected
+    assert address.server_address(service("db", raw=raw, environment=environment)) == expected
 
 
 POOLED = Login("app", "shop", "pool", 6432, "pool", "s3cr3t", ("api",))
@@ -370,30 +386,30 @@ WRONG = Attempt("password", "password authentication failed")
 def test_what_a_login_that_only_a_pgbouncer_makes_proves(
     login: Login, pooled: Attempt, direct: Attempt, protected: bool, counts: bool
 ) -> None:
-    found = evidence({POOLED: pooled, login: direct}, [login.role] if protected else [])
+    found = conclusive_attempts({POOLED: pooled, login: direct}, [login.role] if protected else [])
     assert (login in found) is counts
     assert found[POOLED] == pooled
 
 
 def test_who_logs_in_directly_has_to_be_admitted() -> None:
     tried = {POOLED: FINE, Login("app", "shop", "db", 5432, "", "s3cr3t", ("migrate",)): SHUT}
-    assert evidence(tried, ["app"]) == tried
+    assert conclusive_attempts(tried, ["app"]) == tried
 
 
 def test_a_direct_login_is_derived_only_where_nobody_makes_it_himself() -> None:
     api = Client("api", "pool", "pool", 6432, "X", "", "app", "shop", "", "s3cr3t")
-    found = connect("db", [api], {"pool": BOUNCER}, {"db": "db"})
+    found = build_login_map("db", [api], {"pool": BOUNCER}, {"db": "db"})
     assert {each.role: each.behind for each in found.direct} == {"app": ("pool",), "lookup": ("pool",)}
     job = Client("job", "db", "db", 5432, "X", "", "app", "shop_prod", "", "s3cr3t")
-    found = connect("db", [api, job], {"pool": BOUNCER}, {"db": "db"})
+    found = build_login_map("db", [api, job], {"pool": BOUNCER}, {"db": "db"})
     merged = next(each for each in found.direct if each.role == "app")
     assert (merged.clients, merged.behind) == (("api", "job"), ())
 
 
 def test_who_only_asks_the_console_is_no_role_of_the_server() -> None:
-    anything = Bouncer(databases={"*": Mapped("*", "db")}, settings={"auth_user": "lookup"})
+    anything = Bouncer(databases={"*": DatabaseEntry("*", "db")}, settings={"auth_user": "lookup"})
     exporter = Client("exporter", "pool", "pool", 6432, "X", "postgres", "stats", "pgbouncer", "", "s3cr3t")
-    assert connect("db", [exporter], {"pool": anything}, {"db": "db"}) == Links(bouncers={"pool": anything})
+    assert build_login_map("db", [exporter], {"pool": anything}, {"db": "db"}) == LoginMap(bouncers={"pool": anything})
 
 
 def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,16 +417,17 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
     later = ExecResult(2, "", "FATAL:  server login has been failing, try again later (server_login_retry)")
     answers = [later, later, ExecResult(0, "1")]
     pauses: list[float] = []
-    monkeypatch.setattr("stackhand.kinds.postgres.logins.time.sleep", pauses.append)
+    monkeypatch.setattr("stackhand.kinds.postgres.login_attempts.time.sleep", pauses.append)
     monkeypatch.setattr(
-        "stackhand.kinds.postgres.logins.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
+        "stackhand.kinds.postgres.login_attempts.login_map",
+        lambda *_: LoginMap(pooled=(POOLED,), bouncers={"pool": BOUNCER}),
     )
     stage: Any = SimpleNamespace(
         scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
     )
-    assert ATTEMPTS.collect(stage, "db")[POOLED].trouble == "later"
-    recovers(stage, "db")
-    assert ATTEMPTS.collect(stage, "db")[POOLED] == Attempt()
+    assert try_all(stage, "db")[POOLED].trouble == "later"
+    expect_recovery(stage, "db")
+    assert try_all(stage, "db")[POOLED] == Attempt()
     assert len(pauses) == 1
 
 
@@ -442,30 +459,30 @@ def server(*known: Role, recovery: bool = False, **rights: Rights) -> Server:
     ],
 )
 def test_a_role(known: list[Role], tried: dict[Login, Attempt], status: str, fixable: bool, words: str) -> None:
-    want = Wanted("app", ("api",), tuple(dict.fromkeys(each.password for each in tried)))
-    finding = roles.judge("db", server(*known), want, tried)
-    assert (finding.status, finding.fixable) == (status, fixable)
+    required = RequiredRole("app", ("api",), tuple(dict.fromkeys(each.password for each in tried)))
+    finding = roles.evaluate_role(server(*known), required, tried, FIX)
+    assert (finding.status, finding.fix is FIX) == (status, fixable)
     assert words in finding.summary
     assert "s3cr3t" not in repr(finding)
 
 
 @pytest.mark.parametrize(
-    ("want", "fixable"),
+    ("required", "fixable"),
     [
-        (Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), True),
+        (RequiredRole("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), True),
         # The secrets do not agree, or not all of them are known.
-        (Wanted("app", ("api",), ("s3cr3t",), made_with="another"), False),
-        (Wanted("app", ("api",), ("s3cr3t", "another"), made_with="s3cr3t"), False),
-        (Wanted("app", ("api", "job"), ("s3cr3t",), unknown=("job",), made_with="s3cr3t"), False),
-        (Wanted("app", ("api",), ("s3cr3t",)), False),
+        (RequiredRole("app", ("api",), ("s3cr3t",), made_with="another"), False),
+        (RequiredRole("app", ("api",), ("s3cr3t", "another"), made_with="s3cr3t"), False),
+        (RequiredRole("app", ("api", "job"), ("s3cr3t",), unknown=("job",), made_with="s3cr3t"), False),
+        (RequiredRole("app", ("api",), ("s3cr3t",)), False),
     ],
 )
-def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(want: Wanted, fixable: bool) -> None:
+def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(required: RequiredRole, fixable: bool) -> None:
     about = server(Role("app", superuser=True, fingerprint="x"))
-    finding = roles.judge("db", about, want, {LOGIN: DENIED})
-    assert (finding.status, finding.fixable) == ("fail", fixable)
+    finding = roles.evaluate_role(about, required, {LOGIN: DENIED}, FIX)
+    assert (finding.status, finding.fix is FIX) == ("fail", fixable)
     assert ("not done" in finding.remedy) is not fixable
-    assert "s3cr3t" not in repr(finding) + repr(want)
+    assert "s3cr3t" not in repr(finding) + repr(required)
 
     done: list[str] = []
 
@@ -479,24 +496,24 @@ def test_of_a_superuser_only_a_password_that_all_agree_on_is_put_right(want: Wan
     about = msgspec.structs.replace(about, admin=Hand("app"))
     stage: Any = SimpleNamespace()
     if fixable:
-        roles.repair(stage, "db", about, want, None)
+        roles.repair(stage, "db", about, required, None)
         assert done[-1] == "password"
         assert not any("CREATE" in each or "ALTER" in each for each in done)
     else:
         with pytest.raises(StackError, match="app is left alone"):
-            roles.repair(stage, "db", about, want, None)
+            roles.repair(stage, "db", about, required, None)
         assert done == []
 
 
 def test_the_superuser_that_the_database_is_made_with() -> None:
-    links = Links((LOGIN, Login("reader", "shop", "db", 5432, "", "r", ("api",))))
+    login_map = LoginMap((LOGIN, Login("reader", "shop", "db", 5432, "", "r", ("api",))))
     made = [("app", "s3cr3t"), ("postgres", "s3cr3t")]
-    found = {each.name: each.made_with for each in roles.wanted(links, {}, made)}
+    found = {each.name: each.made_with for each in roles.required_roles(login_map, {}, made)}
     assert found == {"app": "s3cr3t", "reader": ""}
-    assert roles.wanted(links, {}, [*made, ("app", "another")])[0].made_with == ""
+    assert roles.required_roles(login_map, {}, [*made, ("app", "another")])[0].made_with == ""
     raw = {"POSTGRES_USER": "app", "POSTGRES_PASSWORD": "s3cr3t"}
     stage: Any = SimpleNamespace(project=project(service("db", image="postgres:16", environment=raw)))
-    assert set(accounts(stage, "db")) >= set(made)
+    assert set(superusers(stage, "db")) >= set(made)
 
 
 def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
@@ -508,73 +525,83 @@ def test_a_role_is_made_with_its_settings_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(("pooled", "says"), [(FINE, "it is there and may log in"), (WRONG, "it is there")])
 def test_a_role_that_only_a_pgbouncer_logs_in_as(pooled: Attempt, says: str) -> None:
-    finding = roles.judge("db", server(Role("app")), Wanted("app", ("api",), ("s3cr3t",)), {POOLED: pooled})
+    finding = roles.evaluate_role(
+        server(Role("app")), RequiredRole("app", ("api",), ("s3cr3t",)), {POOLED: pooled}, FIX
+    )
     assert (finding.status, finding.summary) == ("ok", says)
 
 
 def test_nothing_is_changed_in_a_copy() -> None:
-    finding = roles.judge("db", server(recovery=True), Wanted("app", ("api",), ("x",)), {})
-    assert (finding.status, finding.fixable) == ("fail", False)
+    finding = roles.evaluate_role(server(recovery=True), RequiredRole("app", ("api",), ("x",)), {}, FIX)
+    assert (finding.status, finding.fix is FIX) == ("fail", False)
 
 
 def test_a_missing_role_whose_password_nobody_knows_is_for_a_person() -> None:
-    assert not roles.judge("db", server(), Wanted("app", ("api",)), {}).fixable
-    assert roles.judge("db", server(), Wanted("reader", ("fixes.roles",)), {}).fixable
+    assert not roles.evaluate_role(server(), RequiredRole("app", ("api",)), {}, FIX).fix
+    assert roles.evaluate_role(server(), RequiredRole("reader", ("fixes.roles",)), {}, FIX).fix
 
 
 def test_a_missing_superuser_is_not_made() -> None:
-    assert not roles.judge("db", server(), Wanted("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}).fixable
+    assert not roles.evaluate_role(
+        server(), RequiredRole("app", ("api",), ("s3cr3t",), made_with="s3cr3t"), {}, FIX
+    ).fix
 
 
 def test_a_verifier_is_compared_without_being_told() -> None:
-    want = Wanted("lookup", ("pool",), verifier="SCRAM-SHA-256$4096:x")
+    required = RequiredRole("lookup", ("pool",), verifier="SCRAM-SHA-256$4096:x")
     right = Role("lookup", fingerprint=roles.fingerprint("SCRAM-SHA-256$4096:x"))
-    assert roles.judge("db", server(right), want, {}).status == "ok"
-    wrong = roles.judge("db", server(Role("lookup", fingerprint="another")), want, {})
-    assert (wrong.status, wrong.fixable) == ("fail", True)
+    assert roles.evaluate_role(server(right), required, {}, FIX).status == "ok"
+    wrong = roles.evaluate_role(server(Role("lookup", fingerprint="another")), required, {}, FIX)
+    assert (wrong.status, wrong.fix is FIX) == ("fail", True)
     assert "SCRAM" not in repr(wrong)
-    assert "SCRAM" not in repr(want)
+    assert "SCRAM" not in repr(required)
 
 
 def test_wanted_roles_are_those_of_clients_and_settings() -> None:
-    lookup = AuthQuery("pool", "lookup", "shop", "SELECT 1", "SCRAM-SHA-256$x")
-    links = Links((LOGIN, Login("lookup", "shop", "db", 5432, "", "", ("pool",))), lookups=(lookup,))
-    found = {each.name: each for each in roles.wanted(links, {"reader": "r", "app": "s3cr3t"})}
-    assert found["app"] == Wanted("app", ("api",), ("s3cr3t",))
+    auth_query = AuthQuery("pool", "lookup", "shop", "SELECT 1", "SCRAM-SHA-256$x")
+    login_map = LoginMap((LOGIN, Login("lookup", "shop", "db", 5432, "", "", ("pool",))), auth_queries=(auth_query,))
+    found = {each.name: each for each in roles.required_roles(login_map, {"reader": "r", "app": "s3cr3t"})}
+    assert found["app"] == RequiredRole("app", ("api",), ("s3cr3t",))
     assert found["lookup"].verifier == "SCRAM-SHA-256$x"
-    assert found["reader"] == Wanted("reader", ("fixes.roles",), ("r",))
+    assert found["reader"] == RequiredRole("reader", ("fixes.roles",), ("r",))
 
 
 APP = Role("app")
 ALL = ("DELETE", "INSERT", "SELECT", "UPDATE")
-HELD = Held("app", "public", "r", ALL, ("results", "tasks"))
+HELD = Grant("app", "public", "r", ALL, ("results", "tasks"))
 GIVEN = Default("app", "migrator", "public", "r", ALL)
-THINGS = (Held("", "public", "r", (), ("results", "tasks")),)
+THINGS = (Grant("", "public", "r", (), ("results", "tasks")),)
 RIGHTS = Rights(
-    "shop", "migrator", ("app",), spaces=(Space("public", ("app",)),), held=(HELD,), defaults=(GIVEN,), things=THINGS
+    "shop",
+    "migrator",
+    ("app",),
+    schemas=(SchemaInfo("public", ("app",)),),
+    held=(HELD,),
+    defaults=(GIVEN,),
+    things=THINGS,
 )
 
 
-def lacking(rights: Rights, known: grants.Known | None = None, role: Role = APP, **more: Any) -> grants.Lack:
+def lacking(rights: Rights, known: GrantHistory | None = None, role: Role = APP, **more: Any) -> MissingGrants:
     found = Server(ADMIN, cluster=Cluster(150000, DATA, roles=(role,)), rights={"shop": rights}, **more)
-    return grants.lack(found, rights, role, known)
+    return missing_grants(found, rights, role, known)
 
 
-def known(rights: Rights = RIGHTS, **more: Any) -> grants.Known:
-    return grants.remember(Server(ADMIN, cluster=Cluster(150000, DATA), **more), rights, Role("app"))
+def known(rights: Rights = RIGHTS, **more: Any) -> GrantHistory:
+    return grant_history.snapshot(Server(ADMIN, cluster=Cluster(150000, DATA), **more), rights, Role("app"))
 
 
 def test_who_has_all_its_rights_lacks_none() -> None:
-    assert lacking(RIGHTS) == lacking(RIGHTS, known()) == grants.Lack()
+    assert lacking(RIGHTS) == lacking(RIGHTS, known()) == MissingGrants()
 
 
 PARTLY = msgspec.structs.replace(
     RIGHTS,
     held=(
-        Held("app", "public", "r", ("INSERT", "SELECT", "UPDATE"), ("results",)),
-        Held("app", "public", "r", ALL, ("tasks",)),
+        Grant("app", "public", "r", ("INSERT", "SELECT", "UPDATE"), ("results",)),
+        Grant("app", "public", "r", ALL, ("tasks",)),
     ),
-    missing=(Held("app", "public", "r", ("DELETE",), ("results",)),),
+    missing=(Grant("app", "public", "r", ("DELETE",), ("results",)),),
 )
 NOTHING = msgspec.structs.replace(RIGHTS, held=(), missing=(HELD,))
 DELETE = 'GRANT DELETE ON TABLE public.results TO "app"'
@@ -622,17 +649,17 @@ def test_what_another_role_lacks_as_well_is_older_than_the_default_privileges() 
 
 def test_without_default_privileges_only_a_whole_loss_is_given_back() -> None:
     before = msgspec.structs.replace(RIGHTS, defaults=())
-    partly = msgspec.structs.replace(before, held=(Held("app", "public", "r", ALL, ("tasks",)),))
+    partly = msgspec.structs.replace(before, held=(Grant("app", "public", "r", ALL, ("tasks",)),))
     nothing = msgspec.structs.replace(before, held=())
     assert lacking(partly, known(before)).doubtful == (EVERYTHING.replace(", public.tasks", ""),)
     assert lacking(nothing, known(before)).certain == (EVERYTHING,)
     # A table that is gone has no rights to give.
     gone = msgspec.structs.replace(nothing, things=())
-    assert lacking(gone, known(before)) == grants.Lack()
+    assert lacking(gone, known(before)) == MissingGrants()
 
 
 def test_ways_in_are_given_back() -> None:
-    shut = msgspec.structs.replace(RIGHTS, connect=(), spaces=(Space("public"),))
+    shut = msgspec.structs.replace(RIGHTS, connect=(), schemas=(SchemaInfo("public"),))
     ways = ('GRANT CONNECT ON DATABASE "shop" TO "app"', 'GRANT USAGE ON SCHEMA public TO "app"')
     assert lacking(shut, known()).certain == ways
     # Nothing is remembered: who has its tables still may have been kept out of the schema on purpose.
@@ -644,7 +671,7 @@ def test_ways_in_are_given_back() -> None:
 
 
 def test_a_role_made_anew_gets_what_it_had() -> None:
-    bare = Rights("shop", "migrator", spaces=(Space("public"),), things=THINGS)
+    bare = Rights("shop", "migrator", schemas=(SchemaInfo("public"),), things=THINGS)
     before = msgspec.structs.replace(known(), member_of=("readers",))
     assert lacking(bare, before).certain == (
         'GRANT CONNECT ON DATABASE "shop" TO "app"',
@@ -657,25 +684,25 @@ def test_a_role_made_anew_gets_what_it_had() -> None:
 
 
 def test_a_superuser_needs_no_rights() -> None:
-    assert lacking(NOTHING, role=Role("app", superuser=True)) == grants.Lack()
+    assert lacking(NOTHING, role=Role("app", superuser=True)) == MissingGrants()
 
 
 def test_findings_about_rights() -> None:
     about = server(Role("app"))
 
-    def judged(rights: Rights, lack: grants.Lack) -> tuple[str, bool]:
-        finding = judge_grants("db", about, rights, Role("app"), lack, None)
-        return finding.status, finding.fixable
+    def judged(rights: Rights, lack: MissingGrants) -> tuple[str, bool]:
+        verdict = grants.evaluate_grants(about, rights, Role("app"), lack, FIX)
+        return verdict.status, verdict.fix is FIX
 
-    assert judged(RIGHTS, grants.Lack()) == ("ok", False)
-    assert judged(RIGHTS, grants.Lack(certain=("GRANT x",))) == ("fail", True)
-    assert judged(RIGHTS, grants.Lack(configured=("GRANT x",))) == ("fail", True)
-    assert judged(RIGHTS, grants.Lack(doubtful=("GRANT x",))) == ("warn", False)
+    assert judged(RIGHTS, MissingGrants()) == ("ok", False)
+    assert judged(RIGHTS, MissingGrants(certain=("GRANT x",))) == ("fail", True)
+    assert judged(RIGHTS, MissingGrants(configured=("GRANT x",))) == ("fail", True)
+    assert judged(RIGHTS, MissingGrants(doubtful=("GRANT x",))) == ("warn", False)
     bare = Rights("shop", "migrator", ("app",), things=THINGS, closed=True)
-    assert judged(bare, grants.Lack()) == ("warn", False)
+    assert judged(bare, MissingGrants()) == ("warn", False)
     # Its tables are an extension's only, or everybody may use some of them.
-    assert judged(msgspec.structs.replace(bare, closed=False), grants.Lack()) == ("ok", False)
-    assert judged(msgspec.structs.replace(bare, owners=("app",)), grants.Lack()) == ("ok", False)
+    assert judged(msgspec.structs.replace(bare, closed=False), MissingGrants()) == ("ok", False)
+    assert judged(msgspec.structs.replace(bare, owners=("app",)), MissingGrants()) == ("ok", False)
 
 
 @pytest.mark.parametrize(
@@ -690,34 +717,34 @@ def test_findings_about_rights() -> None:
     ],
 )
 def test_a_configured_grant_can_be_checked(grant: str, words: str) -> None:
-    assert words in (grants.expression("app", grant) or "")
+    assert words in (configured_grants.expression("app", grant) or "")
 
 
 @pytest.mark.parametrize(
     "grant", ["EXECUTE ON FUNCTION f(int)", "FLY ON tasks", "SELECT (a) ON tasks", "a; DROP TABLE b"]
 )
 def test_a_grant_that_cannot_be_told_is_not_guessed(grant: str) -> None:
-    assert grants.expression("app", grant) is None
+    assert configured_grants.expression("app", grant) is None
 
 
 LOOKUP = AuthQuery("pool", "lookup", "shop", "SELECT u, p FROM auth.get($1)")
 FUNCTION = Function("auth", "get", "auth.get(text)", ("lookup",))
-AUTH = Rights("shop", "migrator", ("lookup",), spaces=(Space("auth", ("lookup",)),), functions=(FUNCTION,))
+AUTH = Rights("shop", "migrator", ("lookup",), schemas=(SchemaInfo("auth", ("lookup",)),), functions=(FUNCTION,))
 
 
 @pytest.mark.parametrize(
     ("query", "call"),
     [
-        ("SELECT u, p FROM auth.get($1)", lookups.Call("auth", "get", ("u", "p"))),
-        ("select Usename, PASSWD from Auth.Get ( $1 );", lookups.Call("auth", "get", ("usename", "passwd"))),
-        ('SELECT "U", p FROM "my auth"."Get"($1::text)', lookups.Call("my auth", "Get", ("U", "p"))),
-        ("SELECT * FROM get($1)", lookups.Call("", "get", ("uname", "phash"))),
+        ("SELECT u, p FROM auth.get($1)", auth_query.Call("auth", "get", ("u", "p"))),
+        ("select Usename, PASSWD from Auth.Get ( $1 );", auth_query.Call("auth", "get", ("usename", "passwd"))),
+        ('SELECT "U", p FROM "my auth"."Get"($1::text)', auth_query.Call("my auth", "Get", ("U", "p"))),
+        ("SELECT * FROM get($1)", auth_query.Call("", "get", ("uname", "phash"))),
         ("SELECT usename, passwd FROM pg_shadow WHERE usename=$1", None),
         ("SELECT u, p, 1 FROM auth.get($1)", None),
     ],
 )
-def test_an_auth_query_is_read(query: str, call: lookups.Call | None) -> None:
-    assert lookups.parse(query) == call
+def test_an_auth_query_is_read(query: str, call: auth_query.Call | None) -> None:
+    assert auth_query.parse(query) == call
 
 
 @pytest.mark.parametrize(
@@ -725,7 +752,7 @@ def test_an_auth_query_is_read(query: str, call: lookups.Call | None) -> None:
     [
         (AUTH, []),
         (msgspec.structs.replace(AUTH, connect=()), ['GRANT CONNECT ON DATABASE "shop" TO "lookup"']),
-        (msgspec.structs.replace(AUTH, spaces=(Space("auth"),)), ['GRANT USAGE ON SCHEMA "auth" TO "lookup"']),
+        (msgspec.structs.replace(AUTH, schemas=(SchemaInfo("auth"),)), ['GRANT USAGE ON SCHEMA "auth" TO "lookup"']),
         (
             msgspec.structs.replace(AUTH, functions=(Function("auth", "get", "auth.get(text)"),)),
             ['GRANT EXECUTE ON FUNCTION auth.get(text) TO "lookup"'],
@@ -733,15 +760,15 @@ def test_an_auth_query_is_read(query: str, call: lookups.Call | None) -> None:
     ],
 )
 def test_what_a_lookup_lacks(rights: Rights, statements: list[str]) -> None:
-    call = lookups.parse(LOOKUP.query)
+    call = auth_query.parse(LOOKUP.query)
     assert call is not None
-    assert [statement for _, statement in lookups.lacking(rights, LOOKUP, call)] == statements
-    [finding] = lookups.judge("db", server(Role("lookup"), shop=rights), LOOKUP)
-    assert (finding.status, finding.fixable) == (("fail", True) if statements else ("ok", False))
+    assert [statement for _, statement in auth_query.missing_rights(rights, LOOKUP, call)] == statements
+    [verdict] = auth_query.evaluate_auth_query(server(Role("lookup"), shop=rights), LOOKUP, FIX)
+    assert (verdict.status, verdict.fix is FIX) == (("fail", True) if statements else ("ok", False))
 
 
 def test_a_function_made_anew_is_closed() -> None:
-    text = lookups.create(lookups.Call("auth", "get", ("u", "p")))
+    text = auth_query.create(auth_query.Call("auth", "get", ("u", "p")))
     for words in (
         "SECURITY DEFINER",
         "SET search_path = pg_catalog",
@@ -754,12 +781,13 @@ def test_a_function_made_anew_is_closed() -> None:
 
 def test_a_function_without_schema_is_not_guessed() -> None:
     lookup = AuthQuery("pool", "lookup", "shop", "SELECT * FROM get($1)")
-    [finding] = lookups.judge("db", server(Role("lookup"), shop=msgspec.structs.replace(AUTH, functions=())), lookup)
-    assert (finding.status, finding.fixable) == ("fail", False)
+    about = server(Role("lookup"), shop=msgspec.structs.replace(AUTH, functions=()))
+    [verdict] = auth_query.evaluate_auth_query(about, lookup, FIX)
+    assert (verdict.status, verdict.fix is FIX) == ("fail", False)
 
 
 def test_indexes() -> None:
-    found = Upkeep(
+    found = Maintenance(
         "shop",
         {"public.many": 3_000_000},
         (
@@ -769,14 +797,14 @@ def test_indexes() -> None:
         ),
         (Index("public.c", "public.t", size=50_000_000, expected=5_000_000),),
     )
-    about = Server(ADMIN, upkeep={"shop": found})
-    assert [(each.status, each.fixable, each.remedy) for each in indexes.judge_indexes("db", about)] == [
+    about = knowing(Server(ADMIN, maintenance={"shop": found}))
+    assert [(each.status, bool(each.fix), each.remedy) for each in maintenance.check_indexes(about, "db")] == [
         ("fail", True, "REINDEX INDEX CONCURRENTLY public.a"),
         ("warn", True, "REINDEX INDEX CONCURRENTLY public.b"),
         ("warn", True, "DROP INDEX CONCURRENTLY public.a_ccnew"),
     ]
-    assert [(each.status, each.fixable) for each in indexes.judge_bloat("db", about)] == [("warn", False)]
-    assert [(each.status, each.remedy) for each in indexes.judge_analyse("db", about)] == [
+    assert [(each.status, bool(each.fix)) for each in maintenance.check_bloat(about, "db")] == [("warn", False)]
+    assert [(each.status, each.remedy) for each in maintenance.check_analyse(about, "db")] == [
         ("warn", "ANALYZE public.many")
     ]
 
@@ -797,18 +825,20 @@ def test_what_the_role_did_not_have_when_all_was_well_is_not_given() -> None:
 
 def test_a_password_is_not_set_while_somebody_has_one_that_is_not_known() -> None:
     vault = Login("app", "shop", "db", 5432, "", "", ("api",))
-    [want] = roles.wanted(Links((vault, Login("app", "shop", "db", 5432, "", "stale", ("report",)))), {})
-    assert want.unknown == ("api",)
-    found = roles.judge("db", server(Role("app")), want, {LOGIN: DENIED})
-    assert (found.status, found.fixable) == ("fail", False)
+    [required] = roles.required_roles(LoginMap((vault, Login("app", "shop", "db", 5432, "", "stale", ("report",)))), {})
+    assert required.unknown == ("api",)
+    found = roles.evaluate_role(server(Role("app")), required, {LOGIN: DENIED}, FIX)
+    assert (found.status, found.fix is FIX) == ("fail", False)
     assert "api" in found.remedy
 
 
 def test_a_database_made_on_demand_is_no_failure() -> None:
     tests = Login("app", "shop_test", "db", 5432, "", "s3cr3t", ("api",))
-    want = Wanted("app", ("api",), ("s3cr3t",))
-    found = roles.judge("db", server(Role("app")), want, {LOGIN: Attempt(), tests: Attempt("no_database", "no such")})
-    assert (found.status, found.fixable) == ("warn", False)
+    required = RequiredRole("app", ("api",), ("s3cr3t",))
+    found = roles.evaluate_role(
+        server(Role("app")), required, {LOGIN: Attempt(), tests: Attempt("no_database", "no such")}, FIX
+    )
+    assert (found.status, found.fix is FIX) == ("warn", False)
     assert "shop_test" in found.summary
     assert found.remedy
 
@@ -817,8 +847,8 @@ def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(
         state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run_key="r1")
     )
-    threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
-    threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]
+    threads = [Thread(target=grant_history.save, args=(context, "db", known(), "shop", f"app{n}")) for n in range(12)]
+    threads += [Thread(target=prewarm.load, args=(context, f"db{n}", Server(ADMIN))) for n in range(12)]
     for each in threads:
         each.start()
     for each in threads:
@@ -828,5 +858,5 @@ def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
 
 def test_a_dry_run_remembers_nothing(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(state=StateFolder(tmp_path), dry=True)
-    _remember(context, "db", "shop", "app", known())
+    grant_history.save(context, "db", known(), "shop", "app")
     assert context.state.recall("grants") is None
