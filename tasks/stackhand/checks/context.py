@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from stackhand.checks import exec as execution
+from stackhand.checks import restarts
 from stackhand.checks.connections import Client, clients
 from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, NoAnswer
 from stackhand.engine.api.client import Engine
@@ -20,12 +21,9 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
-from stackhand.state.journal import Journal, Run, Unfinished
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
-# The task whose runs the journal has: each names the runs of containers that a fix is about to end.
-TASK = "services.fixes"
 
 
 @dataclass(frozen=True)
@@ -250,44 +248,18 @@ class CheckContext:
             else:
                 self.actions.restart(service)
 
-    @contextmanager
-    def restarting(self, service: str) -> Iterator[None]:
-        """Remember while the body runs that a fix, and nobody else, stops the containers of a service.
+    def restarting(self, service: str) -> AbstractContextManager[None]:
+        """Write down while the body runs that a fix stops the service's containers, so that the next run starts them.
 
-        Where the body is killed or fails the memory stays: the next run starts what ended so.
+        In a view `for_container` just that container.
         """
-        there = [each for each in self.containers() if each.service == service]
-        if self._is_pinned(service):
-            there = [self.container(service)]
-        runs = [each.run_key for each in there if each.running]
-        journal = Journal(self.state)
-        before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
-        stopped = {each.run_key for each in self.containers() if each.stopped}
-        with journal.run(TASK, steps=dict.fromkeys(runs, "")):
-            yield
-        journal.settle(*(run for run in before if not run.left(lambda key: key in runs or key not in stopped)))
+        containers = self.containers()
+        theirs = [each for each in containers if each.service == service]
+        restarted = [self.container(service)] if self._is_pinned(service) else theirs
+        return restarts.restarting(self.state, restarted, containers)
 
     def _is_pinned(self, service: str) -> bool:
         return self._pinned is not None and self._pinned.service == service
-
-    def has_pending_restart(self, containers: Sequence[Container]) -> bool:
-        """Return whether one of these containers was stopped by a fix that did not come to its end."""
-        owed = {key for run in Journal(self.state).unfinished(TASK) for key in run.steps}
-        return any(each.stopped and each.run_key in owed for each in containers)
-
-
-def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
-    """Return what a person is told of a fix that was not finished; None where all that it stopped runs again."""
-    left = run.left(lambda key: all(each.run_key != key or not each.stopped for each in containers))
-    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
-    if not services:
-        return None
-    return Unfinished(
-        TASK,
-        run.began,
-        f"a fix was interrupted while it restarted {', '.join(services)}",
-        "`inv services.fixes` finishes it",
-    )
 
 
 @dataclass

@@ -97,14 +97,14 @@ def probed_url(shown: Traits) -> Url | None:
     >>> str(probed_url(Traits(probe="curl -f http://localhost:8000/health || exit 1")))
     'http://localhost:8000/health'
     """
-    probe = shown.asked
+    probe = shown.healthcheck
     texts = _URL.findall(probe) + [f"http://{found['url']}" for found in _BARE.finditer(probe)]
     client = _CLIENT.search(probe)
     if client:
         path = _REQUEST.search(probe)
         texts.append(f"{client['scheme'].lower()}://{client['host']}:{client['port']}{path['path'] if path else '/'}")
     found = (url_of(text.rstrip(",."), given=True) for text in texts if "$" not in text)
-    url = next((url for url in found if url and shown.is_me(url.host)), None)
+    url = next((url for url in found if url and shown.is_own_host(url.host)), None)
     # A user and password in the URL are left out when we ask.
     otherwise = _OTHERWISE.search(probe) or any("@" in text.partition("?")[0] for text in texts)
     return replace(url, plain=False) if url and otherwise else url

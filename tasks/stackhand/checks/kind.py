@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from stackhand.checks import legacy
-from stackhand.checks.check import CannotAsk, Check, NoAnswer, Verdict, fail, ok, skip
+from stackhand.checks.check import Check, Verdict, fail, ok, skip
 from stackhand.checks.context import CheckContext
+from stackhand.checks.exec import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.engine.compose.project import KIND_LABEL
 from stackhand.errors import StackError
@@ -60,13 +60,9 @@ class Kind(Generic[F]):
         """
         raise NotImplementedError
 
-    def checks(self) -> Sequence[Any]:
+    def checks(self) -> Sequence[Check]:
         """Return the questions that this kind asks; the first is whether it answers at all."""
         return (Check(f"{self.name}.answers", "services", self.check_responds),)
-
-    def fixes(self) -> Mapping[str, legacy.Fix]:
-        """Return what can be put right, by the id of the finding."""
-        return {}
 
     def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Carry out one configured warm-up, in this kind's own words: a query, a path, a model.

@@ -84,14 +84,14 @@ class Traits:
         return any(commands.is_a_clients(name) for name in self.started)
 
     @property
-    def asked(self) -> str:
+    def healthcheck(self) -> str:
         """The healthcheck with the service's own variables in it: `pg_isready -h $HOST`."""
-        return self.filled(self.probe)
+        return self.interpolate(self.probe)
 
-    def filled(self, text: str) -> str:
+    def interpolate(self, text: str) -> str:
         """Return a text of a shell with the service's own variables in it; those that are not known stay.
 
-        >>> Traits(environment={"PORT": "80"}).filled("$PORT ${HOST:-here} ${OTHER}")
+        >>> Traits(environment={"PORT": "80"}).interpolate("$PORT ${HOST:-here} ${OTHER}")
         '80 here ${OTHER}'
         """
 
@@ -104,14 +104,14 @@ class Traits:
     @property
     def probes_itself(self) -> bool:
         """Whether the healthcheck asks this service, as far as it names a host (`-h`, `--host`, a URL) at all."""
-        found = list(_PROBED_HOST.finditer(self.asked))
+        found = list(_PROBED_HOST.finditer(self.healthcheck))
         # What libpq's programs ask where they are told no host.
         beside = self.environment.get("PGHOST", "") if "pg_isready" in self.probe and not found else ""
-        return self.is_me(beside) and all(
-            not each["unknown"] and self.is_me(each["host"] or each["of_url"] or "") for each in found
+        return self.is_own_host(beside) and all(
+            not each["unknown"] and self.is_own_host(each["host"] or each["of_url"] or "") for each in found
         )
 
-    def is_me(self, host: str) -> bool:
+    def is_own_host(self, host: str) -> bool:
         """Return whether a host's name leads to the container itself, seen from inside it.
 
         A variable whose value is not known does not, and no host at all does.

@@ -65,6 +65,7 @@ class Live:
                 self._rich.stop()
 
     def _open(self) -> None:
+        """Start the table on a terminal, else the thread that says what is being waited for."""
         self._closed = threading.Event()
         self._rich = None
         if not self._console.is_terminal(self._console.stderr):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from stackhand.checks import run as runner
 from stackhand.checks.context import CheckContext
-from stackhand.checks.legacy import adapted
-from stackhand.checks.run import Limits, Steps, Suite, Tell
+from stackhand.checks.run import Steps, Tell
+from stackhand.checks.suite import Limits, Suite
 from stackhand.kinds.postgres import migrations
 from stackhand.model import Finding, Plan, Report
 from stackhand.services.checks import attached, reach, ready, stale_address, warm_up
@@ -19,8 +19,8 @@ LIMITS = Limits()
 
 
 def _suite() -> Suite:
-    checks = [check for module in _MODULES for check in adapted(module.CHECKS, getattr(module, "FIXES", {}))]
-    return Suite("services.fixes", PHASES, tuple(checks), limits=LIMITS)
+    checks = tuple(check for module in _MODULES for check in module.CHECKS)
+    return Suite("services.fixes", PHASES, checks, limits=LIMITS)
 
 
 def run(

@@ -16,7 +16,7 @@ from builders import START, container, healthy, project, service
 from stackhand.checks.check import Check, NoAnswer, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.checks.kind import Kind
-from stackhand.checks.run import Limits
+from stackhand.checks.suite import Limits
 from stackhand.errors import EngineUnreachable, LockHeld, StackError
 from stackhand.model import Fix, Report, Strength
 from stackhand.services import fixes as fixing

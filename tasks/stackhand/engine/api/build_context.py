@@ -154,6 +154,7 @@ def _ignored(folder: Path, dockerfile: Path | None) -> Callable[[str], bool | No
 
 
 def _walk(folder: Path, ignored: Callable[[str], bool | None]) -> Iterator[tuple[str, Path, os.stat_result]]:
+    """Yield each entry that the builder gets, by its name in the context. Unreadable folders are left out."""
     status = _status(folder)
     if status:
         yield "", folder, status

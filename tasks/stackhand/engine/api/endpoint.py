@@ -137,6 +137,7 @@ def _current_context(folder: Path) -> str | None:
 
 
 def _from_context(folder: Path, name: str) -> Endpoint:
+    """Return the endpoint of a docker context. Raises ConfigError if there is no such context."""
     # The CLI stores a context under the hash of its name (contextdirOf in docker/cli, cli/context/store).
     key = hashlib.sha256(name.encode()).hexdigest()
     try:

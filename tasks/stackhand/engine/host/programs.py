@@ -158,6 +158,7 @@ class Programs:
         env: Mapping[str, str] | None,
         merge: bool,
     ) -> subprocess.Popen[str]:
+        """Start a program with its output in pipes. Raises Interrupted after `stop()`, and OSError."""
         with self._lock:
             if self._stopped:
                 raise Interrupted("interrupted")

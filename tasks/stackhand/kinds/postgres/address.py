@@ -28,7 +28,8 @@ def server_address(service: Service) -> dict[str, str]:
     """
     shown = traits(service)
     line, host = " ".join(shown.argv), shown.environment.get("PGHOST", "")
-    folder = _first(_SERVER_FOLDER, line) or (host if shown.is_me(host) else "") or _first(_PROBED_FOLDER, shown.probe)
+    own = host if shown.is_own_host(host) else ""
+    folder = _first(_SERVER_FOLDER, line) or own or _first(_PROBED_FOLDER, shown.probe)
     port = _first(_SERVER_PORT, line) or shown.environment.get("PGPORT", "") or _first(_PROBED_PORT, shown.probe)
     # A file of variables for all services may name the host of another server: that one is not to be administered.
     found = {"PGHOST": folder} if folder or host else {}

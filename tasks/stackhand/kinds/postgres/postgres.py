@@ -136,7 +136,7 @@ def _is_client(shown: Traits) -> bool:
         return True
     hosts = [shown.environment[name] for name in _HOSTS if name in shown.environment]
     own = any(not word.startswith("-") for word in shown.argv[:1])
-    return own and any(not shown.is_me(host) for host in hosts)
+    return own and any(not shown.is_own_host(host) for host in hosts)
 
 
 def _error(answer: ExecResult) -> str:

@@ -120,7 +120,7 @@ def connection(shown: Traits, found: Listening = Listening()) -> list[str]:
 
 def _probed(shown: Traits) -> list[str]:
     try:
-        words: Sequence[str] = shlex.split(shown.asked)
+        words: Sequence[str] = shlex.split(shown.healthcheck)
     except ValueError:
         words = []
     found: list[str] = []

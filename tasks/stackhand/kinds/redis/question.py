@@ -100,5 +100,5 @@ def _own_password(context: CheckContext, service: Service) -> str:
     for name in (variable[1],) if variable else usual:
         if value := value_of(context.project, service, name):
             return value
-    filled = shown.filled(told)
+    filled = shown.interpolate(told)
     return "" if filled.startswith("$") else filled

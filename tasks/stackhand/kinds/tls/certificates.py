@@ -83,6 +83,11 @@ class CertificateFile:
         """The folder that the file is in."""
         return self.path.rpartition("/")[0]
 
+    @property
+    def stem(self) -> str:
+        """The file's name, without its extension."""
+        return self.path.rpartition("/")[2].rpartition(".")[0]
+
 
 def read(text: str) -> tuple[Certificate, ...]:
     """Return the certificates in a text, in their order. What cannot be read is left out."""

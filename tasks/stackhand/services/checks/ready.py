@@ -7,6 +7,7 @@ from functools import partial
 
 from stackhand.checks.check import Check, Fix, Verdict, fail, ok, skip, warn
 from stackhand.checks.context import CheckContext
+from stackhand.checks.restarts import has_pending_restart
 from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import stopped_on_purpose
@@ -39,7 +40,7 @@ def _stopped_on_purpose(context: CheckContext, state: ServiceStatus) -> Verdict 
     remedy = f"`inv up.{name}` starts it"
     stopped = stopped_on_purpose(context.state)
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
-    if name in context.named or context.has_pending_restart(state.containers):
+    if name in context.named or has_pending_restart(context.state, state.containers):
         return None
     if state.containers and all(each.run_key in stopped for each in state.containers):
         return skip("`inv services.stop` stopped it", remedy=remedy)
