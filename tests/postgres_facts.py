@@ -43,7 +43,7 @@ def server(*known: Role, recovery: bool = False, **rights: Rights) -> Server:
 ALL = ("DELETE", "INSERT", "SELECT", "UPDATE")
 HELD = Grant("app", "public", "r", ALL, ("results", "tasks"))
 GIVEN = Default("app", "migrator", "public", "r", ALL)
-THINGS = (Grant("", "public", "r", (), ("results", "tasks")),)
+OBJECTS = (Grant("", "public", "r", (), ("results", "tasks")),)
 RIGHTS = Rights(
     "shop",
     "migrator",
@@ -51,7 +51,7 @@ RIGHTS = Rights(
     schemas=(SchemaInfo("public", ("app",)),),
     held=(HELD,),
     defaults=(GIVEN,),
-    things=THINGS,
+    objects=OBJECTS,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from postgres_facts import FIX, RIGHTS, THINGS, server
+from postgres_facts import FIX, OBJECTS, RIGHTS, server
 
 from stackhand.kinds.postgres import grants
 from stackhand.kinds.postgres.facts import Rights, Role
@@ -21,7 +21,7 @@ def test_findings_about_rights() -> None:
     assert judged(RIGHTS, MissingGrants(certain=("GRANT x",))) == ("fail", True)
     assert judged(RIGHTS, MissingGrants(configured=("GRANT x",))) == ("fail", True)
     assert judged(RIGHTS, MissingGrants(doubtful=("GRANT x",))) == ("warn", False)
-    bare = Rights("shop", "migrator", ("app",), things=THINGS, closed=True)
+    bare = Rights("shop", "migrator", ("app",), objects=OBJECTS, closed=True)
     assert judged(bare, MissingGrants()) == ("warn", False)
     # Its tables are an extension's only, or everybody may use some of them.
     assert judged(msgspec.structs.replace(bare, closed=False), MissingGrants()) == ("ok", False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from postgres_facts import ADMIN, ALL, DATA, HELD, RIGHTS, THINGS, known
+from postgres_facts import ADMIN, ALL, DATA, HELD, OBJECTS, RIGHTS, known
 
 from stackhand.kinds.postgres.facts import Cluster, Grant, Migrations, Rights, Role, SchemaInfo, Server
 from stackhand.kinds.postgres.grant_history import GrantHistory
@@ -82,7 +82,7 @@ def test_without_default_privileges_only_a_whole_loss_is_given_back() -> None:
     assert lacking(partly, known(before)).doubtful == (EVERYTHING.replace(", public.tasks", ""),)
     assert lacking(nothing, known(before)).certain == (EVERYTHING,)
     # A table that is gone has no rights to give.
-    gone = msgspec.structs.replace(nothing, things=())
+    gone = msgspec.structs.replace(nothing, objects=())
     assert lacking(gone, known(before)) == MissingGrants()
 
 
@@ -99,7 +99,7 @@ def test_ways_in_are_given_back() -> None:
 
 
 def test_a_role_made_anew_gets_what_it_had() -> None:
-    bare = Rights("shop", "migrator", schemas=(SchemaInfo("public"),), things=THINGS)
+    bare = Rights("shop", "migrator", schemas=(SchemaInfo("public"),), objects=OBJECTS)
     before = msgspec.structs.replace(known(), member_of=("readers",))
     assert lacking(bare, before).certain == (
         'GRANT CONNECT ON DATABASE "shop" TO "app"',
