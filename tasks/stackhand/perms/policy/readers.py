@@ -261,23 +261,12 @@ def _others(found: list[Use], users: Mapping[str, User], target: Target) -> dict
 
 def _after(now: Facts, exception: Special | None, relative: str | None, rules: Rules) -> Facts:
     """Return owner and mode as they will be after a fix."""
-    target = rules.target
     if relative is None or (exception and exception.leave):
         return now
     area = rules.area(relative, folder=now.is_folder)
-    uid, gid, mode = now.uid, now.gid, stat.S_IMODE(now.mode)
-    if exception and exception.mode is not None:
-        mode = exception.mode
-        if not exception.keep_owner:
-            uid, gid = target.uid, target.gid
-    else:
-        if area.all_owners or uid == 0:
-            uid, gid = target.uid, target.gid
-        wanted = area.directory if now.is_folder else area.file
-        if area is PLAIN and not now.is_folder:
-            wanted = now.usual
-        mode = wanted if wanted is not None else (mode or (0o755 if now.is_folder else 0o644))
-    return Facts(uid, gid, stat.S_IFMT(now.mode) | mode)
+    kind = stat.S_IFMT(now.mode)
+    uid, gid, mode = rules.desired(area, kind, now.uid, now.gid, stat.S_IMODE(now.mode), now.usual, exception)
+    return Facts(uid, gid, kind | mode)
 
 
 def _findings(

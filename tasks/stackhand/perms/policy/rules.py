@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from stat import S_ISUID
+from stat import S_IFDIR, S_IFREG, S_ISUID
 
 SPECIAL_BITS = 0o7000
 SETID_BITS = 0o6000
@@ -72,6 +72,10 @@ SECRET = Area("secret", 0o700, 0o600, 0o600, all_owners=True)
 VENDORED = Area("vendored", None, None, None, all_owners=True)
 REST = Area("rest", None, None, None, all_owners=False)
 VOLUME = Area("volume", None, None, None, all_owners=True, keeps_none=True)
+
+
+Owned = tuple[int, int, int]
+"""Owner, group and mode of an entry."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,36 @@ class Rules:
         """Return whether a file of this name is a script."""
         return name.endswith(self._suffixes) or (self._patterns is not None and bool(self._patterns(name)))
 
+    def desired(
+        self, area: Area, kind: int, uid: int, gid: int, mode: int, usual: int, exception: Special | None = None
+    ) -> Owned:
+        """Return the owner, group and mode that an entry should have: the one rule, which all others only apply.
+
+        `kind` is S_IFREG, S_IFDIR or S_IFLNK; `mode` has no other bits than 07777. `usual` is the mode that a file has
+        where neither area nor exception names one: see `usual_mode`.
+        """
+        named: int | None = None
+        if exception is not None and exception.mode is not None:
+            area, named = (PLAIN, None) if exception.plain else (SECRET, exception.mode)
+        if (uid == 0 or area.all_owners) and not (exception is not None and exception.keep_owner):
+            uid, gid = self.target.uid, self.target.gid
+        if kind == S_IFREG:
+            wanted, fallback = named or (usual if area is PLAIN else area.file), usual
+        elif kind == S_IFDIR:
+            wanted, fallback = area.directory, 0o755
+        else:
+            return uid, gid, mode
+        if wanted is None:
+            # As it is; but nobody can use what has the mode 000.
+            return uid, gid, mode if mode & 0o777 or area.keeps_none else keep_special(fallback, mode)
+        return uid, gid, keep_special(wanted, mode)
+
+    def stays(self, area: Area, kind: int, uid: int, gid: int, mode: int) -> bool | None:
+        """Return whether an entry is right as it is; None where that depends on its content."""
+        now = (uid, gid, mode)
+        outcomes = {self.desired(area, kind, uid, gid, mode, usual) for usual in MODES}
+        return None if now in outcomes and len(outcomes) > 1 else now in outcomes
+
 
 def _clean(path: str) -> str:
     return path.strip().removeprefix("./").strip("/")
@@ -243,6 +277,24 @@ def mode_by_content(head: bytes, mode: int, name: str = "", *, script: bool = Fa
     if script:
         return 0o755
     return 0o600 if not mode & 0o077 and (_is_called_private(name) or _DER.match(head)) else 0o644
+
+
+def usual_mode(head: bytes | None, mode: int, name: str, *, script: bool) -> int:
+    """Return the mode of a file in a plain area, as `mode_by_content` does; `head` is None where it can't be read.
+
+    Then a mode that can be right is taken for right.
+
+    >>> [oct(usual_mode(None, mode, "run", script=False)) for mode in (0o755, 0o777)]
+    ['0o755', '0o644']
+    """
+    if head is None and mode & 0o777 in MODES:
+        return mode & 0o777
+    return mode_by_content(head or b"", mode, name, script=script)
+
+
+def keep_special(wanted: int, mode: int) -> int:
+    """Return a wanted mode with the special bits (setuid, setgid, sticky) that the entry has."""
+    return wanted | (mode & SPECIAL_BITS)
 
 
 def _is_called_private(name: str) -> bool:

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 
-from stackhand.perms.policy.rules import SPECIAL_BITS, steps
+from stackhand.perms.policy.rules import steps
 
 # Opening a device or a fifo can do something; O_PATH only takes hold of the name's inode.
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -197,8 +197,3 @@ def mode_back(held: int, handle: int | str, uid: int, gid: int, mode: int) -> No
         now = os.fstat(held)
         if (now.st_uid, now.st_gid) == (uid, gid) and now.st_mode & 0o7777 != mode:
             os.chmod(handle, mode)  # noqa: PTH101  a descriptor
-
-
-def keep_special(wanted: int, mode: int) -> int:
-    """Return a wanted mode with the special bits (setuid, setgid, sticky) that the entry has."""
-    return wanted | (mode & SPECIAL_BITS)

@@ -15,7 +15,6 @@ from stackhand.perms.journal import Change, Writer
 from stackhand.perms.policy.rules import (
     BUNDLE,
     HEAD,
-    MODES,
     PLAIN,
     SECRET,
     SHORTEST,
@@ -23,14 +22,14 @@ from stackhand.perms.policy.rules import (
     Rules,
     Special,
     may_hold_a_key,
-    mode_by_content,
     steps,
+    usual_mode,
     why,
 )
 from stackhand.perms.tree.apply import Batch, refusal
 from stackhand.perms.tree.counts import Counts, Note
 from stackhand.perms.tree.cursor import MOUNTED, Cursor
-from stackhand.perms.tree.entry import Descriptors, Entry, keep_special
+from stackhand.perms.tree.entry import Descriptors, Entry
 from stackhand.perms.tree.plain_files import PlainFiles
 
 _FILE, _LINK = stat.S_IFREG, stat.S_IFLNK
@@ -121,10 +120,10 @@ class Evaluator:
                 if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
                     self.leave(self.path(name), _data_of(place.data, entry))
             elif entry.kind == _FILE:
-                wanted = self._wanted(entry, name, area, exception, place.keeps_executable)
-                kept = self._judge(entry, name, area, wanted, exception is not None and exception.keep_owner)
+                usual = self._usual(entry, name, area, exception, place.keeps_executable)
+                kept = self._judge(entry, name, area, usual, exception)
             elif entry.kind == _LINK:
-                kept = self._judge(entry, name, area, entry.mode)
+                kept = self._judge(entry, name, area)
         finally:
             if not kept:
                 entry.close()
@@ -143,27 +142,17 @@ class Evaluator:
                 self.fail(self.path(name), error)
         return None
 
-    def _wanted(self, entry: Entry, name: str, area: Area, exception: Special | None, keeps_executable: bool) -> int:
-        """Return the mode that a regular file should have."""
+    def _usual(self, entry: Entry, name: str, area: Area, exception: Special | None, keeps_executable: bool) -> int:
+        """Return the mode that a regular file has where no rule names one. Only in a plain area its content counts."""
         mode = entry.mode
-        script = self._rules.is_executable(name)
-        if exception is not None and exception.mode is not None:
-            if not exception.plain:
-                return keep_special(exception.mode, mode)
-            script = True
-        if area.file is None:
-            return mode if mode & 0o777 or area.keeps_none else keep_special(0o755 if script else 0o644, mode)
-        if area is SECRET:
-            return keep_special(area.file, mode)
+        script = (exception is not None and exception.plain) or self._rules.is_executable(name)
+        if area is not PLAIN:
+            return 0o755 if script else 0o644
         size = entry.seen.st_size
         head = entry.read(min(size, HEAD)) if size >= SHORTEST else b""
-        if head is None and mode & 0o777 in MODES:
-            return mode  # it can't be told, and may be right
-        head = head or b""
-        if size > HEAD and may_hold_a_key(head):
+        if head and size > HEAD and may_hold_a_key(head):
             head = entry.read(BUNDLE) or head
-        script = script or (keeps_executable and bool(mode & 0o100))
-        return keep_special(mode_by_content(head, mode, name, script=script), mode)
+        return usual_mode(head, mode, name, script=script or (keeps_executable and bool(mode & 0o100)))
 
     def folder(self, name: str, area: Area, data: str) -> tuple[os.stat_result | None, int | None]:
         """Judge a folder by its name in the current one; return what it was, and a descriptor if it has been opened.
@@ -177,15 +166,12 @@ class Evaluator:
         if entry.kind != stat.S_IFDIR:
             entry.close()
             return None, None
-        mode = entry.mode
         reason = self._reason_to_leave(entry, data) if name != "." else None
         if reason is not None:
             entry.close()
             self.leave(self.path(name), reason)
             return None, None
-        usual = 0o755 if not area.keeps_none else 0
-        wanted = area.directory if area.directory is not None else (mode & 0o777 or usual)
-        if not self._judge(entry, name, area, keep_special(wanted, mode)):
+        if not self._judge(entry, name, area):
             return entry.seen, entry.release()
         seen = entry.seen
         self.flush()  # which closes it
@@ -203,13 +189,11 @@ class Evaluator:
         """Whether an entry of a service's data was made by its container: neither by root nor by the target user."""
         return entry.seen.st_uid not in (0, self._uid)
 
-    def _judge(self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False) -> bool:
+    def _judge(self, entry: Entry, name: str, area: Area, usual: int = 0o644, exception: Special | None = None) -> bool:
         """Take an entry into the batch when it is wrong; return whether it was taken, and stays open."""
         seen, tally = entry.seen, self.tally
         uid, gid, mode = seen.st_uid, seen.st_gid, entry.mode
-        new_uid, new_gid = uid, gid
-        if (uid == 0 or area.all_owners) and not keep_owner:
-            new_uid, new_gid = self._uid, self._gid
+        new_uid, new_gid, wanted = self._rules.desired(area, entry.kind, uid, gid, mode, usual, exception)
         same_owner = new_uid == uid and new_gid == gid
         if same_owner and wanted == mode:
             return False

@@ -53,9 +53,11 @@ class PlainFiles:
 
     def wrong(self, rules: Rules, area: Area, dev: int, before: int, *, keeps_executable: bool) -> dict[Become, Plain]:
         """Return what is wrong, by what it becomes. `before` is a moment before they were opened, as for an `Entry`."""
-        uid, gid, everyone = rules.target.uid, rules.target.gid, area.all_owners
         settled = before - TICK
-        by_content, mode_of_area, is_executable = area is PLAIN, area.file, rules.is_executable
+        by_content, is_executable = area is PLAIN, rules.is_executable
+        usual = 0o644  # outside of plain areas it counts for the mode 000 only, which none of these has
+        # What each kind of file becomes, None where it is right: most of them are alike.
+        become_of: dict[tuple[int, int, int, int], Become | None] = {}
         found: dict[Become, Plain] = {}
         for name, fd in zip(self._names, self._fds, strict=True):
             try:
@@ -73,13 +75,15 @@ class PlainFiles:
                     self.others.append(name)
                     continue
                 script = is_executable(name) or (keeps_executable and bool(mode & 0o100))
-                wanted = mode_by_content(head, mode, name, script=script)
-            else:
-                wanted = mode_of_area or mode
-            become = (seen.st_uid, seen.st_gid, mode, uid, gid, wanted)
-            if become[:3] == become[3:] or not (everyone or seen.st_uid == 0):
+                usual = mode_by_content(head, mode, name, script=script)
+            now = (seen.st_uid, seen.st_gid, mode, usual)
+            try:
+                become = become_of[now]
+            except KeyError:
+                become = become_of[now] = _become(rules, area, *now)
+            if become is None:
                 continue
-            opened = wanted & 0o004 and not mode & 0o007 and name.endswith(".env")
+            opened = become[5] & 0o004 and not mode & 0o007 and name.endswith(".env")
             if opened or attributes_of(fd):
                 self.others.append(name)
                 continue
@@ -90,6 +94,12 @@ class PlainFiles:
             alike.inodes.append(seen.st_ino)
             alike.fds.append(fd)
         return found
+
+
+def _become(rules: Rules, area: Area, uid: int, gid: int, mode: int, usual: int) -> Become | None:
+    """Return how regular files with this owner and mode change, None where they are right."""
+    wanted = rules.desired(area, stat.S_IFREG, uid, gid, mode, usual)
+    return None if wanted == (uid, gid, mode) else (uid, gid, mode, *wanted)
 
 
 def _head(fd: int, size: int) -> bytes | None:

@@ -14,18 +14,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 from stackhand.perms.journal import Writer
-from stackhand.perms.policy.rules import MODES, PLAIN, REST, SECRET, VENDORED, VENV_MARK, Rules
+from stackhand.perms.policy.rules import PLAIN, REST, VENDORED, VENV_MARK, Area, Rules
 from stackhand.perms.tree.counts import Counts, Note
 from stackhand.perms.tree.cursor import Cursor, OtherFileSystem
 from stackhand.perms.tree.evaluate import VANISHED, Evaluator, Place
 
-# What files may be that are right, by area; in the others every mode may be.
-_RIGHT = {
-    PLAIN.name: frozenset(stat.S_IFREG | mode for mode in MODES),
-    SECRET.name: frozenset({stat.S_IFREG | 0o600}),
-}
-# Later than any time of a file.
-_EVER = 2**64
+# Kinds of entries whose verdict is remembered, at most: there are a few, unless somebody makes up a tree.
+_KINDS = 4096
 # How often `step` is called, at most, in nanoseconds.
 _STEP = 20_000_000
 
@@ -67,7 +62,9 @@ class Walker:
         self._known = known
         self._step = step
         self._next_step = 0
-        self._uid, self._gid = rules.target.uid, rules.target.gid
+        # By area: whether entries with this owner, group, type and mode stay as they are, None where that depends on
+        # their content.
+        self._stays: dict[str, dict[tuple[int, int, int], bool | None]] = {}
 
     def close(self) -> None:
         """Let go of the tree; only now the tally is whole."""
@@ -177,14 +174,11 @@ class Walker:
         inner = self._rules.folder(place.area, at, name)
         return Place((*place.names, name), inner, place.fresh, place.data, place.keeps_executable)
 
-    def _files(  # noqa: PLR0912  one loop: a call for each entry would cost more than all the branches
-        self, chunk: list[os.DirEntry[str]], place: Place, path: str | None, folders: list[Place]
-    ) -> None:
+    def _files(self, chunk: list[os.DirEntry[str]], place: Place, path: str | None, folders: list[Place]) -> None:
         area, known = place.area, self._known
-        uid, gid, everyone = self._uid, self._gid, area.all_owners
-        right = _RIGHT.get(area.name)
-        # What a file has to be by its content need not be asked where nobody touched it since.
-        began, ended = (_EVER, _EVER) if area is not PLAIN else (0, 0) if place.fresh else (known.began, known.ended)
+        stays = self._stays.setdefault(area.name, {})
+        # Where nobody has touched a file since the whole tree was right, its content needs not be read again.
+        began, ended = (0, 0) if place.fresh else (known.began, known.ended)
         together = self._judge.together and not place.data
         likely_wrong = self._judge.likely_wrong and together
         suspects: list[str] = []
@@ -203,24 +197,31 @@ class Walker:
                     if error.errno not in VANISHED:
                         self._judge.fail(self._judge.path(entry.name), error)
                     continue
-                owner = seen.st_uid
-                if (owner == uid and seen.st_gid == gid) or not (everyone or owner == 0):
-                    if right and is_file:
-                        if (
-                            seen.st_mode in right
-                            and seen.st_mtime_ns < began
-                            and seen.st_ctime_ns <= ended
-                            and seen.st_nlink == 1
-                        ):
-                            continue
-                    elif not is_file or seen.st_mode & 0o777 or area.keeps_none:
-                        continue
+                kind = (seen.st_uid, seen.st_gid, seen.st_mode)
+                try:
+                    right = stays[kind]
+                except KeyError:
+                    right = self._find_out(stays, area, *kind)
+                if right or (
+                    right is None and seen.st_mtime_ns < began and seen.st_ctime_ns <= ended and seen.st_nlink == 1
+                ):
+                    continue
             if is_file and together:
                 suspects.append(entry.name)
             else:
                 self._judge.file(entry.name, place, path, None)
         if suspects:
             self._judge.files(suspects, place, path)
+
+    def _find_out(
+        self, stays: dict[tuple[int, int, int], bool | None], area: Area, uid: int, gid: int, mode: int
+    ) -> bool | None:
+        """Ask the rules whether entries of this kind stay as they are, and remember it."""
+        if len(stays) >= _KINDS:
+            stays.clear()
+        right = self._rules.stays(area, stat.S_IFMT(mode), uid, gid, stat.S_IMODE(mode))
+        stays[uid, gid, mode] = right
+        return right
 
     def _is_there(self, path: str) -> bool:
         return os.access(path, os.F_OK, dir_fd=self._cursor.fd, follow_symlinks=False)
