@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms.policy.rules import MODES, PLAIN, REST, SECRET, VENDORED, VOLUME, Area, usual_mode
+from stackhand.perms.policy.rules import MODES, PLAIN, REST, SECRET, VENDORED, VOLUME, Zone, usual_mode
 from stackhand.perms.tree import workers
 from stackhand.perms.tree.plain_files import PlainFiles
 
 from .conftest import GID, UID, Tree, facts
 
-AREAS = (PLAIN, SECRET, VENDORED, REST, VOLUME)
+ZONES = (PLAIN, SECRET, VENDORED, REST, VOLUME)
 OWNERS = ((0, 0), (UID, GID), (UID, 0), (5000, 5000))
 SOME_MODES = (0o000, 0o400, 0o600, 0o644, 0o640, 0o664, 0o755, 0o777, 0o100, 0o2755, 0o4755, 0o1777)
 KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
@@ -30,22 +30,22 @@ def rules_of(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
-@pytest.mark.parametrize("area", AREAS, ids=lambda area: area.name)
-def test_what_the_walk_passes_over_is_right_whatever_its_content(rules_of: Tree, area: Area) -> None:
+@pytest.mark.parametrize("zone", ZONES, ids=lambda zone: zone.name)
+def test_what_the_walk_passes_over_is_right_whatever_its_content(rules_of: Tree, zone: Zone) -> None:
     rules = rules_of.rules()
     for kind, (uid, gid), mode in itertools.product(KINDS, OWNERS, SOME_MODES):
-        now, right = (uid, gid, mode), rules.stays(area, kind, uid, gid, mode)
-        outcomes = [rules.desired(area, kind, uid, gid, mode, usual) for usual in MODES]
+        now, right = (uid, gid, mode), rules.stays(zone, kind, uid, gid, mode)
+        outcomes = [rules.desired(zone, kind, uid, gid, mode, usual) for usual in MODES]
         assert (right is True) == all(each == now for each in outcomes)
         assert (right is False) == all(each != now for each in outcomes)
 
 
-@pytest.mark.parametrize("area", AREAS, ids=lambda area: area.name)
-def test_what_was_put_right_is_right(rules_of: Tree, area: Area) -> None:
+@pytest.mark.parametrize("zone", ZONES, ids=lambda zone: zone.name)
+def test_what_was_put_right_is_right(rules_of: Tree, zone: Zone) -> None:
     rules = rules_of.rules()
     for kind, owner, mode, usual in itertools.product(KINDS, OWNERS, SOME_MODES, MODES):
-        once = rules.desired(area, kind, *owner, mode, usual)
-        assert rules.desired(area, kind, *once, usual) == once
+        once = rules.desired(zone, kind, *owner, mode, usual)
+        assert rules.desired(zone, kind, *once, usual) == once
 
 
 def made_up(tree: Tree, seed: int) -> dict[str, tuple[int, int, int]]:
@@ -59,9 +59,9 @@ def made_up(tree: Tree, seed: int) -> dict[str, tuple[int, int, int]]:
         mode &= 0o777 if uid not in (0, UID) else 0o7777
         tree.file(path, mode, content, uid, gid)
         script = rules.is_executable(name)
-        area = rules.area(path, folder=False)
-        usual = usual_mode(content[:4096], mode, name, script=script) if area is PLAIN else 0o755 if script else 0o644
-        desired[path] = rules.desired(area, stat.S_IFREG, uid, gid, mode, usual)
+        zone = rules.zone(path, folder=False)
+        usual = usual_mode(content[:4096], mode, name, script=script) if zone is PLAIN else 0o755 if script else 0o644
+        desired[path] = rules.desired(zone, stat.S_IFREG, uid, gid, mode, usual)
     return desired
 
 
@@ -75,34 +75,34 @@ def test_all_ways_come_to_what_the_rule_says(tree: Tree, monkeypatch: pytest.Mon
         tree.settle()
     before = {path: facts(tree.path / path) for path in desired}
     wrong = {path for path in desired if before[path] != desired[path]}
-    named = {each.path for each in tree.check().notes.read("wrong")}
+    named = {each.path for each in tree.check().events.read("wrong")}
     assert named & set(desired) == wrong
     result = tree.fix()
     assert result.ok
     assert {path: facts(tree.path / path) for path in desired} == desired
     # Nothing is wrong now: by the walk that reads contents, and by the one that knows what was right before.
-    assert tree.check().tally.wrong == 0
+    assert tree.check().counts.wrong == 0
     (tree.path / ".stackhand/perms.json").unlink()
-    assert tree.check().tally.wrong == 0
+    assert tree.check().counts.wrong == 0
 
 
-@pytest.mark.parametrize("area", AREAS, ids=lambda area: area.name)
-def test_files_that_are_held_together_become_what_the_rule_says(tree: Tree, area: Area) -> None:
+@pytest.mark.parametrize("zone", ZONES, ids=lambda zone: zone.name)
+def test_files_that_are_held_together_become_what_the_rule_says(tree: Tree, zone: Zone) -> None:
     rules, expected = tree.rules(), {}
     for number, (content, (uid, gid), mode) in enumerate(itertools.product(CONTENTS, OWNERS, SOME_MODES)):
         if not 0 < mode <= 0o777:
             continue
         name = f"{number}.bin"
         tree.file(f"here/{name}", mode, content, uid, gid)
-        usual = usual_mode(content[:4096], mode, name, script=False) if area is PLAIN else 0o644
-        new = rules.desired(area, stat.S_IFREG, uid, gid, mode, usual)
+        usual = usual_mode(content[:4096], mode, name, script=False) if zone is PLAIN else 0o644
+        new = rules.desired(zone, stat.S_IFREG, uid, gid, mode, usual)
         if new != (uid, gid, mode):
             expected[name] = (uid, gid, mode, *new)
     tree.settle()
     folder = os.open(tree.path / "here", os.O_RDONLY)
     held = PlainFiles(sorted(each.name for each in (tree.path / "here").iterdir()), folder)
     try:
-        wrong = held.wrong(rules, area, os.fstat(folder).st_dev, 2**62, keeps_executable=False)
+        wrong = held.wrong(rules, zone, os.fstat(folder).st_dev, 2**62, keeps_executable=False)
     finally:
         held.close()
         os.close(folder)
