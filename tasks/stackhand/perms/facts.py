@@ -19,8 +19,9 @@ from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
 from stackhand.perms.context import PermsContext
 from stackhand.perms.policy import readers
+from stackhand.perms.policy.content import BUNDLE, mode_by_content
 from stackhand.perms.policy.owner import target
-from stackhand.perms.policy.rules import BUNDLE, DATA_MARKS, PathRule, Rules, mode_by_content
+from stackhand.perms.policy.rules import DATA_MARKS, PathRule, Rules
 from stackhand.perms.tree.cursor import MOUNTED
 from stackhand.perms.tree.events import EventSpool
 from stackhand.settings import Perms

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stackhand.perms.journal import Change, Journal, Journals, Writer
-from stackhand.perms.policy.rules import SETID_BITS, states
+from stackhand.perms.policy.steps import SETID_BITS, states
 from stackhand.perms.replay import Apply, Decide, Decision, Keep, Replay
 from stackhand.perms.tree.apply import refusal
 from stackhand.perms.tree.counts import Counts

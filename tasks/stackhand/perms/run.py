@@ -13,7 +13,8 @@ from stackhand.model import Finding
 from stackhand.perms.context import PermsContext
 from stackhand.perms.facts import ProjectFacts, collect_facts, opened
 from stackhand.perms.journal import Journals, Writer
-from stackhand.perms.policy.rules import Rules, Target, why
+from stackhand.perms.policy.rules import Rules, Target
+from stackhand.perms.policy.steps import why
 from stackhand.perms.recover import finish
 from stackhand.perms.result import Result
 from stackhand.perms.tree.counts import Counts

@@ -18,7 +18,7 @@ from stackhand.engine.host.sudo import typed
 from stackhand.errors import JournalRefused, StackError, UnknownRun
 from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Change, Journal, Journals, Writer
-from stackhand.perms.policy.rules import SETID_BITS, states
+from stackhand.perms.policy.steps import SETID_BITS, states
 from stackhand.perms.replay import Apply, Decision, Keep, Replay
 from stackhand.perms.result import early_end
 from stackhand.perms.tree.apply import refusal
@@ -26,7 +26,7 @@ from stackhand.perms.tree.entry import CAPABILITY, TICK, Entry
 from stackhand.perms.tree.events import EventSpool
 from stackhand.perms.tree.interrupts import defer_signals
 from stackhand.perms.tree.workers import Progress
-from stackhand.perms.volume import folder
+from stackhand.perms.volume import folder_of_volume
 from stackhand.state.private import PrivateFolder
 
 _SHOWN = 5
@@ -95,7 +95,7 @@ def _undo_run(context: PermsContext, id: str | None) -> UndoResult:
     volume = journal.head.volume if journal.head else None
     links_stay_inside = False
     if volume is not None:
-        root, links_stay_inside = folder(context.engine(), volume)
+        root, links_stay_inside = folder_of_volume(context.engine(), volume)
     if context.dry:
         return plan(root, journal, journals, links_stay_inside=links_stay_inside)
     return undo(root, journal, journals, context.progress, links_stay_inside=links_stay_inside)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackhand.engine.api.client import Engine
-from stackhand.engine.api.volumes import INSIDE, Volume, find, names, run_inside
+from stackhand.engine.api.volumes import INSIDE, Volume, find_volume, run_in_volume, volume_names
 from stackhand.errors import ApprovalNeeded, InvalidComposeFile, UnknownVolume, VolumeUnreachable, did_you_mean
 from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Writer
@@ -63,25 +63,27 @@ def fix_volume(
         project: str | None = context.project().name
     except InvalidComposeFile:
         project = None
-    way = reach(engine, project, name)
+    access = find_access(engine, project, name)
     if context.dry:
-        return way, fix(way, engine, uid, gid, None, context.progress)
-    if way.volume.running and not agree(f"volume {way.volume.name} is in use by {', '.join(way.volume.running)}"):
+        return access, fix(access, engine, uid, gid, None, context.progress)
+    if access.volume.running and not agree(
+        f"volume {access.volume.name} is in use by {', '.join(access.volume.running)}"
+    ):
         raise ApprovalNeeded("not agreed", "nothing was changed")
     with context.lock("perms.fix"):
-        return way, fix(way, engine, uid, gid, context.state, context.progress)
+        return access, fix(access, engine, uid, gid, context.state, context.progress)
 
 
-def reach(engine: Engine, project: str | None, name: str) -> VolumeAccess:
+def find_access(engine: Engine, project: str | None, name: str) -> VolumeAccess:
     """Find a volume by the project's or the engine's name of it. Raises UnknownVolume, VolumeUnreachable."""
-    volume = find(engine, project, name)
+    volume = find_volume(engine, project, name)
     if volume is None:
-        raise UnknownVolume(f"unknown volume {name!r}", did_you_mean(name, names(engine, project), "volumes"))
+        raise UnknownVolume(f"unknown volume {name!r}", did_you_mean(name, volume_names(engine, project), "volumes"))
     if os.geteuid() == 0 and volume.mountpoint and _is_here(engine, volume):
         return VolumeAccess(volume, folder=Path(volume.mountpoint))
     for image in volume.images:
         asked = "command -v find && command -v chown"
-        if run_inside(engine, volume.name, image, asked, writes=False).code == 0:
+        if run_in_volume(engine, volume.name, image, asked, writes=False).code == 0:
             return VolumeAccess(volume, image=image)
     if not volume.is_plain:
         raise VolumeUnreachable(
@@ -94,12 +96,12 @@ def reach(engine: Engine, project: str | None, name: str) -> VolumeAccess:
     )
 
 
-def folder(engine: Engine, name: str) -> tuple[Path, bool]:
+def folder_of_volume(engine: Engine, name: str) -> tuple[Path, bool]:
     """Return the folder of a volume on this machine, by the engine's name, and whether hard links stay inside it.
 
     Raises UnknownVolume, VolumeUnreachable.
     """
-    volume = find(engine, None, name)
+    volume = find_volume(engine, None, name)
     if volume is None:
         raise UnknownVolume(f"there is no volume {name} any more", "what was changed in it is gone with it")
     if not (volume.mountpoint and _is_here(engine, volume)):
@@ -108,7 +110,7 @@ def folder(engine: Engine, name: str) -> tuple[Path, bool]:
 
 
 def fix(
-    way: VolumeAccess,
+    access: VolumeAccess,
     engine: Engine,
     uid: int,
     gid: int,
@@ -117,11 +119,11 @@ def fix(
 ) -> Result:
     """Give every entry of the volume to this user and group; modes stay. Without a state folder, only look."""
     target = Target(uid, gid, str(uid), str(gid))
-    if way.folder is None:
-        return _inside(way, engine, target, change=state is not None)
-    result, folder = Result(way.folder, target), str(way.folder)
+    if access.folder is None:
+        return _inside(access, engine, target, change=state is not None)
+    result, folder = Result(access.folder, target), str(access.folder)
     rules = Rules(
-        target, (), (), (), root_zone=VOLUME, spares_data=False, links_stay_inside=_links_stay_inside(way.volume)
+        target, (), (), (), root_zone=VOLUME, spares_data=False, links_stay_inside=_links_stay_inside(access.volume)
     )
 
     def work(writer: Writer | None) -> Counts:
@@ -130,21 +132,21 @@ def fix(
     if state is None:
         result.counts = work(None)
     else:
-        journaled(state, result, work, volume=way.volume.name)
+        journaled(state, result, work, volume=access.volume.name)
     return result
 
 
-def _inside(way: VolumeAccess, engine: Engine, target: Target, *, change: bool) -> Result:
-    result, counts = Result(Path(way.volume.mountpoint or way.volume.name), target), Counts()
+def _inside(access: VolumeAccess, engine: Engine, target: Target, *, change: bool) -> Result:
+    result, counts = Result(Path(access.volume.mountpoint or access.volume.name), target), Counts()
     result.counts = counts
     count, give = _COUNT.format(uid=target.uid, gid=target.gid), _CHANGE.format(uid=target.uid, gid=target.gid)
     script = f"{count}; {give}; {count}" if change else count
-    ran = run_inside(engine, way.volume.name, way.image, script, writes=change)
+    ran = run_in_volume(engine, access.volume.name, access.image, script, writes=change)
     # `find` may complain, of a file that has just vanished for one. Only the numbers count.
     numbers = [int(line) for line in ran.stdout.split() if line.isdecimal()]
     if len(numbers) != (6 if change else 3):
         last = (ran.stderr.strip().splitlines() or [f"exit code {ran.code}"])[-1]
-        raise VolumeUnreachable(f"the helper container failed: {last}", f"its image was {way.image[:19]}")
+        raise VolumeUnreachable(f"the helper container failed: {last}", f"its image was {access.image[:19]}")
     counts.scanned, counts.wrong, counts.refused = numbers[:3]
     if change:
         left, counts.refused = numbers[4:]

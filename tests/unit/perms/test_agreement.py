@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.perms.policy.rules import MODES, PLAIN, REST, SECRET, VENDORED, VOLUME, Zone, usual_mode
+from stackhand.perms.policy.content import MODES, usual_mode
+from stackhand.perms.policy.rules import PLAIN, REST, SECRET, VENDORED, VOLUME, Zone
 from stackhand.perms.tree import workers
 from stackhand.perms.tree.plain_files import PlainFiles
 

@@ -7,19 +7,9 @@ import time
 
 import pytest
 
-from stackhand.perms.policy.rules import (
-    PLAIN,
-    REST,
-    SECRET,
-    VENDORED,
-    PathRule,
-    Rules,
-    Target,
-    Zone,
-    may_hold_a_key,
-    mode_by_content,
-    steps,
-)
+from stackhand.perms.policy.content import may_hold_a_key, mode_by_content
+from stackhand.perms.policy.rules import PLAIN, REST, SECRET, VENDORED, PathRule, Rules, Target, Zone
+from stackhand.perms.policy.steps import steps
 
 RULES = Rules(
     Target(1, 1, "a", "a"), ("app", "docker/x", "secrets"), ("secrets", "app/key.txt"), ("*.sh", "bin_?"), (".env",)

@@ -1,4 +1,4 @@
-"""What the tasks of the namespace `perms` print."""
+"""Prints the results of the tasks of the namespace `perms`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 _SHOWN = 50
 
 
-def tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callable[[Stack, Result], None]) -> None:
-    """Print what a run came to: one JSON document, or `intro`, what `show` prints, and the findings.
+def print_result(
+    stack: Stack, result: Result, *, json: bool, intro: str, show: Callable[[Stack, Result], None]
+) -> None:
+    """Print a result: as one JSON document, or as `intro`, what `show` prints, and the findings.
 
-    Raises what ended the run early, once that is told.
+    Raises the error that ended the run early, once the result is printed.
     """
     if json:
         stack.console.document_of_many({**result.head(), **({"dry": True} if stack.dry else {})}, result.lists())
@@ -40,13 +42,13 @@ def tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callable
 
 
 def _raise_early_end(result: Result) -> None:
-    """Raise what ended a run early, now that it was told what was done until then."""
+    """Raise the error that ended a run early, if one did."""
     if result.stopped is not None:
         raise result.stopped
 
 
 def show_check(stack: Stack, result: Result) -> None:
-    """Print what a look has found."""
+    """Print what a check has found."""
     _list(stack, result, "wrong", most=_SHOWN)
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
@@ -85,7 +87,7 @@ def show_fix(stack: Stack, result: Result) -> None:
         if wrong:
             sign = console.symbol("ok" if wrong == changed else "warn", console.stdout)
             console.result(f"{sign} {printable(top) or 'the rest of the project'}: {changed:,} of {wrong:,} fixed")
-    # What is wrong: where nothing could be changed, for want of a journal.
+    # Entries that are only named as wrong: without a journal nothing was changed.
     _list(stack, result, "wrong", most=_SHOWN)
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
@@ -175,12 +177,12 @@ def _list(stack: Stack, result: Result, kind: str, most: int) -> None:
 
 
 def printable(path: str) -> str:
-    """Return a path as it can be printed: line feeds, control characters and bytes that are no text are escaped."""
+    """Return a path that is safe to print: line feeds, control characters and bytes that are no text are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in path)
 
 
 def wrong_in(result: Result) -> str:
-    """Return in words what is wrong still."""
+    """Return in words what is still wrong."""
     counts, parts = result.counts, []
     wrong = counts.wrong - counts.changed
     if wrong:
@@ -195,7 +197,7 @@ def wrong_in(result: Result) -> str:
 
 
 def what_helps(result: Result, owner: str | None) -> str:
-    """Return the hint below what `perms.check` saw: a fix puts right what it may, and not what it can only tell."""
+    """Return the hint of a check: the command that puts right what can be put right, and whether that is all."""
     named = "each is named above, with the reason"
     fixable = _fixable(result) + result.counts.needs_root
     if not fixable:
@@ -231,7 +233,7 @@ def _are(number: int) -> str:
 
 
 def needs_root(result: Result) -> bool:
-    """Return whether some of it takes root."""
+    """Return whether some entries can be put right by root only."""
     return result.counts.needs_root > 0
 
 
@@ -241,7 +243,7 @@ def as_owner_flag(target: Target) -> str:
 
 
 def command_again(owner: str | None, *, root: bool) -> str:
-    """Return the command line that does the rest."""
+    """Return the command line that does the rest, with sudo where it takes `root`."""
     from stackhand.engine.host.sudo import typed
 
     words = [*typed("perms.fix"), *(["--owner", owner] if owner else [])]

@@ -1,6 +1,6 @@
-"""Which owner and mode each entry of the project should have: pure decisions on names, modes and first bytes.
+"""Decides which owner and mode each entry of the project should have.
 
-`Rules.desired` is the rule; all else here says which zone an entry is in, and what its content tells.
+`Rules.desired` is the rule. The rest says which zone an entry is in, and which paths have a rule of their own.
 """
 
 from __future__ import annotations
@@ -11,37 +11,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from stat import S_IFDIR, S_IFREG, S_ISUID
+from stat import S_IFDIR, S_IFREG
+
+from stackhand.perms.policy.content import MODES
 
 SPECIAL_BITS = 0o7000
-SETID_BITS = 0o6000
-# How many bytes of a file are read to tell a script or a private key; of a file that begins as a bundle of keys,
-# BUNDLE.
-HEAD = 4096
-BUNDLE = 65536
-_KEY = re.compile(
-    rb"^(-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-|AGE-SECRET-KEY-)", re.MULTILINE
-)
-# How a file begins, after blank lines and comments, that holds a private key there or further on.
-_KEY_START = re.compile(
-    rb"(\xef\xbb\xbf)?([ \t\r]*(#[^\n]*)?\n)*[ \t]*"
-    rb"(-----BEGIN |Bag Attributes|PuTTY-User-Key-File-|AGE-SECRET-KEY-)"
-)
-# A private key or a PKCS #12 bundle in DER: a sequence that begins with a version number, as a certificate does not
-# (https://www.rfc-editor.org/rfc/rfc5208#section-5, https://www.rfc-editor.org/rfc/rfc7292#section-4).
-_DER = re.compile(rb"\x30(\x82..|\x81.|[\x08-\x7f])\x02\x01[\x00\x01\x03]", re.DOTALL)
-# Names that mostly mean a private key, for formats that can't be told for sure by content.
-_PRIVATE_SUFFIXES = (".p12", ".pfx", ".key", ".jks", ".keystore", ".kdbx", ".ppk")
-_PRIVATE_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_xmss")
-# The first byte of every file that content tells anything about.
-_TELLING = frozenset(b"#\x7f-ABP\xef \t\r\n")
-# The modes that files can have in a plain zone.
-MODES = (0o755, 0o644, 0o600)
-# Goes up when the rules of this module change, so that files that were right by the old rules are looked at again.
+# Goes up when the rules here or in content.py change, so that files that were right by the old rules are looked at
+# again.
 _EDITION = 2
-# The shortest file whose content matters, in bytes: "#!" and a letter.
-SHORTEST = 3
 # Folders that other programs make. They know best which mode each of their files needs.
 _VENDORED = frozenset({".git", "node_modules", ".venv", "venv", "virtualenv"})
 VENV_MARK = "pyvenv.cfg"
@@ -257,116 +234,6 @@ def _any_of(patterns: Iterable[str]) -> Callable[[str], object]:
     return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
 
 
-def may_hold_a_key(head: bytes) -> bool:
-    """Return whether a file begins like those that hold a private key, there or further on."""
-    return bool(head) and head[0] in _TELLING and _KEY_START.match(head) is not None
-
-
-def mode_by_content(head: bytes, mode: int, name: str = "", *, script: bool = False) -> int:
-    """Return the mode of a file in a plain zone from its first bytes; if these do not tell, from its name.
-
-    A private key gets 600, whatever its name. A script gets 755, whether its content tells or `script` says so, and a
-    program that is executable keeps 755. A file that may be a private key, by its name or as DER, keeps 600 if it is
-    closed to others now. All other files get 644.
-
-    >>> [oct(mode_by_content(h, 0o664)) for h in (b"#!/bin/sh", b"text", b"-----BEGIN PRIVATE KEY-----")]
-    ['0o755', '0o644', '0o600']
-    >>> [oct(mode_by_content(b"\\0", mode, "tls.p12")) for mode in (0o400, 0o640)]
-    ['0o600', '0o644']
-    """
-    if head and head[0] in _TELLING:
-        if head.startswith(b"#!") or (head.startswith(b"\x7fELF") and mode & 0o111):
-            return 0o755
-        if may_hold_a_key(head) and _KEY.search(head):
-            return 0o600
-    if script:
-        return 0o755
-    return 0o600 if not mode & 0o077 and (_is_called_private(name) or _DER.match(head)) else 0o644
-
-
-def usual_mode(head: bytes | None, mode: int, name: str, *, script: bool) -> int:
-    """Return what `mode_by_content` does, also for a file that can't be read, whose `head` is None.
-
-    If its mode is one that files can have in a plain zone, it stays.
-
-    >>> [oct(usual_mode(None, mode, "run", script=False)) for mode in (0o755, 0o777)]
-    ['0o755', '0o644']
-    """
-    if head is None and mode & 0o777 in MODES:
-        return mode & 0o777
-    return mode_by_content(head or b"", mode, name, script=script)
-
-
 def keep_special(wanted: int, mode: int) -> int:
     """Return a wanted mode with the special bits (setuid, setgid, sticky) that the entry has."""
     return wanted | (mode & SPECIAL_BITS)
-
-
-def _is_called_private(name: str) -> bool:
-    name = name.lower()
-    return name.endswith(_PRIVATE_SUFFIXES) or (name.startswith(_PRIVATE_NAMES) and not name.endswith(".pub"))
-
-
-@lru_cache(maxsize=4096)
-def steps(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> tuple[tuple[str, int, int], ...]:
-    """Return the calls that take an entry from one owner and mode to another: ("mode", m, 0) or ("owner", u, g).
-
-    The mode is narrowed first, then the owner changes, then the final mode is set. So at no moment does anybody have
-    more rights than the old owner and mode gave them, or the new ones give them. A change of owner removes setuid and
-    setgid from a file. A folder keeps its special bits all the way, so that a run that is killed does not lose them.
-
-    >>> steps(0, 0, 0o666, 5, 5, 0o644)
-    (('mode', 420, 0), ('owner', 5, 5))
-    >>> steps(0, 0, 0o600, 5, 5, 0o644)
-    (('owner', 5, 5), ('mode', 420, 0))
-    >>> steps(5, 5, 0o600, 5, 5, 0o644)
-    (('mode', 420, 0),)
-    """
-    if (uid, gid) == (new_uid, new_gid):
-        return (("mode", new_mode, 0),) if mode != new_mode else ()
-    narrow = mode & new_mode
-    made: list[tuple[str, int, int]] = []
-    if narrow != mode:
-        made.append(("mode", narrow, 0))
-    made.append(("owner", new_uid, new_gid))
-    # An old owner who is not root may have widened the mode again just before the change of owner.
-    if narrow != new_mode or new_mode & SETID_BITS or uid != 0:
-        made.append(("mode", new_mode, 0))
-    return tuple(made)
-
-
-def states(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> list[tuple[int, int, int]]:
-    """Return user, group and mode at the beginning, and all that they can be after each of the `steps`; last the end.
-
-    >>> [(uid, oct(mode)) for uid, _, mode in states(0, 0, 0o666, 5, 5, 0o644)]
-    [(0, '0o666'), (0, '0o644'), (5, '0o644')]
-    >>> [(uid, oct(mode)) for uid, _, mode in states(0, 0, 0o4711, 5, 5, 0o4711)]
-    [(0, '0o4711'), (5, '0o4711'), (5, '0o711'), (5, '0o4711')]
-    """
-    passed = [(uid, gid, mode)]
-    for what, one, two in steps(uid, gid, mode, new_uid, new_gid, new_mode):
-        if what == "mode":
-            mode = one
-            passed.append((uid, gid, mode))
-            continue
-        uid, gid = one, two
-        passed.append((uid, gid, mode))
-        if mode & SETID_BITS:
-            # A file loses them; but setgid stays in some cases if the group may not execute the file.
-            kept = {mode & ~S_ISUID, mode & ~SETID_BITS}
-            passed += [(uid, gid, each) for each in sorted(kept - {mode})]
-    return passed
-
-
-def why(uid: int, gid: int, mode: int, new_uid: int, new_gid: int, new_mode: int) -> str:
-    """Return in words what is wrong with an entry, from its owner and mode and those that it should have.
-
-    >>> why(0, 0, 0o666, 1000, 1000, 0o644)
-    'owner 0:0, not 1000:1000; mode 666, not 644'
-    """
-    parts = []
-    if uid != new_uid or gid != new_gid:
-        parts.append(f"owner {uid}:{gid}, not {new_uid}:{new_gid}")
-    if mode != new_mode:
-        parts.append(f"mode {mode:03o}, not {new_mode:03o}")
-    return "; ".join(parts)

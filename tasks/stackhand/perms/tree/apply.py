@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 
 from stackhand.perms.journal import Change, Transition, Writer
-from stackhand.perms.policy.rules import SETID_BITS, steps
+from stackhand.perms.policy.steps import SETID_BITS, steps
 from stackhand.perms.tree.entry import Entry, Unchanged, mode_back
 from stackhand.perms.tree.plain_files import AlikeFiles
 

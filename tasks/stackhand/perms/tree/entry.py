@@ -12,7 +12,7 @@ import os
 import stat
 import time
 
-from stackhand.perms.policy.rules import steps
+from stackhand.perms.policy.steps import steps
 
 # To open a device or a fifo can do something. O_PATH only refers to the inode, and opens nothing.
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

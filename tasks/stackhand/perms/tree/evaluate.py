@@ -12,20 +12,9 @@ import stat
 from typing import NamedTuple
 
 from stackhand.perms.journal import Change, Writer
-from stackhand.perms.policy.rules import (
-    BUNDLE,
-    HEAD,
-    PLAIN,
-    SECRET,
-    SHORTEST,
-    PathRule,
-    Rules,
-    Zone,
-    may_hold_a_key,
-    steps,
-    usual_mode,
-    why,
-)
+from stackhand.perms.policy.content import BUNDLE, HEAD, SHORTEST, may_hold_a_key, usual_mode
+from stackhand.perms.policy.rules import PLAIN, SECRET, PathRule, Rules, Zone
+from stackhand.perms.policy.steps import steps, why
 from stackhand.perms.tree.apply import Batch, refusal
 from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.cursor import MOUNTED, Cursor

@@ -13,7 +13,8 @@ from functools import partial
 from typing import NamedTuple
 
 from stackhand.perms.journal import Transition
-from stackhand.perms.policy.rules import HEAD, PLAIN, SHORTEST, Rules, Zone, may_hold_a_key, mode_by_content
+from stackhand.perms.policy.content import HEAD, SHORTEST, may_hold_a_key, mode_by_content
+from stackhand.perms.policy.rules import PLAIN, Rules, Zone
 from stackhand.perms.tree.entry import DIRECT, TICK, attributes_of
 
 
