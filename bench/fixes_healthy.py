@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from common import Bound, InvalidRunError, Options, Report, main, measure, say
-from reference import reference
+from reference_stack import reference
 
 FIXES, PLAIN = "services.fixes", "services.status"
 

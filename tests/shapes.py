@@ -8,15 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import psutil
-from support import Project
+from support import PATIENCE, Project
 
 # Retries without the waiting.
 FAST = {"INVOKE_STACKHAND_START_RETRY_DELAY": "0.1", "INVOKE_STACKHAND_FIXES_PATIENCE": "2"}
 FOREVER = "exec sleep 100000"
 # The engine's own first probe comes after one interval. Whoever waits for that here waits for ever.
 NEVER_BY_ITSELF = "300s"
-# For what must happen, on a machine that does ten other things.
-PATIENCE = 60
 
 
 def sh(script: str) -> list[str]:
@@ -80,6 +78,15 @@ def moment(container: dict[str, Any], key: str = "StartedAt") -> datetime:
     return datetime.fromisoformat(text[:26].rstrip("Z").ljust(26, "0") + "+00:00")
 
 
+def ready_since(project: Project, container: dict[str, Any]) -> datetime:
+    """Return when a container made itself ready, by the engine's clock: when it wrote /tmp/ready.
+
+    How long that is after its start says little: the engine notes a start when it gets to it.
+    """
+    text = project.docker("exec", container["Id"], "stat", "-c", "%y", "/tmp/ready")
+    return datetime.fromisoformat(text[:26] + "+00:00")
+
+
 def fingerprint(project: Project) -> dict[str, tuple[str, str]]:
     """Return what must stay the same where nothing may change: every container's id and the time of its start."""
     return {each["Name"]: (each["Id"], each["State"]["StartedAt"]) for each in project.containers()}
@@ -97,7 +104,7 @@ def states(document: dict[str, Any]) -> dict[str, str]:
 
 def check_start_document(document: dict[str, Any]) -> None:
     """Check that a start's document has all that contract.md says, and of the right types."""
-    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "fixes"}
+    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "findings", "fixes"}
     assert isinstance(document["project"], str)
     assert isinstance(document["ok"], bool)
     assert document["elapsed"] >= 0
@@ -122,8 +129,10 @@ def check_start_document(document: dict[str, Any]) -> None:
             assert error is None
             assert service["started_at"] is not None
             assert service["ready_after"] >= 0
-    for finding in document["fixes"]:
+    for finding in document["findings"]:
         check_finding(finding)
+    for outcome in document["fixes"]:
+        check_outcome(outcome)
 
 
 def check_finding(finding: dict[str, Any]) -> None:
@@ -132,6 +141,12 @@ def check_finding(finding: dict[str, Any]) -> None:
     assert set(finding) >= keys
     assert finding["status"] in ("ok", "warn", "fail", "skip")
     assert isinstance(finding["fixable"], bool)
+
+
+def check_outcome(outcome: dict[str, Any]) -> None:
+    """Check that what a fix did is as contract.md says."""
+    assert set(outcome) >= {"id", "finding", "action", "applied", "ok", "error"}
+    assert isinstance(outcome["ok"], bool)
 
 
 def processes_of(project: Project) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any
 
 from builders import container
 
-from stackhand.checks.context import CheckContext, ServiceActions
-from stackhand.checks.kind import ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.compose.project import Project

@@ -1,7 +1,7 @@
 """Every error that a user can cause: one class each, with a message, a hint and an exit code.
 
-Exit codes are part of the command-line contract: 1 something is wrong or failed, 2 bad configuration or
-arguments, 3 a prerequisite is missing, 4 approval is needed and nobody can be asked, 130 interrupted.
+People and CI rely on the exit codes: 1 something is wrong or failed, 2 bad configuration or arguments, 3 a prerequisite
+is missing, 4 approval is needed and nobody can be asked, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 
 class StackError(Exception):
-    """A failure that is explained to the person in one line, with what to do next in a second one."""
+    """A failure with a message of one line and, if it helps, a hint that says what to do."""
 
     exit_code = 1
 
@@ -21,15 +21,32 @@ class StackError(Exception):
         self.hint = hint
 
     def to_json(self) -> dict[str, object]:
-        """Return the document of a task that could not even begin."""
+        """Return the document of a task that could not begin."""
         return {"ok": False, "error": {"message": self.message, "hint": self.hint, "exit_code": self.exit_code}}
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` was most probably meant to be, or None."""
-    folded = {each.casefold(): each for each in known}
-    found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
-    return folded[found[0]] if found else None
+    """Return the known name that is most similar to `name`, or None if no name is similar."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    return folded[matches[0]] if matches else None
+
+
+def nearest_task(name: str, known: Iterable[str]) -> str | None:
+    """Return the task that `name` was most probably meant to be, or None.
+
+    A name without its namespace is compared with the last part of each task.
+
+    >>> nearest_task("services.strat", ["services.start", "services.status", "up"])
+    'services.start'
+    >>> nearest_task("statsu", ["services.start", "services.status", "up"])
+    'services.status'
+    """
+    tasks = {each: each for each in known}
+    if "." not in name:
+        tasks = {**{each.rpartition(".")[2]: each for each in tasks}, **tasks}
+    match = nearest(name, tasks)
+    return tasks[match] if match else None
 
 
 def did_you_mean(name: str, known: Sequence[str], what: str) -> str:
@@ -48,31 +65,31 @@ class StartFailed(StackError):
 
 
 class StopFailed(StackError):
-    """A service runs on after it was stopped."""
+    """A service still runs after it was stopped."""
 
 
 class VolumeInUse(StackError):
-    """A volume that a reset would remove is mounted by a container of somebody else."""
+    """A container outside the project mounts a volume that a reset would remove."""
 
 
 class ResetFailed(StackError):
-    """Something is still there after it was removed."""
+    """Something is left after a reset removed it."""
 
 
 class NotReady(StackError):
-    """`services.status` saw a service that is not ready."""
+    """`services.status` found a service that is not ready."""
 
 
 class FixFailed(StackError):
-    """A finding is still there after its fix."""
+    """A fix did not solve what its finding says."""
 
 
 class PermissionsWrong(StackError):
-    """`perms.check` found something wrong, or a fix or an undo could not do all of it."""
+    """`perms.check` found a wrong owner or mode, or a fix or an undo could not change all entries."""
 
 
 class JournalFailed(StackError):
-    """What a run was about to change could not be written down, so it was not changed."""
+    """A change could not be written to the journal, so it was not made."""
 
 
 class LockHeld(StackError):
@@ -82,7 +99,7 @@ class LockHeld(StackError):
 class CommandFailed(StackError):
     """A command of the Docker CLI or of the system failed.
 
-    `argv`, `returncode` and `stderr` are kept for whoever wants to explain the failure better.
+    `argv`, `returncode` and `stderr` allow callers to explain the failure better.
     """
 
     def __init__(self, argv: Sequence[str], returncode: int, stderr: str, hint: str | None = None) -> None:
@@ -102,21 +119,35 @@ class InstallFailed(StackError):
 
 
 class ConfigError(StackError):
-    """Something that the user wrote cannot be right."""
+    """The user's configuration or arguments are wrong."""
 
     exit_code = 2
 
 
 class BadArgument(ConfigError):
-    """A flag's value is not what the flag takes."""
+    """A flag does not accept the given value."""
 
 
-class NoDashboard(ConfigError):
-    """`--watch` asks for the dashboard, and this version has none."""
+class UnknownTask(ConfigError):
+    """The command line names a task that there is not."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        match = nearest_task(name, known)
+        super().__init__(f"unknown task {name!r}", f"did you mean {match!r}?" if match else "`inv -l` lists the tasks")
+
+
+class UnknownFlag(ConfigError):
+    """The command line has a flag that its task does not take."""
+
+    def __init__(self, flag: str, known: Sequence[str], task: str | None) -> None:
+        where = f" of {task}" if task else ""
+        match = nearest(flag.lstrip("-"), [each.lstrip("-") for each in known])
+        all_of_them = f"flags: {', '.join(sorted(known))}" if task else "`inv --help` lists Invoke's own flags"
+        super().__init__(f"unknown flag {flag}{where}", f"did you mean '--{match}'?" if match else all_of_them)
 
 
 class UnknownSetting(ConfigError):
-    """A key below `stackhand:`, or an `INVOKE_STACKHAND_…` variable, that does not exist."""
+    """A key below `stackhand:` or a variable `INVOKE_STACKHAND_…` does not exist."""
 
 
 class InvalidSetting(ConfigError):
@@ -124,23 +155,23 @@ class InvalidSetting(ConfigError):
 
 
 class NoComposeFile(ConfigError):
-    """There is no compose file here nor in any folder above."""
+    """There is no compose file in this folder or in one above."""
 
 
 class InvalidComposeFile(ConfigError):
-    """Compose refuses the compose file, or a file that it names is missing."""
+    """Compose rejects the compose file, or a file that it names is missing."""
 
 
 class MissingFile(ConfigError):
-    """A file that the compose file names as a secret or config is not there."""
+    """The file of a secret or config does not exist."""
 
 
 class UnknownKind(ConfigError):
-    """The label `stackhand.kind` of a service names a kind that there is not."""
+    """The label `stackhand.kind` of a service names an unknown kind."""
 
 
 class BrokenKind(ConfigError):
-    """A kind that another package brings cannot be loaded."""
+    """A kind from another package cannot be loaded."""
 
 
 class UnknownStep(ConfigError):
@@ -152,7 +183,7 @@ class UnknownUser(ConfigError):
 
 
 class UnknownRun(ConfigError):
-    """`perms.undo` is to undo a run that there is no journal of."""
+    """`perms.undo` names a run that has no journal."""
 
 
 class UnknownVolume(ConfigError):
@@ -171,7 +202,7 @@ class DependencyCycle(ConfigError):
 
 
 class UnknownService(ConfigError):
-    """A service that the Compose project does not have."""
+    """The Compose project has no service of this name."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"unknown service {name!r}", did_you_mean(name, sorted(known), "services"))
@@ -181,13 +212,13 @@ class UnknownService(ConfigError):
 
 
 class PrerequisiteMissing(StackError):
-    """Something outside the project has to be there first."""
+    """Something outside the project is missing."""
 
     exit_code = 3
 
 
 class DockerMissing(PrerequisiteMissing):
-    """The docker command line is not installed."""
+    """The docker command is not installed."""
 
 
 class EngineUnreachable(PrerequisiteMissing):
@@ -195,7 +226,7 @@ class EngineUnreachable(PrerequisiteMissing):
 
 
 class SocketPermission(PrerequisiteMissing):
-    """The engine's socket exists, and this user may not use it."""
+    """The engine's socket exists, but this user may not use it."""
 
 
 class ComposeMissing(PrerequisiteMissing):
@@ -203,22 +234,22 @@ class ComposeMissing(PrerequisiteMissing):
 
 
 class JournalRefused(PrerequisiteMissing):
-    """A journal is another user's, or could be, so this one must not do what it says."""
+    """Another user owns a journal or could have written to it, so its content is not trusted."""
 
 
 class VolumeUnreachable(PrerequisiteMissing):
-    """A volume can be reached neither from this machine nor through a helper container."""
+    """Neither this machine nor a helper container can reach a volume."""
 
 
 class StateFolderUnwritable(PrerequisiteMissing):
-    """`.stackhand/`, or the user's own folder for a project, cannot be written."""
+    """`.stackhand/` or the user's own folder for a project is not writable."""
 
 
 # 4: approval
 
 
 class ApprovalNeeded(StackError):
-    """A step needs a yes, and there is nobody to ask."""
+    """A step needs approval, and there is no terminal to ask on."""
 
     exit_code = 4
 
@@ -227,6 +258,6 @@ class ApprovalNeeded(StackError):
 
 
 class Interrupted(StackError):
-    """Ctrl-C or SIGTERM."""
+    """The run was ended by Ctrl-C, SIGTERM or SIGHUP."""
 
     exit_code = 130

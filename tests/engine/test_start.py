@@ -18,6 +18,7 @@ from shapes import (
     one_shot,
     open_gate,
     plain,
+    ready_since,
     runs,
     server,
     sh,
@@ -56,13 +57,16 @@ def test_first_second_and_changed(project: Project) -> None:
     assert services["api"]["waited_for"][0] == "migrate"
     assert set(services["api"]["waited_for"]) == {"migrate", "db", "cache"}
     assert document["critical_path"] == ["db", "migrate", "api"]
-    assert services["db"]["ready_after"] >= 1
+    db = project.container("db")
+    took = (ready_since(project, db) - moment(db)).total_seconds()
+    assert services["db"]["ready_after"] >= took - 0.01, "it says when db was ready, rounded"
     # The engine's own probe would have come after five minutes.
     assert document["elapsed"] < 60
     # `ready` was true when what waits for it started.
-    assert (moment(project.container("migrate")) - moment(project.container("db"))).total_seconds() >= 1
+    assert moment(project.container("migrate")) >= ready_since(project, db)
     assert moment(project.container("api")) >= moment(project.container("migrate"), "FinishedAt")
-    assert document["fixes"]
+    assert document["findings"]
+    assert document["fixes"] == []
 
     before = fingerprint(project)
     again = start(project)
@@ -117,7 +121,7 @@ def test_an_optional_dependency_is_waited_for(project: Project) -> None:
         api=plain(depends_on={"cache": {"condition": "service_healthy", "required": False}}),
     )
     document = start(project)
-    assert (moment(project.container("api")) - moment(project.container("cache"))).total_seconds() >= 1.5
+    assert moment(project.container("api")) >= ready_since(project, project.container("cache"))
     assert by_name(document)["api"]["waited_for"] == ["cache"]
 
 
@@ -179,8 +183,7 @@ def test_replicas_are_ready_when_all_are(project: Project) -> None:
     assert states(document) == {"web": "healthy", "proxy": "running"}
     pair = project.containers("web")
     assert len(pair) == 2
-    last = max(moment(each) for each in pair)
-    assert (moment(project.container("proxy")) - last).total_seconds() >= 1.9
+    assert moment(project.container("proxy")) >= max(ready_since(project, each) for each in pair)
     before = fingerprint(project)
     start(project)
     assert fingerprint(project) == before
@@ -249,7 +252,7 @@ def test_a_long_build_shows_how_far_it_is(project: Project) -> None:
     assert result.code == 0, result
     assert "web: building its image" in result.stderr
     shown = [line for line in result.stderr.splitlines() if "step-" in line and "echo" not in line]
-    assert 1 <= len(shown) <= 6
+    assert 1 <= len(shown) <= result.elapsed, "one line a second at most"
 
 
 def test_development_overrides(project: Project) -> None:
@@ -279,11 +282,13 @@ def test_readiness_is_probed_early_and_never_twice_at_once(project: Project) -> 
             "healthcheck": check(script + "test -f /tmp/ready"),
         }
     )
-    document = start(project)
-    assert 3 <= by_name(document)["slow"]["ready_after"] < 30
+    ready_after = by_name(start(project))["slow"]["ready_after"]
+    # The engine's own probe would have come after five minutes.
+    assert 2.9 <= ready_after < 150
     container = project.container("slow")["Id"]
     assert project.docker("exec", container, "cat", "/tmp/overlaps", check=False) == ""
-    assert 2 <= len(project.docker("exec", container, "cat", "/tmp/probes").splitlines()) <= 11
+    # Each takes 0.3 s.
+    assert 2 <= len(project.docker("exec", container, "cat", "/tmp/probes").splitlines()) <= ready_after / 0.3 + 1
 
 
 def test_a_stopped_and_a_paused_service(project: Project) -> None:

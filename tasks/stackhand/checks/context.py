@@ -1,4 +1,4 @@
-"""Scene: what checks read and fixes act with. Facts are asked for once, and anew after something was changed."""
+"""CheckContext: what checks read and fixes act with. Facts are asked for once, and again after a change."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from stackhand.checks.connections import Client, clients
-from stackhand.checks.kind import Kind, NoAnswer, ServiceKinds
+from stackhand.checks.errors import NoAnswer
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
@@ -23,6 +23,7 @@ from stackhand.state.folder import StateFolder
 from stackhand.state.journal import Journal, Run, Unfinished
 
 F = TypeVar("F")
+F_co = TypeVar("F_co", covariant=True)
 # What answers at all answers a question like these in a fraction of a second, also when it is busy.
 _PATIENCE = 5.0
 # The task whose runs the journal has: each names the runs of containers that a fix is about to end.
@@ -43,6 +44,38 @@ class ServiceActions:
     run: Callable[[str, Sequence[str]], None]
 
 
+class Collects(Protocol[F_co]):
+    """A kind, as far as the context needs it: it asks a service for its facts."""
+
+    @property
+    def name(self) -> str:
+        """The kind's name."""
+
+    def collect(self, context: CheckContext, service: str) -> F_co:
+        """Ask the service for its facts. Raises NoAnswer."""
+
+
+@dataclass(frozen=True)
+class ServiceKinds:
+    """The kinds of a project's services; `guesses` are the pairs of service and kind that are not certain."""
+
+    # Of type Kind, which is built on this module.
+    kinds: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    guesses: frozenset[tuple[str, str]] = frozenset()
+
+    def of(self, service: str) -> tuple[Any, ...]:
+        """Return the kinds of one service."""
+        return self.kinds.get(service, ())
+
+    def services(self, kind: str) -> list[str]:
+        """Return the services of the kind of this name."""
+        return [service for service, kinds in self.kinds.items() if any(each.name == kind for each in kinds)]
+
+    def is_guess(self, service: str, kind: str) -> bool:
+        """Return whether only a healthcheck or a port says that a service is of the kind of this name."""
+        return (service, kind) in self.guesses
+
+
 class CheckContext:
     """One project as its checks see it: containers, the facts of each service by kind, who connects to whom."""
 
@@ -53,12 +86,12 @@ class CheckContext:
         kinds: ServiceKinds,
         settings: Fixes,
         state: StateFolder,
-        hands: ServiceActions,
+        actions: ServiceActions,
         *,
         named: Collection[str] = (),
-        proven: Collection[str] = (),
-        mask: Callable[[str], str] = str,
-        learn: Callable[[str], None] = lambda secret: None,
+        verified_healthy: Collection[str] = (),
+        redact: Callable[[str], str] = str,
+        register_secret: Callable[[str], None] = lambda secret: None,
         dry: bool = False,
     ) -> None:
         self.project = project
@@ -66,23 +99,23 @@ class CheckContext:
         self.kinds = kinds
         self.settings = settings
         self.state = state
-        self.hands = hands
+        self.actions = actions
         self.named = named
-        self.proven = proven
-        self.mask = mask
-        self.learn = learn
+        self.verified_healthy = verified_healthy
+        self.redact = redact
+        self.register_secret = register_secret
         # Nothing is changed anywhere, the memory of what was seen included.
         self.dry = dry
         self.clients: Sequence[Client] = clients(project)
         # When a fix gave a container of a service another address, in seconds since 1970.
-        self.moved: dict[str, float] = {}
+        self.address_changed_at: dict[str, float] = {}
         # What kinds keep for themselves from one look to the next, by their name and a container's id.
-        self.kept: dict[tuple[str, str], Any] = {}
+        self.scratch: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         self._look = _Look()
         self._pinned: Container | None = None
 
-    def at(self, container: Container) -> CheckContext:
+    def for_container(self, container: Container) -> CheckContext:
         """Return this scene with one container of several for the one of its service that is asked."""
         view = copy.copy(self)
         view._pinned = container
@@ -124,16 +157,16 @@ class CheckContext:
         holding = {name for name in near if any(kind.holds_data for kind in self.kinds.of(name))}
         return list(dict.fromkeys([service, *(name for name in near if stores or name not in holding)]))
 
-    def facts(self, kind: Kind[F], service: str) -> F:
-        """Return what a kind knows of a service; asked once until `forget`. Raises NoAnswer."""
-        return self.once((kind.name, service), lambda: kind.look(self, service))
+    def facts(self, kind: Collects[F], service: str) -> F:
+        """Return what a kind knows of a service; asked once until `invalidate`. Raises NoAnswer."""
+        return self.cached((kind.name, service), lambda: kind.collect(self, service))
 
     def facts_of(self, kind: str, service: str) -> Any:
         """Return what the kind of this name, which is one of the service's, knows of it. Raises NoAnswer."""
         return self.facts(next(each for each in self.kinds.of(service) if each.name == kind), service)
 
-    def once(self, key: tuple[str, str], ask: Callable[[], F]) -> F:
-        """Return what `ask` returned, or raise what it raised, when it was first called under this key since `forget`.
+    def cached(self, key: tuple[str, str], ask: Callable[[], F]) -> F:
+        """Return or raise what `ask` did when it was first called under this key since `invalidate`.
 
         The key is whose facts these are, and the service that they are about.
         """
@@ -151,7 +184,7 @@ class CheckContext:
         result: F = known.result()
         return result
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Have everything asked anew: something was changed, or is about to change by itself."""
         with self._lock:
             self._look = _Look()
@@ -184,13 +217,13 @@ class CheckContext:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
         answer = self.ask(service, argv, **{"timeout": 60.0, **options})
         if not answer.ok:
-            raise StackError(f"{argv[0]} in {service}: {self.mask(answer.complaint)}")
+            raise StackError(f"{argv[0]} in {service}: {self.redact(answer.last_error)}")
         return answer
 
     def restart(self, service: str) -> None:
         """Stop and start a service's containers, and wait until it is ready. Raises StackError."""
         with self.restarting(service):
-            self.hands.restart(service)
+            self.actions.restart(service)
 
     @contextmanager
     def restarting(self, service: str) -> Iterator[None]:
@@ -199,24 +232,24 @@ class CheckContext:
         Where the body is killed or fails the memory stays: the next run starts what ended so.
         """
         there = [each for each in self.containers() if each.service == service]
-        runs = [each.run for each in there if each.running]
+        runs = [each.run_key for each in there if each.running]
         journal = Journal(self.state)
         before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
-        stopped = {each.run for each in self.containers() if each.stopped}
+        stopped = {each.run_key for each in self.containers() if each.stopped}
         with journal.run(TASK, steps=dict.fromkeys(runs, "")):
             yield
         journal.settle(*(run for run in before if not run.left(lambda key: key in runs or key not in stopped)))
 
-    def owes_a_restart(self, containers: Sequence[Container]) -> bool:
+    def has_pending_restart(self, containers: Sequence[Container]) -> bool:
         """Return whether one of these containers was stopped by a fix that did not come to its end."""
         owed = {key for run in Journal(self.state).unfinished(TASK) for key in run.steps}
-        return any(each.stopped and each.run in owed for each in containers)
+        return any(each.stopped and each.run_key in owed for each in containers)
 
 
 def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
     """Return what a person is told of a fix that was not finished; None where all that it stopped runs again."""
-    left = run.left(lambda key: all(each.run != key or not each.stopped for each in containers))
-    services = list(dict.fromkeys(each.service for each in containers if each.run in left))
+    left = run.left(lambda key: all(each.run_key != key or not each.stopped for each in containers))
+    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
     if not services:
         return None
     return Unfinished(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
 
@@ -195,7 +195,7 @@ def request(
             "PATIENCE": f"{seconds:g}",
         }
         answer = context.shell(place, SCRIPT, environment=environment, timeout=seconds + 1)
-        if answer.missing:
+        if answer.not_found:
             continue
         reply = _reply(answer)
         if isinstance(reply, Reply):
@@ -203,7 +203,7 @@ def request(
         if place != service:
             # A server that listens on the loopback address only is none of a neighbour's business.
             raise CannotAsk(f"{service} has no program to ask with, and from {place} there is no answer: {reply}")
-        raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.mask(str(url))}: {reply}")
+        raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
     raise CannotAsk("no container on its networks has a program to ask with (curl, wget, python3, node, bash)")
 
 
@@ -217,7 +217,7 @@ def _reply(answer: ExecResult) -> Reply | str:
     """Return the HTTP answer in what the script printed; what it said instead where that is none."""
     if answer.exit_code is None:
         return f"no answer within {answer.seconds:.0f} s"
-    return parse(answer.stdout) or answer.complaint
+    return parse(answer.stdout) or answer.last_error
 
 
 def parse(text: str) -> Reply | None:

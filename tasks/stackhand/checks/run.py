@@ -1,8 +1,8 @@
-"""The post-startup fixes: check, fix what a finding calls for, look again.
+"""The runner of checks: ask, fix what a finding calls for, look again.
 
-A check reads facts and returns findings; it changes nothing. A fix takes one finding and puts it right, and what it
-did counts only when the same check, asked again, is content. All checks of a look run side by side, each with a time
-limit; one that crashes is a finding.
+It is given its checks, the order of their phases, the name under which it takes the lock, and its limits: a `Suite`.
+All checks of a look run side by side, each with a time limit; one that crashes is a finding. What a fix did counts
+only when the same check, asked again, comes out well.
 """
 
 from __future__ import annotations
@@ -15,30 +15,50 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
+from stackhand.checks.causes import attribute
+from stackhand.checks.check import Check, NoAnswer, Verdict
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, NoAnswer
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import adapted
 from stackhand.engine.api.containers import Container
 from stackhand.errors import EngineUnreachable, Interrupted, PrerequisiteMissing, StackError
 from stackhand.graph import schedule
-from stackhand.kinds.postgres import migrations
-from stackhand.model import PHASES, Action, Finding, Outcome, Phase, Plan, Report, Status, count_by_status
-from stackhand.services.checks import attached as network
-from stackhand.services.checks import reach, ready
-from stackhand.services.checks import stale_address as stale
-from stackhand.services.checks import warm_up as caches
+from stackhand.model import STRENGTHS, Action, Finding, Fix, Key, Outcome, Plan, Report, Status, count_by_status
 
 Steps = Mapping[str, Callable[[], object]]
 Tell = Callable[[str], None]
 
-_GENERAL = (ready, network, reach, stale, migrations, caches)
-# A fix can bring to light what was hidden behind the trouble. It is given up where that has no end.
-_ROUNDS = 3
-_PAUSE = 0.4
-# Several answers, each with its own time-out, go into one judgement.
-_CHECK_LIMIT = 30.0
-_ENGINE_LIMIT = 5.0
 # Where `inv --debug` looks.
 _log = logging.getLogger("invoke")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how often a run of checks tries. Times are in seconds.
+
+    `check` is for one check: several answers, each with its own time-out, go into one verdict. `rounds` ends a run in
+    which every fix uncovers new trouble.
+    """
+
+    check: float = 30.0
+    engine: float = 5.0
+    pause: float = 0.4
+    rounds: int = 3
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a run asks. `checks` are asked of every service; those of its kinds join them where `kinds` is set.
+
+    `task` holds the lock while something is fixed. `phases` are in the order in which they are fixed; a failure in
+    the first of them may pass by itself, so it is waited for.
+    """
+
+    task: str
+    phases: tuple[str, ...]
+    checks: tuple[Check, ...]
+    kinds: bool = True
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -51,99 +71,105 @@ class _Question:
     container: Container | None = field(default=None, compare=False)
     place: str = ""
 
-    def judge(self, context: CheckContext) -> list[Finding]:
-        """Ask it. A finding about one container of several has its name for a subject."""
+    def ask(self, context: CheckContext) -> list[Verdict]:
+        """Ask it. A verdict about one container of several has its name for a subject."""
         if self.container is None:
-            return list(self.check.judge(context, self.service))
-        found = self.check.judge(context.at(self.container), self.service)
-        return [replace(each, subject=self.place, summary=f"{self.place}: {each.summary}") for each in found]
+            return list(self.check.run(context, self.service))
+        verdicts = self.check.run(context.for_container(self.container), self.service)
+        return [replace(each, subject=self.place, summary=f"{self.place}: {each.summary}") for each in verdicts]
 
 
 _Look = dict[_Question, list[Finding]]
 
 
 def run(
-    context: CheckContext, names: Sequence[str], steps: Steps | None = None, tell: Tell = lambda text: None
+    context: CheckContext,
+    names: Sequence[str],
+    suite: Suite,
+    steps: Steps | None = None,
+    tell: Tell = lambda text: None,
 ) -> Report:
     """Carry out all phases in order, then `steps`. Returns what was found at the end, and what was done.
 
     `tell` is called with each action when it begins. Raises LockHeld, and PrerequisiteMissing where nothing can be
     asked at all.
     """
-    worker = _Run(context, names, tell)
-    found = first = worker.grown(worker.look(PHASES))
-    for _ in range(_ROUNDS):
-        if not worker.repair(found):
+    runner = _Runner(context, names, suite, tell)
+    found = first = runner.wait_for_young(runner.look(suite.phases))
+    for _ in range(suite.limits.rounds):
+        if not runner.repair(found):
             break
-        found = worker.settle()
+        found = runner.settle()
     own = [_step(context, name, step, tell) for name, step in (steps or {}).items()]
     if own:
-        context.forget()
-        found = worker.look(PHASES)
+        context.invalidate()
+        found = runner.look(suite.phases)
     before = count_by_status(tuple(_flat(first)))
-    return Report((*worker.final(found), *own), tuple(worker.outcomes), before)
+    return Report((*runner.final(found), *own), tuple(runner.outcomes), before, suite.phases)
 
 
-def plan(context: CheckContext, names: Sequence[str], steps: Iterable[str] = ()) -> tuple[Plan, tuple[Finding, ...]]:
+def plan(
+    context: CheckContext, names: Sequence[str], suite: Suite, steps: Iterable[str] = ()
+) -> tuple[Plan, tuple[Finding, ...]]:
     """Return what a run would do now, and the findings that it could do nothing about."""
-    worker = _Run(context, names, lambda text: None)
-    wrong = [each for each in _flat(worker.look(PHASES)) if each.status in ("fail", "warn")]
+    runner = _Runner(context, names, suite, lambda text: None)
+    wrong = [each for each in _flat(runner.look(suite.phases)) if each.status in ("fail", "warn")]
     own = tuple(Action("", f"run the step {name}", "fixes.steps names it") for name in steps)
-    made = Plan((*(worker.action(each) for each in wrong if each.to_fix), *own))
-    return made, tuple(each for each in wrong if not each.to_fix)
+    actions = (_action(each, each.fix) for each in wrong if each.fix)
+    return Plan((*actions, *own)), tuple(each for each in wrong if not each.fix)
 
 
-class _Run:
-    """One run of the fixes: what was tried so far, and what became of it."""
+class _Runner:
+    """One run: what was tried so far, and what became of it."""
 
-    def __init__(self, context: CheckContext, names: Sequence[str], tell: Tell) -> None:
-        self._scene = context
+    def __init__(self, context: CheckContext, names: Sequence[str], suite: Suite, tell: Tell) -> None:
+        self._context = context
         self._names = names
+        self._suite = suite
         self._tell = tell
-        self._tried: set[tuple[str, str | None, str]] = set()
-        self._failed: set[tuple[str, str | None, str]] = set()
+        self._tried: set[Key] = set()
+        self._failed: set[Key] = set()
+        self._blames: dict[Key, tuple[str, ...]] = {}
         self.outcomes: list[Outcome] = []
-        self._fixes: dict[str, Fix] = {}
-        for module in _GENERAL:
-            self._fixes.update(module.FIXES)
-        for service in names:
-            for kind in context.kinds.of(service):
-                self._fixes.update(kind.fixes())
 
-    def look(self, phases: Collection[Phase]) -> _Look:
+    def look(self, phases: Collection[str]) -> _Look:
         """Ask all questions of these phases, side by side."""
         questions = {str(number): each for number, each in enumerate(self._questions(phases))}
-        answers = schedule.gather({key: partial(_judge, self._scene, each) for key, each in questions.items()})
+        answers = schedule.gather({key: partial(self._ask, each) for key, each in questions.items()})
         return {each: answers[key] for key, each in questions.items()}
 
-    def grown(self, found: _Look) -> _Look:
-        """Wait for services that were started a moment ago and do not answer yet, where nothing else is to be done."""
-        while not any(each.to_fix for each in _flat(found)) and self._young(found):
-            time.sleep(_PAUSE)
-            self._scene.forget()
-            found = self.look(PHASES)
+    def wait_for_young(self, found: _Look) -> _Look:
+        """Wait for services that started a moment ago and do not answer yet, where there is nothing to fix."""
+        while not any(each.to_fix for each in _flat(found)) and self._is_young(found):
+            time.sleep(self._suite.limits.pause)
+            self._context.invalidate()
+            found = self.look(self._suite.phases)
         return found
 
-    def _young(self, found: _Look) -> bool:
+    def _is_young(self, found: _Look) -> bool:
         """Return whether a service that has a failure of its own was started within the time it may take."""
-        since = datetime.now(timezone.utc) - timedelta(seconds=self._scene.settings.patience)
-        wrong = {each.service for each in _flat(found) if each.status == "fail" and each.phase == "services"}
+        since = datetime.now(timezone.utc) - timedelta(seconds=self._context.settings.patience)
+        wrong = {each.service for each in _flat(found) if self._may_pass(each)}
         return any(
             each.service in wrong and each.running and each.started_at is not None and each.started_at > since
-            for each in self._scene.containers()
+            for each in self._context.containers()
         )
 
+    def _may_pass(self, finding: Finding) -> bool:
+        return finding.status == "fail" and finding.phase == self._suite.phases[0]
+
     def final(self, found: _Look) -> list[Finding]:
-        """Return the findings of a look; a warning that was to be put right, and could not, is a failure."""
-        return [
+        """Return the findings of a look, root causes first; a warning that could not be fixed is a failure."""
+        findings = [
             replace(each, status="fail") if each.status == "warn" and each.key in self._failed else each
             for each in _flat(found)
         ]
+        return attribute(findings, self._blames, self._suite.phases)
 
     def repair(self, found: _Look) -> bool:
-        """Put right what these findings call for, phase by phase. Returns whether anything was done."""
+        """Fix what these findings call for, phase by phase. Returns whether anything was done."""
         acted = False
-        for phase in PHASES:
+        for phase in self._suite.phases:
             current = self.look([phase]) if acted else {q: f for q, f in found.items() if q.check.phase == phase}
             broken = {question: self._untried(findings) for question, findings in current.items()}
             broken = {question: findings for question, findings in broken.items() if findings}
@@ -153,87 +179,86 @@ class _Run:
         return acted
 
     def settle(self) -> _Look:
-        """Ask everything again, until all services are well, there is something new to fix, or patience is over.
+        """Ask everything again, until all services are well, there is something new to fix, or time is up.
 
-        A service may need a while to find what was missing; any other finding does not change by being waited for.
+        A service may need a while to find what was missing; any other finding does not change by waiting.
         """
-        deadline = time.monotonic() + self._scene.settings.patience
+        deadline = time.monotonic() + self._context.settings.patience
         while True:
-            self._scene.forget()
-            found = self.look(PHASES)
-            recovering = any(each.status == "fail" and each.phase == "services" for each in _flat(found))
+            self._context.invalidate()
+            found = self.look(self._suite.phases)
+            recovering = any(self._may_pass(each) for each in _flat(found))
             if not recovering or self._untried(_flat(found)) or time.monotonic() > deadline:
                 return found
-            time.sleep(_PAUSE)
+            time.sleep(self._suite.limits.pause)
 
-    def action(self, finding: Finding) -> Action:
-        """Return what is to be done about a finding."""
-        does = self._fixes[finding.id].does.format(subject=finding.subject)
-        return Action(finding.service or "", does, finding.summary)
-
-    def _questions(self, phases: Collection[Phase]) -> list[_Question]:
-        found: list[_Question] = []
+    def _questions(self, phases: Collection[str]) -> list[_Question]:
+        questions: list[_Question] = []
         for service in self._names:
-            found += [_Question(check.id, service, check) for module in _GENERAL for check in module.CHECKS]
-            running = [each for each in self._scene.containers() if each.service == service and each.running]
-            for kind in self._scene.kinds.of(service):
+            questions += [_Question(check.id, service, check) for check in self._suite.checks]
+            running = [each for each in self._context.containers() if each.service == service and each.running]
+            kinds: Sequence[Kind[object]] = self._context.kinds.of(service) if self._suite.kinds and running else ()
+            for kind in kinds:
+                checks = adapted(kind.checks(), kind.fixes())
                 if kind.every_container and len(running) > 1:
-                    found += [_Question(c.id, service, c, one, one.name) for one in running for c in kind.checks()]
-                elif running:
-                    found += [_Question(check.id, service, check) for check in kind.checks()]
-        return [question for question in found if question.check.phase in phases]
+                    questions += [_Question(c.id, service, c, one, one.name) for one in running for c in checks]
+                else:
+                    questions += [_Question(check.id, service, check) for check in checks]
+        return [question for question in questions if question.check.phase in phases]
 
     def _untried(self, findings: Iterable[Finding]) -> list[Finding]:
-        return [each for each in findings if each.to_fix and each.id in self._fixes and each.key not in self._tried]
+        return [each for each in findings if each.to_fix and each.key not in self._tried]
 
-    def _repair(self, phase: Phase, broken: _Look) -> None:
-        errors: dict[tuple[str, str | None, str], str | None] = {}
+    def _repair(self, phase: str, broken: _Look) -> None:
+        errors: dict[Key, str | None] = {}
         self._tried |= {finding.key for finding in _flat(broken)}
 
-        def one(service: str) -> None:
-            for finding in by_service[service]:
-                self._tell(str(self.action(finding)))
-                errors[finding.key] = self._act(finding)
+        def fix_all_of(service: str) -> None:
+            for finding, fix in by_service[service]:
+                self._tell(str(_action(finding, fix)))
+                errors[finding.key] = self._act(finding, fix)
 
-        with self._scene.state.lock("services.fixes"):
-            # Between the look and the lock another run may have put things right.
-            self._scene.forget()
+        with self._context.state.lock(self._suite.task):
+            # Between the look and the lock another run may have put things right. This look also binds each fix to
+            # what is true now.
+            self._context.invalidate()
             now = {finding.key: finding for finding in _flat(self.look([phase])) if finding.to_fix}
-            findings = [now[finding.key] for finding in _flat(broken) if finding.key in now]
-            by_service: dict[str, list[Finding]] = {}
-            for finding in findings:
-                by_service.setdefault(finding.service or "", []).append(finding)
-            failed = schedule.run(dict.fromkeys(by_service, ()), one).failed
+            fixes = [
+                (now[key], fix) for key in (each.key for each in _flat(broken)) if key in now and (fix := now[key].fix)
+            ]
+            by_service: dict[str, list[tuple[Finding, Fix]]] = {}
+            for finding, fix in sorted(fixes, key=lambda pair: STRENGTHS.index(pair[1].strength)):
+                by_service.setdefault(finding.service or "", []).append((finding, fix))
+            failed = schedule.run(dict.fromkeys(by_service, ()), fix_all_of).failed
         for reason in failed.values():
             raise reason
-        left = self._left(phase, broken, {key for key, error in errors.items() if error is None})
-        for finding in findings:
+        done = [(finding, fix) for finding, fix in fixes if errors[finding.key] is None]
+        left = self._left(phase, broken, {finding.key: fix.settle for finding, fix in done})
+        for finding, fix in fixes:
             error = errors[finding.key] or left.get(finding.key)
             (self._failed.add if error else self._failed.discard)(finding.key)
-            self.outcomes.append(Outcome(self.action(finding), finding.id, error is None, error))
+            self.outcomes.append(Outcome(_action(finding, fix), finding.id, error is None, error))
 
-    def _act(self, finding: Finding) -> str | None:
+    def _act(self, finding: Finding, fix: Fix) -> str | None:
+        redact = self._context.redact
         try:
-            self._fixes[finding.id].act(self._scene, finding)
+            fix.act()
         except (PrerequisiteMissing, Interrupted):
             raise
         except StackError as error:
-            return self._scene.mask(error.message)
+            return redact(error.message)
         except Exception as bug:
             _log.debug("the fix of %s crashed", finding.id, exc_info=True)
-            return f"the fix crashed: {type(bug).__name__}: {self._scene.mask(str(bug))}"
+            return f"the fix crashed: {type(bug).__name__}: {redact(str(bug))}"
         return None
 
-    def _left(
-        self, phase: Phase, broken: _Look, done: Collection[tuple[str, str | None, str]]
-    ) -> dict[tuple[str, str | None, str], str]:
-        """Look until every finding that something was done about is gone. Returns what is left, and why."""
-        waited = [self._fixes[each.id].patience for some in broken.values() for each in some if each.key in done]
-        deadline = time.monotonic() + max(waited, default=0)
+    def _left(self, phase: str, broken: _Look, done: Mapping[Key, float]) -> dict[Key, str]:
+        """Look until every finding in `done`, each with its time to settle, is gone. Returns what is left, and why."""
+        deadline = time.monotonic() + max(done.values(), default=0.0)
         while True:
-            self._scene.forget()
+            self._context.invalidate()
             again = self.look([phase])
-            left: dict[tuple[str, str | None, str], str] = {}
+            left: dict[Key, str] = {}
             for question, findings in broken.items():
                 now = again.get(question)
                 silent = now is None or any(each.status == "skip" and each.id == question.id for each in now)
@@ -245,60 +270,68 @@ class _Run:
                         left[finding.key] = "it cannot be seen any more: the service does not answer"
             if not set(left) & set(done) or time.monotonic() > deadline:
                 return left
-            time.sleep(_PAUSE)
+            time.sleep(self._suite.limits.pause)
+
+    def _ask(self, question: _Question) -> list[Finding]:
+        """Return the findings of one question; one that crashes or takes too long is a finding, too."""
+        context, check, service = self._context, question.check, question.service
+        verdicts = self._verdicts(question)
+        findings = []
+        for verdict in verdicts:
+            finding = replace(verdict, evidence=context.redact(verdict.evidence)).finding(check, service)
+            self._blames[finding.key] = verdict.blames
+            findings.append(finding)
+        return findings
+
+    def _verdicts(self, question: _Question) -> list[Verdict]:
+        context, check, service = self._context, question.check, question.service
+        answers: list[list[Verdict]] = []
+        errors: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(question.ask(context))
+            except Exception as error:
+                errors.append(error)
+
+        # A daemon: a check that never ends is left behind, and does not hold up the end of the run.
+        thread = threading.Thread(target=ask, name=f"{check.id} {service}", daemon=True)
+        thread.start()
+        thread.join(self._suite.limits.check)
+        if answers:
+            return answers[0]
+        if not errors:
+            return [self._late(check, service)]
+        error = errors[0]
+        if isinstance(error, NoAnswer):
+            return [Verdict("skip", "not asked: the service does not answer")]
+        if isinstance(error, PrerequisiteMissing | Interrupted):
+            raise error
+        if isinstance(error, StackError):
+            return [_unchecked(check, "warn", error.message)]
+        _log.debug("the check %s of %s crashed", check.id, service, exc_info=error)
+        return [_unchecked(check, "warn", f"the check crashed: {type(error).__name__}: {error}")]
+
+    def _late(self, check: Check, service: str) -> Verdict:
+        """Return the verdict of a check that took too long. Raises EngineUnreachable where the engine hangs."""
+        limits = self._suite.limits
+        if not self._context.engine.answers(within=limits.engine):
+            raise EngineUnreachable(
+                f"the engine does not answer within {limits.engine:.0f} s", "see `inv engine.check`"
+            )
+        guessed = self._context.kinds.is_guess(service, check.id.partition(".")[0])
+        # Whether a service answers is the question itself.
+        status: Status = "skip" if guessed else "fail" if check.phase == self._suite.phases[0] else "warn"
+        return _unchecked(check, status, f"no answer within {limits.check:.0f} s")
 
 
-def _judge(context: CheckContext, question: _Question) -> list[Finding]:
-    check, service = question.check, question.service
-    found: list[list[Finding]] = []
-    errors: list[Exception] = []
-
-    def judge() -> None:
-        try:
-            found.append(question.judge(context))
-        except Exception as error:
-            errors.append(error)
-
-    # A daemon: a check that never ends is left behind, and does not hold up the end of the run.
-    thread = threading.Thread(target=judge, name=f"{check.id} {service}", daemon=True)
-    thread.start()
-    thread.join(_CHECK_LIMIT)
-    if found:
-        return [replace(each, evidence=context.mask(each.evidence)) for each in found[0]]
-    if not errors:
-        return [_late(context, check, service)]
-    error = errors[0]
-    if isinstance(error, NoAnswer):
-        return [Finding(check.id, service, check.phase, "skip", "not asked: the service does not answer")]
-    if isinstance(error, PrerequisiteMissing | Interrupted):
-        raise error
-    if isinstance(error, StackError):
-        return [_unchecked(check, service, "warn", context.mask(error.message))]
-    _log.debug("the check %s of %s crashed", check.id, service, exc_info=error)
-    why = f"the check crashed: {type(error).__name__}: {context.mask(str(error))}"
-    return [_unchecked(check, service, "warn", why)]
+def _action(finding: Finding, fix: Fix) -> Action:
+    """Return what is to be done about a finding."""
+    return Action(finding.service or "", fix.does, finding.summary)
 
 
-def _late(context: CheckContext, check: Check, service: str) -> Finding:
-    """Return the finding about a check that took too long. Raises EngineUnreachable where the engine hangs."""
-    if not context.engine.answers(within=_ENGINE_LIMIT):
-        raise EngineUnreachable(f"the engine does not answer within {_ENGINE_LIMIT:.0f} s", "see `inv engine.check`")
-    guessed = context.kinds.is_guess(service, check.id.partition(".")[0])
-    # Whether a service answers is the question itself.
-    status: Status = "skip" if guessed else "fail" if check.phase == "services" else "warn"
-    return _unchecked(check, service, status, f"no answer within {_CHECK_LIMIT:.0f} s")
-
-
-def _unchecked(check: Check, service: str, status: Status, why: str) -> Finding:
-    return Finding(
-        check.id,
-        service,
-        check.phase,
-        status,
-        f"{check.id} could not be checked",
-        evidence=why,
-        remedy="`inv --debug services.fixes` shows more",
-    )
+def _unchecked(check: Check, status: Status, why: str) -> Verdict:
+    return Verdict(status, f"{check.id} could not be checked", why, "`inv --debug services.fixes` shows more")
 
 
 def _step(context: CheckContext, name: str, step: Callable[[], object], tell: Tell) -> Finding:
@@ -307,17 +340,9 @@ def _step(context: CheckContext, name: str, step: Callable[[], object], tell: Te
     try:
         step()
     except Exception as error:
-        why = context.mask(str(error) or type(error).__name__)
-        return Finding(
-            "fixes.step",
-            None,
-            "steps",
-            "fail",
-            f"the step {name} failed",
-            why,
-            f"`inv {name}` shows more",
-            subject=name,
-        )
+        why = context.redact(str(error) or type(error).__name__)
+        remedy = f"`inv {name}` shows more"
+        return Finding("fixes.step", None, "steps", "fail", f"the step {name} failed", why, remedy, subject=name)
     return Finding("fixes.step", None, "steps", "ok", f"the step {name} ran", subject=name)
 
 

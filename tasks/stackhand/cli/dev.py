@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from stackhand.cli.task import task
+from stackhand.cli.task import choice, task
 from stackhand.context import Stack
 from stackhand.errors import CommandFailed, ConfigError
 
@@ -19,16 +20,23 @@ _CHECKS = (
     ("mypy", [sys.executable, "-m", "mypy"]),
     ("lint-imports", [str(_FOLDER / "lint-imports"), "--no-logo"]),
 )
-# The examples in docstrings are tests, too.
-_PYTEST = [sys.executable, "-m", "pytest", "--doctest-modules", "tasks/stackhand", "tests/unit"]
+# The folders of the tests, in the order in which they run; tests/groups.py says what each may need.
+GROUPS = ("unit", "files", "sim", "compose", "engine", "reference", "crash")
 
 
-@task(help={"unit": "only what needs no engine"})
-def test(c: Context, unit: bool = False) -> None:
+@task(
+    iterable=["group"],
+    help={
+        "group": f"only the tests of this group: {', '.join(GROUPS)}; may be repeated",
+        "unit": "the same as --group unit: only what needs neither an engine nor root",
+    },
+)
+def test(c: Context, group: Sequence[str] = (), unit: bool = False) -> None:
     """Run the linters, the type checker and the tests of this checkout."""
     stack = Stack.of(c)
     checkout = _checkout()
-    pytest = _PYTEST if unit else [*_PYTEST, "tests/engine"]
+    groups = {choice("group", name, GROUPS) for name in [*group, *(["unit"] if unit else [])]} or set(GROUPS)
+    pytest = _pytest(checkout, groups)
     if stack.dry:
         for _, argv in (*_CHECKS, ("pytest", pytest)):
             stack.console.result(f"would run {' '.join(argv)}")
@@ -42,6 +50,17 @@ def test(c: Context, unit: bool = False) -> None:
         raise Exit(code=1)
 
 
+def _pytest(checkout: Path, groups: set[str]) -> list[str]:
+    """Return the command that runs the tests of these groups."""
+    argv = [sys.executable, "-m", "pytest"]
+    if groups != {"unit"}:
+        argv += ["-n", "auto", "--dist", "loadgroup"]
+    if "unit" in groups:
+        # The examples in docstrings are tests, too.
+        argv += ["--doctest-modules", "tasks/stackhand"]
+    return argv + [f"tests/{name}" for name in GROUPS if name in groups and (checkout / "tests" / name).is_dir()]
+
+
 def _passes(stack: Stack, checkout: Path, name: str, argv: list[str]) -> bool:
     stack.console.progress("wait", name)
     # What is tested has nothing to do with this run's own project.
@@ -51,7 +70,10 @@ def _passes(stack: Stack, checkout: Path, name: str, argv: list[str]) -> bool:
         stack.commands.run(argv, cwd=checkout, env=env, on_line=stack.console.result, merge=True)
     except CommandFailed as error:
         if error.returncode == 127:
-            stack.console.note(f"{error.message}: install the test tools with `pip install --editable '.[test]'`")
+            stack.console.note(
+                f"{error.message}: install the test tools with "
+                "`pip install --editable '.[test]' --constraint tests/constraints.txt`"
+            )
         return False
     return True
 

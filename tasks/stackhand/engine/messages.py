@@ -1,6 +1,6 @@
-"""What Docker's and Compose's messages mean: a table from text to a reason, whether a retry can help, and a hint.
+"""Classifies the error messages of Docker and Compose: the reason, whether a retry can help, and a hint.
 
-The engine and Compose report errors as text only; this is the one place that reads it.
+The engine and Compose report errors as text only. No other module interprets that text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stackhand.errors import (
 
 @dataclass(frozen=True)
 class EngineMessage:
-    """One understood message. `retry` says whether trying again can help."""
+    """A classified message. `detail` is its decisive line; `retry` says whether trying again can help."""
 
     kind: str
     detail: str
@@ -29,7 +29,7 @@ class EngineMessage:
     hint: str
 
 
-# kind, pattern, whether a retry can help, hint
+# kind, pattern, whether a retry can help, hint. The first match counts.
 _TABLE: tuple[tuple[str, str, bool, str], ...] = (
     (
         "port_in_use",
@@ -55,7 +55,7 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         "no_space",
         r"no space left on device",
         False,
-        "make room on the engine's disk: `docker system df` shows what uses it",
+        "free space on the engine's disk: `docker system df` shows what uses it",
     ),
     (
         "command_not_found",
@@ -87,14 +87,14 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         "variable_missing",
         r"environment variable .* required by .* is not set",
         False,
-        "set the variable that the secret or config comes from",
+        "set the environment variable that the secret or config is read from",
     ),
     (
         "engine_gone",
         r"cannot connect to the docker daemon|error during connect|connection reset by peer|\bEOF\b|"
         r"is the docker daemon running|broken pipe",
         True,
-        "see whether the engine is up: `inv engine.check`",
+        "check that the engine runs: `inv engine.check`",
     ),
     (
         "bad_configuration",
@@ -124,8 +124,8 @@ _INVALID = re.compile(
 SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
 
 
-def understand(text: str) -> EngineMessage:
-    """Return what a message of the engine or of Compose means; of kind `unknown`, worth a retry, if nothing else."""
+def classify(text: str) -> EngineMessage:
+    """Return what a message of the engine or of Compose means. An unknown one is of kind `unknown`, worth a retry."""
     line = last_error_line(text)
     for kind, pattern, retry, hint in _TABLE:
         if re.search(pattern, line, re.IGNORECASE):
@@ -134,23 +134,23 @@ def understand(text: str) -> EngineMessage:
 
 
 def last_error_line(text: str) -> str:
-    """Return the line of a program's output that says what went wrong, without the engine's preamble."""
+    """Return the line of a program's output that says what went wrong, without `Error response from daemon:`."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     marked = [line for line in lines if re.match(r"(Error|error)\b", line)]
     line = (marked or lines or [""])[-1]
     line = re.sub(r"^(Error response from daemon|Error|error):\s*", "", line)
-    # The engine says some things twice: `no such image: x: No such image: x`.
-    return re.sub(r"^(?P<said>.+): (?P=said)$", r"\g<said>", line, flags=re.IGNORECASE)
+    # The engine repeats some messages: `no such image: x: No such image: x`.
+    return re.sub(r"^(?P<text>.+): (?P=text)$", r"\g<text>", line, flags=re.IGNORECASE)
 
 
 def raise_for(error: CommandFailed) -> None:
-    """Raise a better error than `error` where its text says one: cycle, unknown service, no engine, bad file."""
+    """Raise a more exact error if the text of `error` tells one: cycle, unknown service, no engine, bad file."""
     text = error.stderr
     found = _INTERPOLATION.search(text)
     if found:
-        # Compose goes on with the value, which may be a password with a `$` in it.
+        # The rest of Compose's message is the value, which may be a password with a `$` in it.
         raise InvalidComposeFile(
-            f"the compose file is not valid: {found['place']} has a `$` that begins no variable",
+            f"the compose file is not valid: {found['place']} has a `$` that starts no variable",
             "write $$ for a plain $",
         ) from error
     found = _CYCLE.search(text)
@@ -162,19 +162,19 @@ def raise_for(error: CommandFailed) -> None:
     unreachable = engine_error(text)
     if unreachable:
         raise unreachable from error
-    # Only `config` reads and checks the file; elsewhere the same words can come from a container.
+    # Only `config` checks the file; in the output of other commands, the same words can come from a container.
     if "config" in error.argv and _INVALID.search(text):
         raise InvalidComposeFile(f"the compose file is not valid: {last_error_line(text)}", _hint_for(text)) from error
 
 
 def engine_error(text: str) -> StackError | None:
-    """Return the error for an engine that does not answer or may not be used, or None."""
+    """Return the error if the text says that the engine does not answer or is not permitted, else None."""
     if _NO_PERMISSION.search(text):
         return SocketPermission("no permission to use the engine's socket", SOCKET_HINT)
     if _NO_ENGINE.search(text):
         return EngineUnreachable(
             f"no engine answers: {last_error_line(text)}",
-            "start it, or install one: `inv engine.install`; DOCKER_HOST and docker contexts choose another",
+            "start it, or install one: `inv engine.install`; DOCKER_HOST and docker contexts can choose another",
         )
     return None
 

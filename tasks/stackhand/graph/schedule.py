@@ -109,7 +109,7 @@ def heights(graph: Graph[N]) -> dict[N, int]:
 
 
 @dataclass(frozen=True)
-class _Settled(Generic[N]):
+class _FinishedMarker(Generic[N]):
     """Stands in a weaker edge for a node: done as soon as that node is done, failed or skipped."""
 
     node: N
@@ -128,8 +128,8 @@ class _Run(Generic[N]):
         edges: dict[Any, list[Any]] = {node: list(needs) for node, needs in graph.items()}
         order({node: [*needs, *after.get(node, ())] for node, needs in graph.items()})  # a cycle is told first
         for node, others in after.items():
-            edges[node] += [_Settled(other) for other in others if other in self._watched]
-        edges.update({_Settled(node): [] for node in self._watched})
+            edges[node] += [_FinishedMarker(other) for other in others if other in self._watched]
+        edges.update({_FinishedMarker(node): [] for node in self._watched})
         self._sorter = _sorter(edges)
         self._heights = heights(graph)
 
@@ -137,7 +137,7 @@ class _Run(Generic[N]):
         waiting: list[N] = []
         running = 0
         while True:
-            waiting.extend(node for node in self._sorter.get_ready() if not isinstance(node, _Settled))
+            waiting.extend(node for node in self._sorter.get_ready() if not isinstance(node, _FinishedMarker))
             # What the longest chain waits for comes first.
             waiting.sort(key=lambda node: -self._heights[node])
             if not waiting and not running:
@@ -180,7 +180,7 @@ class _Run(Generic[N]):
             settled = [node, *lost]
         for each in settled:
             if each in self._watched:
-                self._sorter.done(_Settled(each))
+                self._sorter.done(_FinishedMarker(each))
 
 
 def _dependants(graph: Graph[N], failed: N, skipped: Collection[N]) -> list[N]:

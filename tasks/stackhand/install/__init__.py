@@ -1,1 +1,1 @@
-"""The tasks `engine.check` and `engine.install`: what is missing, and installing it."""
+"""The tasks `engine.check` and `engine.install`: finds what is missing, and installs it."""

@@ -1,8 +1,8 @@
-"""Debian's and Ubuntu's packages: command lines, and a package taken from the next release.
+"""Command lines for the packages of Debian and Ubuntu, and package sources of the next release.
 
-Debian 12 has only Compose v1. Compose v2 of the release after it runs there as it is, so the machine's own
-list of package sources is copied with the next release's name in it, into a folder that only one apt call
-looks at.
+Debian 12 has only Compose v1 (https://packages.debian.org/search?keywords=docker-compose). The Compose v2 of Debian 13
+runs there unchanged. So we copy the machine's package sources with the next release's name in them, to a folder that
+only one apt call reads.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "DEBCONF_NONINTERACTIVE_SEEN": "true",
     "APT_LISTCHANGES_FRONTEND": "none",
-    # Ubuntu's needrestart asks which services to restart, even of an unattended apt.
+    # Ubuntu's needrestart asks which services to restart, even if apt runs unattended.
     "NEEDRESTART_MODE": "a",
     "NEEDRESTART_SUSPEND": "1",
     "LC_ALL": "C.UTF-8",
 }
-# Waits for another apt (unattended upgrades run at boot) and tries a broken download again.
-_PATIENT = ("-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3")
-# An edited configuration file is kept, without a question.
-_KEEP = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+# Wait for another apt (unattended upgrades run at boot), and retry broken downloads: apt.conf(5).
+_RETRY_OPTIONS = ("-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3")
+# Keep configuration files that were edited, without a question: dpkg(1).
+_KEEP_CONFIGURATION = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
 
-# The releases whose Compose is v1, and the one after them whose v2 runs there.
+# Releases with Compose v1 only, and the next release, whose v2 runs there.
 NEXT_RELEASE = {"bookworm": "trixie"}
 _ONE_LINE = re.compile(
     r"^\s*deb\s+(?P<options>\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>(\s+[^\s#]+)+)"
@@ -34,12 +34,21 @@ _ONE_LINE = re.compile(
 
 def update() -> list[str]:
     """Return the command line that refreshes the package lists."""
-    return ["apt-get", "-q", *_PATIENT, "update"]
+    return ["apt-get", "-q", *_RETRY_OPTIONS, "update"]
 
 
 def install(packages: Iterable[str]) -> list[str]:
-    """Return the command line that installs packages, asking nothing, recommending nothing."""
-    words = ["apt-get", "-y", "-q", *_PATIENT, *_KEEP, "--no-install-recommends", "--fix-broken", "install"]
+    """Return the command line that installs packages without questions and without recommended packages."""
+    words = [
+        "apt-get",
+        "-y",
+        "-q",
+        *_RETRY_OPTIONS,
+        *_KEEP_CONFIGURATION,
+        "--no-install-recommends",
+        "--fix-broken",
+        "install",
+    ]
     return [*words, *packages]
 
 
@@ -49,12 +58,12 @@ def repair() -> list[str]:
 
 
 def policy(packages: Iterable[str]) -> list[str]:
-    """Return the command line that tells which versions of packages are installed and available."""
+    """Return the command line that prints the installed and available versions of packages."""
     return ["apt-cache", "policy", *packages]
 
 
 def candidates(text: str) -> dict[str, str]:
-    """Return the available version of each package, from the output of `policy`.
+    """Return the available version of each package from the output of `policy`.
 
     >>> candidates('docker.io:\\n  Candidate: 20.10.24\\nnone:\\n  Candidate: (none)\\n')
     {'docker.io': '20.10.24'}
@@ -64,7 +73,7 @@ def candidates(text: str) -> dict[str, str]:
 
 
 def upstream(version: str) -> tuple[int, ...]:
-    """Return the first two numbers of a package's version, its epoch left out.
+    """Return the first two numbers of a package's version, without its epoch.
 
     >>> upstream('2.26.1-4'), upstream('5:29.1.0-1~debian'), upstream('1.29.2-3')
     ((2, 26), (29, 1), (1, 29))
@@ -73,27 +82,27 @@ def upstream(version: str) -> tuple[int, ...]:
 
 
 def next_release_sources(files: Mapping[str, str], codename: str) -> dict[str, str]:
-    """Return the machine's sources with the next release instead of this one.
+    """Return the machine's package sources with the next release instead of this one: see sources.list(5).
 
-    `files` maps the name of each source file (`.list`, or `.sources` in deb822 format) to its text. Only the
-    entries of the release itself are taken, not its updates, security updates or other people's repositories.
-    Empty where there is no next release, or no entry for this one.
+    `files` maps the name of each source file (`.list`, or `.sources` in deb822 format) to its text. Only entries of
+    the release itself count, not its updates, its security updates or third-party repositories. The result is empty
+    without a next release, or without an entry for this one.
     """
     successor = NEXT_RELEASE.get(codename)
     if not successor:
         return {}
-    made = {}
+    sources = {}
     for name, text in files.items():
         moved = (_moved_stanzas if name.endswith(".sources") else _moved_lines)(text, codename, successor)
         if moved:
-            made[name] = moved
-    return made
+            sources[name] = moved
+    return sources
 
 
-def from_folder(folder: Path) -> tuple[str, ...]:
-    """Return the apt options that make `folder` the only place for sources and lists.
+def options_for_folder(folder: Path) -> tuple[str, ...]:
+    """Return the apt options that make `folder` the only place for package sources and lists.
 
-    The caches are kept away from the machine's own, which would be built anew otherwise.
+    They also switch off the package caches, so that apt does not rebuild the machine's own.
     """
     options = {
         "Dir::Etc::SourceList": "/dev/null",
@@ -110,12 +119,12 @@ def from_folder(folder: Path) -> tuple[str, ...]:
 
 def download(package: str, options: Sequence[str] = ()) -> list[str]:
     """Return the command line that downloads a package into the current folder."""
-    return ["apt-get", "-q", *_PATIENT, *options, "download", package]
+    return ["apt-get", "-q", *_RETRY_OPTIONS, *options, "download", package]
 
 
 def update_from(options: Sequence[str]) -> list[str]:
-    """Return the command line that refreshes the lists of other sources than the machine's own."""
-    return ["apt-get", "-q", *_PATIENT, *options, "update"]
+    """Return the command line that refreshes the package lists that `options` name."""
+    return ["apt-get", "-q", *_RETRY_OPTIONS, *options, "update"]
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:
@@ -128,6 +137,7 @@ def _is_release(suite: str, codename: str) -> bool:
 
 
 def _moved_lines(text: str, codename: str, successor: str) -> str:
+    """Return the release's entries of a `.list` file, for the next release."""
     moved = []
     for line in text.splitlines():
         found = _ONE_LINE.match(line)
@@ -139,6 +149,7 @@ def _moved_lines(text: str, codename: str, successor: str) -> str:
 
 
 def _moved_stanzas(text: str, codename: str, successor: str) -> str:
+    """Return the release's entries of a `.sources` file, for the next release."""
     moved = []
     without_comments = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for stanza in re.split(r"\n\s*\n", without_comments.strip()):

@@ -1,7 +1,7 @@
-"""Is there an engine, and can it be used? Looks once, judges without looking, reports.
+"""Checks whether the docker command, the engine and Compose are installed and usable.
 
-`observe` reads the facts, `judge` turns them into findings, and `Observation.error` is the first prerequisite
-that is missing.
+`observe` reads the facts, `evaluate` turns them into findings, and `Observation.error` is the first missing
+prerequisite.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from stackhand.errors import DockerMissing, StackError
 from stackhand.model import Finding
 
 PHASE = "engine"
-# From this API on (engine 19.03) healthchecks, exec and BuildKit all behave as stackhand expects.
+# Engine 19.03: the first whose healthchecks, exec and BuildKit all behave as stackhand expects.
 OLDEST_API = (1, 40)
+# Free space below which an image or a database may not fit: bytes, and share of the disk.
 _LOW_SPACE = 2 * 1024**3
 _LOW_SHARE = 0.05
 
@@ -37,13 +38,13 @@ class Disk:
 
     @property
     def is_low(self) -> bool:
-        """Whether the next image or database may well not fit."""
+        """Whether little space is free."""
         return self.free < _LOW_SPACE or self.free < self.total * _LOW_SHARE
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen. An error stands where the thing itself could not be had."""
+    """What a look at this machine found. The errors say why the engine or Compose could not be read."""
 
     cli: str | None = None
     endpoint: Endpoint | None = None
@@ -57,7 +58,7 @@ class Observation:
 
     @property
     def error(self) -> StackError | None:
-        """The first prerequisite that is missing, as an error."""
+        """The first missing prerequisite, or None."""
         if self.cli is None:
             return DockerMissing("the docker command is not installed", "run `inv engine.install`")
         return self.engine_error or self.compose_error
@@ -75,12 +76,12 @@ class Observation:
             },
             "compose": {"version": self.compose},
             "disk": {"path": disk.path, "used": disk.used, "free": disk.free} if disk else None,
-            "findings": [finding.to_json() for finding in judge(self)],
+            "findings": [finding.to_json() for finding in evaluate(self)],
         }
 
 
 def observe(commands: Programs, environ: Mapping[str, str]) -> Observation:
-    """Look at the CLI, the engine, Compose and the engine's disk. Never raises a missing prerequisite."""
+    """Look at the CLI, the engine, Compose and the engine's disk. Missing prerequisites do not raise."""
     seen: dict[str, Any] = {"cli": shutil.which("docker", path=environ.get("PATH"))}
     try:
         seen["endpoint"] = endpoints.resolve(environ)
@@ -95,17 +96,17 @@ def observe(commands: Programs, environ: Mapping[str, str]) -> Observation:
     return Observation(**seen)
 
 
-def judge(seen: Observation) -> tuple[Finding, ...]:
-    """Return one finding for each thing that was looked at.
+def evaluate(seen: Observation) -> tuple[Finding, ...]:
+    """Return a finding for each part.
 
-    >>> [finding.status for finding in judge(Observation())][:3]
+    >>> [finding.status for finding in evaluate(Observation())][:3]
     ['fail', 'skip', 'skip']
     """
     return (_cli(seen), *_engine(seen), _compose(seen), *_disk(seen), *_warnings(seen))
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people read it.
+    """Return a number of bytes in the largest fitting unit.
 
     >>> size(123), size(5 * 1024**2), size(79 * 1024**3)
     ('123 B', '5.0 MiB', '79.0 GiB')
@@ -135,7 +136,7 @@ def _disk_of(root: str | None) -> Disk | None:
     try:
         usage = shutil.disk_usage(root or "")
     except OSError:
-        return None  # the engine runs in a virtual machine (Docker Desktop), or its folder is closed to us
+        return None  # the engine runs in a virtual machine (Docker Desktop), or we may not enter its folder
     return Disk(str(root), usage.used, usage.free, usage.total)
 
 

@@ -1,8 +1,7 @@
-"""Engine and Compose plugin, from nothing to working: decide on facts, act, look again.
+"""Installs engine and Compose plugin: decide on facts, act, look again.
 
-`decide` is pure. `Installer` carries out what was decided. `ensure` repeats look, decide and act until
-nothing is left to do: what apt offers is only known once it has its lists, so a plan can end with fetching
-those.
+`decide` is pure, and `Installer` carries out its plan. `ensure` repeats both until nothing is left to do: apt only
+knows what it offers once it has package lists, so fetching those can be a plan of its own.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from typing import Any
 
 from stackhand.engine.api.endpoint import DEFAULT_SOCKET
 from stackhand.engine.compose.cli import OLDEST
-from stackhand.engine.host import sudo as root
+from stackhand.engine.host import sudo
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import ConfigError, InstallFailed, PrerequisiteMissing, SocketPermission, StackError
 from stackhand.install import apt
 from stackhand.install.check import Observation
 from stackhand.install.installer import Installer
-from stackhand.install.machine import Machine, look
+from stackhand.install.machine import Machine, read_machine
 from stackhand.model import Action, Plan
 
-# One round fetches the lists, one installs; a third finds nothing to do.
-_ROUNDS = 3
+# The first round fetches package lists, the second installs, the third finds nothing to do.
+_MAX_ROUNDS = 3
 
-_MANUAL = "https://docs.docker.com/engine/install/ explains it for every system"
-_HOW = {
+_MANUAL = "https://docs.docker.com/engine/install/ has instructions for each system"
+_COMMANDS = {
     "fedora": "dnf install moby-engine docker-cli docker-compose && systemctl enable --now docker",
     "arch": "pacman -S docker docker-compose && systemctl enable --now docker",
     "alpine": "apk add docker docker-cli-compose && rc-update add docker && service docker start",
     "opensuse": "zypper install docker docker-compose && systemctl enable --now docker",
     "suse": "zypper install docker docker-compose && systemctl enable --now docker",
 }
-_HOW_SYSTEM = {
+_BY_SYSTEM = {
     "Darwin": "install Docker Desktop, or `brew install colima docker docker-compose && colima start`",
     "Windows": "install Docker Desktop, or an engine inside WSL",
 }
@@ -42,14 +41,14 @@ _HOW_SYSTEM = {
 
 @dataclass(frozen=True)
 class Result:
-    """What was planned or done, and what is there now."""
+    """The actions that were taken (with `dry`: planned), and the state afterwards."""
 
     actions: tuple[Action, ...]
     seen: Observation
     dry: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document of `engine.install`: what was done, and that of `engine.check`."""
+        """Return the document of `engine.install`: that of `engine.check`, and the actions."""
         actions = [
             {"part": a.service, "action": a.verb, "cause": a.cause, "arguments": list(a.arguments)}
             for a in self.actions
@@ -63,20 +62,20 @@ class Result:
 
 
 def decide(machine: Machine) -> Plan:
-    """Return what has to be done for a usable engine; nothing where there is one.
+    """Return the plan that leads to a usable engine; it is empty if the engine is usable.
 
-    Raises PrerequisiteMissing and its like, with how to go on, where it cannot be done from here.
+    Raises PrerequisiteMissing or ConfigError, with a hint, if stackhand cannot install one here.
     """
     seen = machine.seen
     if seen.error is None:
         return Plan()
-    _refuse_what_is_not_ours(seen)
+    _refuse_other_engines(seen)
     if not machine.has_apt:
-        raise _how(machine)
+        raise _not_supported(machine)
     actions = [*_engine(machine), *_compose(machine)]
     needs_packages = any(action.verb in ("install", "add") for action in actions)
     if needs_packages and machine.available is None:
-        # What to install is decided from the lists, in the next round.
+        # The next round decides from the lists what to install.
         actions = [Action("packages", "update", "apt has no package lists yet")]
     if machine.broken_packages:
         actions.insert(0, Action("packages", "repair", "an earlier installation was interrupted"))
@@ -84,7 +83,7 @@ def decide(machine: Machine) -> Plan:
 
 
 def needs_root(plan: Plan) -> bool:
-    """Return whether only root can carry out this plan: all but adding a plugin needs it."""
+    """Return whether only root can carry out this plan. Adding a plugin alone needs no root."""
     return any(action.verb != "add" for action in plan.actions)
 
 
@@ -97,15 +96,15 @@ def ensure(
     on_action: Callable[[Action], None],
     on_line: Callable[[str], None],
 ) -> Result:
-    """Look, decide and act until there is a usable engine. With `dry`, only say what would be done.
+    """Look, decide and act until the engine is usable. With `dry`, only return the first plan.
 
-    `become_root(plan)` is asked where root is needed: it does the whole work as root and returns True, or
-    returns False when it may not. Raises InstallFailed, PrerequisiteMissing.
+    If a plan needs root, `become_root(plan)` is called. It either does the whole work as root and returns True, or
+    returns False if that is not allowed. Raises InstallFailed, PrerequisiteMissing.
     """
     done: list[Action] = []
     last = Plan()
-    for _ in range(_ROUNDS):
-        machine = look(commands, environ)
+    for _ in range(_MAX_ROUNDS):
+        machine = read_machine(commands, environ)
         plan = decide(machine)
         if dry or not plan:
             return Result((*done, *plan.actions), machine.seen, dry)
@@ -114,7 +113,7 @@ def ensure(
         last = plan
         if needs_root(plan) and not machine.root:
             if not (machine.sudo and become_root(plan)):
-                raise PrerequisiteMissing("root is needed to install or start the engine", _as_root_hint(machine))
+                raise PrerequisiteMissing("root is needed to install or start the engine", _root_hint(machine))
             done += plan.actions
             continue
         installer = Installer(commands, environ, machine, on_line)
@@ -122,14 +121,14 @@ def ensure(
             on_action(action)
             installer.carry_out(action)
             done.append(action)
-    seen = look(commands, environ).seen
+    seen = read_machine(commands, environ).seen
     if seen.error:
-        raise InstallFailed(f"everything was installed, and still: {seen.error.message}", seen.error.hint)
+        raise InstallFailed(f"everything is installed, but: {seen.error.message}", seen.error.hint)
     return Result(tuple(done), seen)
 
 
-def _refuse_what_is_not_ours(seen: Observation) -> None:
-    """Raise where an engine was chosen that this machine's packages would not change."""
+def _refuse_other_engines(seen: Observation) -> None:
+    """Raise if the chosen engine is one that installing packages here would not change."""
     error = seen.engine_error
     if isinstance(error, (ConfigError, SocketPermission)):
         raise error
@@ -138,7 +137,7 @@ def _refuse_what_is_not_ours(seen: Observation) -> None:
 
 
 def _engine(machine: Machine) -> list[Action]:
-    """Return what gives the machine a docker command and an engine that answers."""
+    """Return the actions that lead to a docker command and an engine that answers."""
     seen = machine.seen
     if seen.engine_error is None:
         if seen.cli:
@@ -151,28 +150,30 @@ def _engine(machine: Machine) -> list[Action]:
         cause = "there is no engine" if not machine.dockerd else "the engine needs them"
         actions.append(Action("engine", "install", cause, packages))
     if machine.daemon:
-        cause = f"dockerd runs (process {machine.daemon}) and does not answer yet"
+        cause = f"dockerd runs (process {machine.daemon}) but does not answer yet"
         return [*actions, Action("engine", "wait", cause)]
     if machine.stale_pid:
-        actions.append(Action("engine", "unlock", "the pid file names a process that is no engine"))
+        actions.append(Action("engine", "unlock", "the pid file names a process that is not an engine"))
     return [*actions, Action("engine", "start", "the engine is not running", (machine.init,))]
 
 
 def _engine_packages(machine: Machine) -> tuple[str, ...]:
+    """Return the packages that the engine lacks. Raises PrerequisiteMissing if apt has no engine."""
     available = machine.available or {}
     packages: list[str] = []
     if not machine.dockerd:
-        # Whoever added Docker's own repository wants its packages; Debian's conflict with them.
+        # Docker's own repository was added to be used, and its packages conflict with Debian's:
+        # https://docs.docker.com/engine/install/debian/#uninstall-old-versions
         own = ["docker-ce", "docker-ce-cli", "containerd.io"]
         packages += own if "docker-ce" in available else ["docker.io"]
-        # Without certificates no registry is trusted. Those that are there may hold more than the package's own.
+        # Without certificates no registry is trusted. If some exist, they may be more than the package's own.
         packages += [] if machine.certificates else ["ca-certificates"]
     if not machine.seen.cli and "docker-ce" not in available and "docker-cli" in available:
         packages.append("docker-cli")
     if not machine.iptables:
         packages.append("iptables")
     if packages and machine.apparmor:
-        # Where the kernel has AppArmor on, containers don't start without its parser.
+        # If AppArmor is on in the kernel, no container starts without its parser.
         packages.append("apparmor")
     if machine.available is not None and "docker.io" in packages and "docker.io" not in available:
         raise PrerequisiteMissing("apt offers no engine (package docker.io)", _MANUAL)
@@ -180,7 +181,7 @@ def _engine_packages(machine: Machine) -> tuple[str, ...]:
 
 
 def _compose(machine: Machine) -> list[Action]:
-    """Return what gives the docker command its Compose v2 plugin."""
+    """Return the actions that lead to a Compose v2 plugin. Raises PrerequisiteMissing if apt has none."""
     if machine.seen.compose:
         return []
     cause = machine.seen.compose_error.message if machine.seen.compose_error else "Compose v2 is missing"
@@ -194,28 +195,29 @@ def _compose(machine: Machine) -> list[Action]:
             return [Action("compose", "add", cause, (package, machine.codename))]
     successor = apt.NEXT_RELEASE.get(machine.codename)
     if successor and apt.next_release_sources(machine.sources, machine.codename):
-        cause = f"{cause}; {machine.codename} itself has only v1"
+        cause = f"{cause}; {machine.codename} has only v1"
         return [Action("compose", "add", cause, ("docker-compose", successor))]
     raise PrerequisiteMissing(
         "apt offers no Compose v2",
-        "put the plugin into ~/.docker/cli-plugins: https://docs.docker.com/compose/install/linux/",
+        "install the plugin by hand: https://docs.docker.com/compose/install/linux/#install-the-plugin-manually",
     )
 
 
-def _how(machine: Machine) -> StackError:
+def _not_supported(machine: Machine) -> StackError:
+    """Return the error for a machine without apt. Its hint has the commands for that system."""
     error = machine.seen.error
     assert error is not None
-    if machine.system in _HOW_SYSTEM:
-        return PrerequisiteMissing(error.message, _HOW_SYSTEM[machine.system])
-    for kin in (machine.distribution, *machine.like):
-        # openSUSE's releases are opensuse-leap, opensuse-tumbleweed and so on.
-        how = _HOW.get(kin.partition("-")[0])
-        if how:
-            return PrerequisiteMissing(error.message, f"as root: {how}")
+    if machine.system in _BY_SYSTEM:
+        return PrerequisiteMissing(error.message, _BY_SYSTEM[machine.system])
+    for distribution in (machine.distribution, *machine.like):
+        # openSUSE has opensuse-leap, opensuse-tumbleweed and more.
+        commands = _COMMANDS.get(distribution.partition("-")[0])
+        if commands:
+            return PrerequisiteMissing(error.message, f"as root: {commands}")
     where = machine.name or machine.system
     return PrerequisiteMissing(error.message, f"install an engine and Compose v2 for {where}: {_MANUAL}")
 
 
-def _as_root_hint(machine: Machine) -> str:
-    command = shlex.join(root.typed())
+def _root_hint(machine: Machine) -> str:
+    command = shlex.join(sudo.command_line())
     return f"run: sudo {command}" if machine.sudo else f"run as root: {command}"

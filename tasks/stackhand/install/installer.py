@@ -1,6 +1,6 @@
-"""Carries out what `install` decided, one action at a time. It decides nothing itself.
+"""Carries out the actions of an installation plan, without decisions of its own.
 
-Whatever it writes is complete or not there at all, so that an interrupted run is completed by the next one.
+It writes files completely or not at all, so that the next run can complete an interrupted one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOG_LINES = 10
 
 
 class Installer:
-    """Acts on one machine; `on_line` gets the output of the package manager."""
+    """Carries out actions on one machine; `on_line` gets the output of the package manager."""
 
     def __init__(
         self,
@@ -66,11 +66,12 @@ class Installer:
         try:
             self._run(apt.install(action.arguments))
         except CommandFailed:
-            # Old lists name package files that the mirrors no longer have.
+            # Old package lists name files that the mirrors no longer have.
             self._run(apt.update())
             self._run(apt.install(action.arguments))
 
     def _start(self, action: Action) -> None:
+        """Start the engine with the init system, else by itself, and wait until it answers."""
         if action.arguments == ("systemd",):
             self._run(["systemctl", "enable", "--now", "docker"])
             self._wait(_START_SECONDS)
@@ -88,14 +89,14 @@ class Installer:
         return True
 
     def _start_detached(self) -> None:
-        """Start dockerd in a session of its own, so that it outlives this run."""
-        # The CLI's own variables would turn on TLS in the engine as well.
+        """Start dockerd in its own session, so that it outlives this run."""
+        # DOCKER_TLS_VERIFY and the like are meant for the CLI, but dockerd reads them, too.
         env = {key: value for key, value in self._environ.items() if not key.startswith("DOCKER_")}
         pid = self._commands.detach(["dockerd"], log=LOG, env=env)
         self._wait(_START_SECONDS, pid)
 
     def _wait(self, seconds: float, pid: int | None = None) -> None:
-        """Wait until the engine answers; `pid` is our child dockerd, whose end is seen at once."""
+        """Wait until the engine answers. `pid` is the dockerd that we started: if it ends, waiting ends."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -103,18 +104,18 @@ class Installer:
             except EngineUnreachable as error:
                 ended = pid is not None and os.waitpid(pid, os.WNOHANG)[0] == pid
                 if ended:
-                    raise InstallFailed(f"dockerd ended at once: {_last_words()}", f"its log: {LOG}") from error
+                    raise InstallFailed(f"dockerd ended at once: {_last_log_line()}", f"its log: {LOG}") from error
                 if time.monotonic() > deadline:
                     raise InstallFailed(
                         f"the engine does not answer after {seconds:g} s: {error.message}",
-                        _where_to_look(pid),
+                        _log_hint(pid),
                     ) from error
                 time.sleep(_POLL_SECONDS)
             else:
                 return
 
     def _add_plugin(self, action: Action) -> None:
-        """Take the Compose plugin out of a package and put it where the docker command looks for plugins."""
+        """Unpack the Compose plugin of a package into the docker command's folder for plugins."""
         package, release = action.arguments
         with tempfile.TemporaryDirectory(prefix="stackhand-") as name:
             folder = Path(name)
@@ -123,11 +124,11 @@ class Installer:
             self._run(apt.unpack(next(folder.glob("*.deb")), folder / "files"))
             found = [path for path in (folder / "files").rglob(f"cli-plugins/{PLUGIN}") if path.is_file()]
             if not found:
-                raise InstallFailed(f"the package {package} of {release} has no Compose plugin in it")
+                raise InstallFailed(f"the package {package} of {release} contains no Compose plugin")
             self._place(found[0])
 
     def _sources_of(self, release: str, folder: Path) -> tuple[str, ...]:
-        """Return the apt options for a release; nothing for the machine's own."""
+        """Return the apt options for a release; none for the machine's own."""
         machine = self._machine
         if release == machine.codename:
             return ()
@@ -135,12 +136,12 @@ class Installer:
         (folder / "lists/partial").mkdir(parents=True)
         for name, text in apt.next_release_sources(machine.sources, machine.codename).items():
             (folder / "sources" / name).write_text(text, encoding="utf-8")
-        options = apt.from_folder(folder)
+        options = apt.options_for_folder(folder)
         self._run(apt.update_from(options))
         return options
 
     def _place(self, plugin: Path) -> None:
-        """Move the plugin to its place in one step, once it has shown that it runs here."""
+        """Try the plugin, then move it to its place in one step."""
         folder = self._machine.plugins
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f".{PLUGIN}.new"
@@ -160,15 +161,15 @@ def _object(action: Action) -> str:
     return ", ".join(action.arguments) if action.verb == "install" else action.service
 
 
-def _last_words() -> str:
+def _last_log_line() -> str:
     try:
         lines = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
     except OSError:
         return "no log"
-    # The last complaint says more than the shutdown messages around it.
-    told = [line for line in lines if "level=error" in line or "level=fatal" in line or "failed" in line]
-    return (told or lines or ["nothing in its log"])[-1]
+    # The last error says more than the shutdown messages around it.
+    errors = [line for line in lines if "level=error" in line or "level=fatal" in line or "failed" in line]
+    return (errors or lines or ["its log is empty"])[-1]
 
 
-def _where_to_look(pid: int | None) -> str:
+def _log_hint(pid: int | None) -> str:
     return f"its log: {LOG}" if pid else "its log: `journalctl -u docker`, or /var/log/docker.log"

@@ -1,4 +1,4 @@
-"""This machine, as far as installing an engine is concerned: a snapshot of facts."""
+"""Reads the facts about this machine that matter for installing an engine."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Init = Literal["systemd", "service", "none"]
 
 PID_FILE = Path("/var/run/docker.pid")
 SYSTEM_PLUGINS = Path(SYSTEM_FOLDERS[0])
-# Whatever may be wanted; what a machine really offers is asked.
+# All packages that a plan may need. apt says which of them this machine can install.
 PACKAGES = (
     "docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin",
     "docker.io", "docker-cli", "docker-compose-v2", "docker-compose",
     "iptables", "ca-certificates", "apparmor",
 )  # fmt: skip
-# Where programs for root lie; a user's PATH often leaves them out.
+# Folders of programs for root, which a user's PATH often lacks.
 _ROOT_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What is there.
+    """The facts about one machine.
 
-    `available` has the version of each of PACKAGES that apt can install, and is None where apt has no lists
-    yet. `daemon` is the process id of a dockerd that runs already; `stale_pid` says that the pid file names a
-    process which is something else. `plugins` is the folder that a Compose plugin goes to.
+    `available` has the versions of those PACKAGES that apt can install; it is None if apt has no package lists yet.
+    `daemon` is the process id of a running dockerd. `stale_pid` says that the pid file names another process. `plugins`
+    is the folder for the Compose plugin.
     """
 
     seen: check.Observation
@@ -59,12 +59,12 @@ class Machine:
 
     @property
     def has_apt(self) -> bool:
-        """Whether this is Debian, Ubuntu or one of their kin."""
+        """Whether this is Debian, Ubuntu or derived from them."""
         return self.system == "Linux" and bool({"debian", "ubuntu"} & {self.distribution, *self.like})
 
 
-def look(commands: Programs, environ: Mapping[str, str]) -> Machine:
-    """Read the facts. Nothing is changed, and only what is missing makes it look further."""
+def read_machine(commands: Programs, environ: Mapping[str, str]) -> Machine:
+    """Read the facts. Change nothing. If all is usable, leave out what only an installation needs."""
     seen = check.observe(commands, environ)
     root = os.geteuid() == 0
     facts: dict[str, Any] = {"seen": seen, "system": platform.system(), "root": root}
@@ -99,7 +99,7 @@ def look(commands: Programs, environ: Mapping[str, str]) -> Machine:
 
 
 def root_path(environ: Mapping[str, str]) -> str:
-    """Return PATH with root's folders after what it has."""
+    """Return PATH with the folders of programs for root appended."""
     return ":".join(filter(None, (environ.get("PATH"), _ROOT_FOLDERS)))
 
 
@@ -111,15 +111,15 @@ def _release() -> Mapping[str, str]:
 
 
 def _init() -> Init:
-    # The test that systemd itself documents: sd_booted(3).
+    # The test that sd_booted(3) documents.
     if Path("/run/systemd/system").is_dir():
         return "systemd"
-    # A container's process 1 is the program it was made for, and `service` would be of no use.
+    # In a container, process 1 is its main program, and `service` starts nothing.
     return "service" if _read("/proc/1/comm") == "init" else "none"
 
 
 def _daemon() -> tuple[int | None, bool]:
-    """Return the process id of a running dockerd, and whether the pid file is a dead one's."""
+    """Return the process id of a running dockerd or None, and whether the pid file is stale."""
     text = _read(PID_FILE)
     if not text.isdecimal():
         return None, bool(text)
@@ -128,7 +128,7 @@ def _daemon() -> tuple[int | None, bool]:
 
 
 def _available(commands: Programs, env: Mapping[str, str]) -> dict[str, str] | None:
-    # Without lists, apt knows at most what is installed already.
+    # Without package lists, apt knows only installed packages.
     if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
         return None
     return apt.candidates(commands.run(apt.policy(PACKAGES), env=env, check=False).stdout)

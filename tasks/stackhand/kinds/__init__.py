@@ -1,28 +1,31 @@
-"""Kinds of services: one file for each, with how to recognise it, what to ask it and how to put it right.
+"""Kinds of services: how each is recognised, what to ask it, and how to put it right.
 
-`kind.py` is what a kind is made of, `context.py` what its checks read and act with, `clients.py` who connects to whom
-as the compose environment says, `registry.py` which kinds there are. Other packages add kinds through the entry-point
-group `stackhand.kinds`; what they need is imported from here.
+`registry.py` says which kinds there are. Other packages add kinds through the entry-point group `stackhand.kinds`; all
+that they need is imported from here, and is what `stackhand.checks` is made of.
 """
 
+from stackhand.checks.check import CannotAsk, Check, Fix, NoAnswer, Verdict, fail, ok, skip, warn
 from stackhand.checks.connections import Client, secrets, value_of
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, Check, Fix, Kind, NoAnswer
+from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
-from stackhand.model import Finding
 
 __all__ = [
     "CannotAsk",
     "Check",
     "CheckContext",
     "Client",
-    "Finding",
     "Fix",
     "Kind",
     "NoAnswer",
     "StackError",
     "Traits",
+    "Verdict",
+    "fail",
+    "ok",
     "secrets",
+    "skip",
     "value_of",
+    "warn",
 ]

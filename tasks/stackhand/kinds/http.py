@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from stackhand.checks.check import CannotAsk, NoAnswer, Verdict, fail, ok, skip, warn
 from stackhand.checks.context import CheckContext
 from stackhand.checks.http import SERVERS, TIMEOUT, Late, Reply, Url, probed_url, request
-from stackhand.checks.kind import CannotAsk, Kind, NoAnswer
+from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Service
 from stackhand.errors import StackError
-from stackhand.model import Finding
 
 # The most usual first.
 _PORTS = (80, 8080, 8000, 3000, 5000, 8888, 9000, 4000, 8081, 8501, 7860, 443, 8443)
@@ -47,15 +47,15 @@ class Http(Kind[HttpFacts]):
     ports = frozenset(_PORTS)
     every_container = True
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether it is a web server, or its healthcheck asks itself for a URL."""
-        return super().recognises(shown) or probed_url(shown) is not None
+        return super().matches(shown) or probed_url(shown) is not None
 
-    def certain(self, shown: Traits) -> bool:
+    def matches_strongly(self, shown: Traits) -> bool:
         """Return True: what is a guess is told by what is asked for. A healthcheck's own URL is none."""
         return True
 
-    def look(self, context: CheckContext, service: str) -> HttpFacts:
+    def collect(self, context: CheckContext, service: str) -> HttpFacts:
         """Ask for the path of the healthcheck, else for `/`."""
         container = context.container(service)
         url = url_to_ask(context.project.services[service], container.exposed)
@@ -79,13 +79,13 @@ class Http(Kind[HttpFacts]):
             raise
         return HttpFacts(url, reply, healthy)
 
-    def answers(self, context: CheckContext, service: str) -> Iterable[Finding]:
-        """Judge the answer's status, where there is one."""
+    def check_responds(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check the answer's status, where there is one."""
         try:
             facts = context.facts(self, service)
         except NoAnswer:
-            return super().answers(context, service)
-        return [judge(service, facts, context.mask(str(facts.url)))]
+            return super().check_responds(context, service)
+        return [check_status(service, facts, context.redact(str(facts.url)))]
 
     def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Ask for one path, which may take a while."""
@@ -93,11 +93,11 @@ class Http(Kind[HttpFacts]):
         path = quote(what if what.startswith("/") else f"/{what}", safe="/?&=%:;,+@!~*'()$")
         reply = request(context, service, Url(url.scheme, url.host, url.port, path), seconds=_PATIENCE)
         if reply.status >= 400:
-            raise StackError(f"{service}: {path} answers {reply.status}: {context.mask(reply.line)}")
+            raise StackError(f"{service}: {path} answers {reply.status}: {context.redact(reply.line)}")
 
 
-def judge(service: str, facts: HttpFacts, url: str) -> Finding:
-    """Return the finding about one answer. What the service itself is asked for by its healthcheck must be there.
+def check_status(service: str, facts: HttpFacts, url: str) -> Verdict:
+    """Return the verdict about one answer. What the service itself is asked for by its healthcheck must be there.
 
     Where that asks otherwise than we can (another method, a header, a password, a look at the body), it is the judge.
     """
@@ -106,31 +106,27 @@ def judge(service: str, facts: HttpFacts, url: str) -> Finding:
     logs = f"`inv services.logs -s {service}` says more"
     content = facts.healthy and (status in _NOT_FOR_US or not plain)
     if status < 400 or (given and content) or (not given and status < 500):
-        return _finding(service, "ok", f"it answers as http ({status})")
+        return ok(f"it answers as http ({status})")
     if not given:
-        return _guessed(service, status, evidence, logs)
+        return _guessed(status, evidence, logs)
     if not plain:
         why = f"only its healthcheck knows how to ask it: without that it answers {status}"
-        return _finding(service, "skip", why, evidence, logs)
+        return skip(why, evidence, logs)
     if status >= 500:
-        return _finding(service, "fail", f"it answers {status}", evidence, logs)
+        return fail(f"it answers {status}", evidence, logs)
     if facts.healthy:
         remedy = "give the healthcheck a path that there is, and curl the option -f"
-        return _finding(service, "warn", f"its healthcheck is content with the answer {status}", evidence, remedy)
+        return warn(f"its healthcheck is content with the answer {status}", evidence, remedy)
     remedy = "correct the healthcheck's path, or what the service answers there"
-    return _finding(service, "fail", f"it answers {status} to its own healthcheck", evidence, remedy)
+    return fail(f"it answers {status} to its own healthcheck", evidence, remedy)
 
 
-def _guessed(service: str, status: int, evidence: str, logs: str) -> Finding:
-    """Return the finding about an error at a URL that nobody said is one: a proxy may know none by that host's name."""
+def _guessed(status: int, evidence: str, logs: str) -> Verdict:
+    """Return the verdict about an error at a URL that nobody said is one: a proxy may know none by that host's name."""
     if status == 503:
-        return _finding(service, "skip", "it answers 503 where nobody said that it serves anything", evidence, logs)
+        return skip("it answers 503 where nobody said that it serves anything", evidence, logs)
     remedy = f"{logs}; a healthcheck that asks for a URL says what it is to serve"
-    return _finding(service, "warn", f"it answers {status}", evidence, remedy)
-
-
-def _finding(service: str, status: str, summary: str, evidence: str = "", remedy: str = "") -> Finding:
-    return Finding("http.answers", service, "services", status, summary, evidence, remedy)  # type: ignore[arg-type]
+    return warn(f"it answers {status}", evidence, remedy)
 
 
 def url_to_ask(service: Service, exposed: Iterable[int]) -> Url:

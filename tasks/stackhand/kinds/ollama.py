@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Url, json_of, probed_url, request
-from stackhand.checks.kind import Kind, NoAnswer
+from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 
@@ -34,12 +35,12 @@ class Ollama(Kind[OllamaFacts]):
     holds_data = True
     instead_of = frozenset({"http"})
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether it is Ollama, or its healthcheck asks itself at that port."""
         probed = probed_url(shown)
-        return super().recognises(shown) or bool(probed and probed.port == _PORT)
+        return super().matches(shown) or bool(probed and probed.port == _PORT)
 
-    def look(self, context: CheckContext, service: str) -> OllamaFacts:
+    def collect(self, context: CheckContext, service: str) -> OllamaFacts:
         """Ask for the version."""
         reply = request(context, service, _url(context, service, "/api/version"))
         version = json_of(reply).get("version")

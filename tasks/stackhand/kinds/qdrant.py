@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Url, probed_url, request
-from stackhand.checks.kind import Kind, NoAnswer
+from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 
 _PORT = 6333
@@ -20,12 +21,12 @@ class Qdrant(Kind[None]):
     holds_data = True
     instead_of = frozenset({"http"})
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether it is Qdrant, or its healthcheck asks itself at that port."""
         probed = probed_url(shown)
-        return super().recognises(shown) or bool(probed and probed.port == _PORT)
+        return super().matches(shown) or bool(probed and probed.port == _PORT)
 
-    def look(self, context: CheckContext, service: str) -> None:
+    def collect(self, context: CheckContext, service: str) -> None:
         """Ask whether it is ready. Versions before 1.5 know no `/readyz`, and answer 404."""
         environment = context.project.services[service].environment
         scheme = "https" if (environment.get("QDRANT__SERVICE__ENABLE_TLS") or "").lower() in ("1", "true") else "http"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from stackhand.checks.kind import Kind, ServiceKinds
+from stackhand.checks.context import ServiceKinds
+from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import BrokenKind, UnknownKind, did_you_mean
@@ -41,7 +42,7 @@ def recognise(project: Project) -> ServiceKinds:
         (name, kind.name)
         for name, some in found.items()
         for kind in some
-        if shown[name].label is None and not kind.certain(shown[name])
+        if shown[name].label is None and not kind.matches_strongly(shown[name])
     }
     return ServiceKinds(found, frozenset(guesses))
 
@@ -75,15 +76,15 @@ def _recognised(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], .
     found = _possible(shown, known)
     # What program or image say goes before a guess: a web server that asks for a database is none.
     if any(shown.programs & kind.programs or shown.images & kind.images for kind in found):
-        found = tuple(kind for kind in found if kind.certain(shown))
+        found = tuple(kind for kind in found if kind.matches_strongly(shown))
     general = frozenset(name for kind in found for name in kind.instead_of)
     return tuple(kind for kind in found if kind.name not in general)
 
 
 def _possible(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
     """Return all kinds that something speaks for, ports only where nothing else does."""
-    found = tuple(kind for kind in known if kind.recognises(shown))
-    return found or tuple(kind for kind in known if kind.listens_like(shown))
+    found = tuple(kind for kind in known if kind.matches(shown))
+    return found or tuple(kind for kind in known if kind.matches_port(shown))
 
 
 def _labelled(service: str, names: frozenset[str], known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:

@@ -1,1 +1,1 @@
-"""Everything a person or a program reads: console lines, live displays, JSON, and the redaction of secrets."""
+"""Writes results, progress, live displays and JSON, and masks secrets in them."""

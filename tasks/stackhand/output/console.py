@@ -1,4 +1,4 @@
-"""The terminal: results on stdout, progress and errors on stderr, colour only where it can be shown."""
+"""Writes results to stdout, progress and errors to stderr, with colour only if the stream can show it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,17 @@ _COLOURS = {
 }
 
 
+def reports_json() -> bool:
+    """Return whether the run reports in JSON.
+
+    A main task's arguments reach neither its pre-tasks nor what goes wrong before any task, so the command line is
+    asked: here, and nowhere else.
+    """
+    return "--json" in sys.argv[1:]
+
+
 class Console:
-    """Writes for one run. Safe to use from several threads; a line is never torn."""
+    """Writes the output of one run, with secrets masked. Many threads may use it; lines stay whole."""
 
     def __init__(
         self,
@@ -44,12 +53,12 @@ class Console:
 
     @property
     def stdout(self) -> TextIO:
-        """Where results go. Looked up late, because Invoke and tests swap `sys.stdout`."""
+        """The stream for results. Read at each use, because Invoke and tests replace `sys.stdout`."""
         return self._stdout or sys.stdout
 
     @property
     def stderr(self) -> TextIO:
-        """Where progress and errors go."""
+        """The stream for progress and errors."""
         return self._stderr or sys.stderr
 
     def is_terminal(self, stream: TextIO) -> bool:
@@ -57,11 +66,11 @@ class Console:
         return stream.isatty() and self._environ.get("TERM") != "dumb"
 
     def has_colour(self, stream: TextIO) -> bool:
-        """Return whether to colour text on this stream. NO_COLOR counts when it is not empty (no-color.org)."""
+        """Return whether to colour text on this stream. NO_COLOR counts unless it is empty: https://no-color.org."""
         return self.is_terminal(stream) and not self._environ.get("NO_COLOR")
 
     def symbol(self, status: str, stream: TextIO) -> str:
-        """Return the sign for a status: a symbol on a terminal that can show it, a word elsewhere."""
+        """Return the sign for a status: a symbol if the stream can show it, else a word."""
         sign = (_SYMBOLS if self.has_symbols(stream) else _ASCII)[status]
         return self.paint(sign, status, stream)
 
@@ -70,7 +79,7 @@ class Console:
         return self.is_terminal(stream) and "utf" in (getattr(stream, "encoding", None) or "").lower()
 
     def paint(self, text: str, status: str, stream: TextIO) -> str:
-        """Return `text` in the colour of a status, where the stream has colours."""
+        """Return `text` in the colour of a status if the stream has colours."""
         if not self.has_colour(stream):
             return text
         import colorama
@@ -83,29 +92,35 @@ class Console:
         self._write(self.stdout, text)
 
     def progress(self, status: str, text: str) -> None:
-        """Write one line about the work to stderr."""
+        """Write one line of progress to stderr."""
         self._write(self.stderr, f"{self.symbol(status, self.stderr)} {text}")
 
     def note(self, text: str) -> None:
-        """Write plain lines to stderr, as they are."""
+        """Write text to stderr without a sign before it."""
         self._write(self.stderr, text)
 
     def error(self, error: StackError) -> None:
-        """Write the one or two lines of an error to stderr."""
+        """Write an error to stderr: its message, and its hint if it has one."""
         lines = [f"{self.paint('error:', 'fail', self.stderr)} {_one_line(error.message)}"]
         if error.hint:
             lines.append(f"{self.paint('hint:', 'info', self.stderr)} {_one_line(error.hint)}")
         self._write(self.stderr, "\n".join(lines))
 
+    def fail(self, error: StackError, *, json: bool) -> None:
+        """Tell an error to the person, and to the program that reads the JSON of a run that has no document yet."""
+        if json and not self.document_written:
+            self.document(error.to_json())
+        self.error(error)
+
     def document(self, document: Any) -> None:
-        """Write the one JSON document of a task to stdout, or one of the many that a live task writes."""
+        """Write a JSON document to stdout. Only a task that reports live writes several, one a line."""
         self.document_written = True
         with self._lock:
-            # ASCII only: it can be read whatever the stream's encoding is.
+            # `dumps` writes ASCII, which suits every encoding of the stream.
             self._print(self.stdout, json.dumps(self.redactor.document(document)))
 
     def document_of_many(self, document: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
-        """Write one JSON document whose lists are too long to be in memory."""
+        """Write one JSON document whose `lists` are too long for the memory."""
         self.document_written = True
         with self._lock:
             stream = self.stdout
@@ -122,11 +137,11 @@ class Console:
 
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:
-            self._print(stream, self.redactor.own(text))
+            self._print(stream, self.redactor.own_text(text))
 
     @staticmethod
     def _abandon(stream: TextIO) -> None:
-        """Write to nowhere from here on: the reader has seen enough (`| head -3`), which is no failure of the task."""
+        """Discard further output to `stream`: its reader has gone (`| head -3`), which is not a failure of the task."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _print(self, stream: TextIO, text: str) -> None:

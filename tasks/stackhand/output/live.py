@@ -1,4 +1,4 @@
-"""A display of work on several things at once: a table that redraws itself on a terminal, plain lines elsewhere."""
+"""Shows work on several things at once: a table that redraws itself on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from stackhand.output.console import Console
 if TYPE_CHECKING:
     from rich.table import Table
 
-_REDRAW = 8
+_REDRAWS_PER_SECOND = 8
+# Seconds without a line until a line says what is being waited for.
 _HEARTBEAT = 5.0
-_QUIET = 2.0
+# Seconds between lines of detail about the same row.
+_DETAIL_EVERY = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class _Row:
 class Live:
     """Rows by name, each with a status (`ok`, `fail`, `warn`, `skip`, `info`, `wait`) and a text.
 
-    On a terminal the rows stand in a table while the body of the `with` runs. Elsewhere each change is a line on
-    stderr, and when nothing has changed for a while a line says what is being waited for. Tasks that run side by
-    side share one: it shows while any of them is inside the `with`.
+    On a terminal, a table shows the rows while the body of the `with` runs. Elsewhere, each change is a line on stderr,
+    and after a while without changes a line says what is being waited for. Tasks that run side by side share one
+    display; it ends when the last of them leaves the `with`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -63,6 +65,7 @@ class Live:
                 self._rich.stop()
 
     def _open(self) -> None:
+        """Start the table on a terminal, else the thread that says what is being waited for."""
         self._closed = threading.Event()
         self._rich = None
         if not self._console.is_terminal(self._console.stderr):
@@ -79,7 +82,7 @@ class Live:
         self._rich = rich.live.Live(
             console=target,
             get_renderable=self._table,
-            refresh_per_second=_REDRAW,
+            refresh_per_second=_REDRAWS_PER_SECOND,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -89,33 +92,35 @@ class Live:
     def update(self, name: str, status: str, text: str, *, detail: bool = False, quiet: bool = False) -> None:
         """Show a row's new state.
 
-        Where rows are lines, a `detail` (build output) is told at most once in two seconds, and what is `quiet` not
-        at all: it only says that something has not begun.
+        If rows are lines, a row's `detail` (build output, say) is printed at most once in two seconds, and a `quiet`
+        change (nothing has begun yet) is not printed.
         """
-        text = self._console.redactor.own(text)
         now = time.monotonic()
         with self._lock:
             before = self._rows.get(name)
             since = before.since if before and before.status == status == "wait" else now
             self._rows[name] = _Row(status, text, since, detail)
-            if quiet or self._rich or (detail and now - self._said.get(name, 0.0) < _QUIET):
+            if quiet or self._rich or (detail and now - self._said.get(name, 0.0) < _DETAIL_EVERY):
                 return
             self._said[name] = self._last_line = now
         self._console.progress(status, f"{name}: {text}")
 
     def _table(self) -> Table:
-        from rich.markup import escape
+        """Return the rows as rich draws them. It writes past the console, so secrets are masked here."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
         now = time.monotonic()
         with self._lock:
             rows = list(self._rows.items())
+        mask = self._console.redactor.own_text
         colours = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "bright_black", "wait": "cyan"}
         for name, row in rows:
             sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(row.status, "·")
             waited = f"{now - row.since:.0f} s" if row.status == "wait" and now - row.since >= 1 else ""
-            table.add_row(f"[{colours.get(row.status, 'cyan')}]{sign}[/]", escape(name), escape(row.text), waited)
+            colour = colours.get(row.status, "cyan")
+            table.add_row(Text(sign, colour), Text(mask(name)), Text(mask(row.text)), waited)
         return table
 
     def _heartbeat(self, closed: threading.Event) -> None:

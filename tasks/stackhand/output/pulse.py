@@ -1,4 +1,4 @@
-"""A sign of life from another program's long output."""
+"""Shows that another program with much output makes progress."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _LINE_EVERY = 2.0
 
 
 class ProgressTicker:
-    """Shows a line of a long output now and then: that the work goes on, and how far it is."""
+    """Gets every line of a long output, and prints one of them every two seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown = time.monotonic()
 
     def __call__(self, line: str) -> None:
-        """Take one line of output; show it when the last one was shown a while ago."""
+        """Print this line, unless the last one was printed less than two seconds ago."""
         if line.strip() and time.monotonic() - self._shown >= _LINE_EVERY:
             self._shown = time.monotonic()
             self._console.note(f"  {line.strip()[:100]}")

@@ -1,7 +1,7 @@
-"""Keeps the values of secrets out of everything that is shown or written.
+"""Masks the values of secrets in all that is shown or written.
 
-A value is a secret when it comes from a Compose secret or a secret file, from an environment variable whose name
-says so, or stands as the password in a URL.
+A value is secret if it comes from a Compose secret or a secret file, from an environment variable with a telling name
+(`is_secret_name`), or is the password in a URL.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _SECRET_NAME = re.compile(
     r"passw(or)?d|passphrase|secret|token|credential|(^|_)(pass|pwd|pw|salt)(_|$)|(^|_)auth$|api_?key|(^|_)key(_|$)|private_?key",
     re.IGNORECASE,
 )
-# A variable such as POSTGRES_PASSWORD_FILE or SECRET_PATH says where a secret lies; the place is not secret.
+# Variables such as POSTGRES_PASSWORD_FILE or SECRET_PATH name the place of a secret, which is not secret itself.
 _NAMES_A_PLACE = re.compile(r"_(file|path|dir|name|id|url_prefix)$", re.IGNORECASE)
-# The shell's own: which folder it is in, and was in.
+# The shell's variables for its current and its last folder.
 _FOLDERS = frozenset({"PWD", "OLDPWD"})
-# Up to the last @ of the authority, as urllib has it. A password that was not escaped may hold a slash, which would end
-# the authority; what tells it from a port is that a port is digits only.
+# The password ends at the last @ of the authority, as in urllib. A password that was not escaped may contain a slash,
+# which ends the authority; then only a port, which is all digits, is not a password.
 _URL_PASSWORD = re.compile(
     r"(?P<before>[a-zA-Z][\w+.-]*://[^\s/:@]*:)"
     r"(?P<password>[^\s/\"']+(?=@[^@\s/]*)|(?!\d+/)[^\s@\"']+(?=@))"
 )
-# Shorter values, and these words, occur everywhere; masking them would garble text and protect nothing.
+# Shorter values and these words occur everywhere. Masking them would garble text and protect nothing.
 _MIN_LENGTH = 4
 _COMMON = {
     "true",
@@ -59,11 +59,11 @@ def mask_urls(text: str) -> str:
 
 
 class Redactor:
-    """Knows the secret values of one run and masks them.
+    """Knows the secret values of one run, and masks them.
 
-    `text` masks every one of them: for what comes from elsewhere (logs, probe output, other programs' messages).
-    `own` spares values that are also public names, such as the password `postgres` of a service `postgres`: for
-    text and JSON that stackhand composes itself, of names and of parts that went through `text` already.
+    `text` masks all of them. It is for text from elsewhere: logs, probe output, other programs' messages.
+    `own_text` spares values that are public names, too, such as the password `postgres` of a service `postgres`. It is
+    for text and JSON that stackhand itself composes, of names and of parts that already went through `text`.
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,7 @@ class Redactor:
         self._lock = threading.Lock()
 
     def add(self, values: Iterable[str]) -> None:
-        """Learn secret values: as they are, line by line, and as they stand in a URL."""
-
+        """Learn secret values: as they are, each line of them, and quoted for a URL."""
         with self._lock:
             self._learn(values)
 
@@ -88,7 +87,7 @@ class Redactor:
         self._patterns.clear()
 
     def add_environment(self, environment: Mapping[str, str | None]) -> None:
-        """Learn the secrets among a container's environment variables, passwords inside URLs included."""
+        """Learn the secrets among a container's environment variables, including passwords in URLs."""
         from urllib.parse import unquote
 
         for name, value in environment.items():
@@ -100,7 +99,7 @@ class Redactor:
                 self.add([found["password"], unquote(found["password"])])
 
     def add_public(self, names: Iterable[str]) -> None:
-        """Learn names that are no secret even where a secret has the same value."""
+        """Learn names that `own_text` must not mask, even if a secret has the same value."""
         with self._lock:
             self._public.update(names)
             self._patterns.clear()
@@ -109,14 +108,14 @@ class Redactor:
         """Return `text` with every secret masked."""
         return self._mask(text, spare_public=False)
 
-    def own(self, text: str) -> str:
-        """Return `text` with every secret masked that is not a public name as well."""
+    def own_text(self, text: str) -> str:
+        """Return `text` with every secret masked that is not a public name, too."""
         return self._mask(text, spare_public=True)
 
     def document(self, value: Any) -> Any:
         """Return a JSON-like value with the secrets in all its strings masked."""
         if isinstance(value, str):
-            return self.own(value)
+            return self.own_text(value)
         if isinstance(value, Mapping):
             return {key: self.document(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -131,7 +130,7 @@ class Redactor:
         with self._lock:
             if spare_public not in self._patterns:
                 values = self._secrets - self._public if spare_public else self._secrets
-                # Longest first, so that a secret which contains another is masked whole.
+                # Longest first, so that a secret that contains another one is masked as a whole.
                 ordered = sorted(values, key=len, reverse=True)
                 self._patterns[spare_public] = re.compile("|".join(map(re.escape, ordered))) if ordered else None
             return self._patterns[spare_public]

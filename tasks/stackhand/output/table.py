@@ -1,4 +1,4 @@
-"""Tables for results, as text: drawn by rich, without colour unless the stream has it."""
+"""Draws tables of results as plain text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _WIDTH = 120
 
 
 def width(console: Console) -> int:
-    """Return how many columns results may take."""
+    """Return the number of characters that a line of results may have."""
     import rich.console
 
     return rich.console.Console(file=console.stdout).width if console.is_terminal(console.stdout) else _WIDTH
 
 
 def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a plain table of text cells, as wide as it needs to be on a pipe, as the terminal on a terminal."""
+    """Return a table of text cells: as wide as the terminal, or as wide as its cells need in a pipe."""
     import rich.box
     import rich.console
     import rich.table
@@ -28,7 +28,7 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
     drawn = rich.table.Table(box=rich.box.SIMPLE if console.is_terminal(stream) else None, pad_edge=False)
     for index, column in enumerate(columns):
         widest = max(len(row[index]) for row in [columns, *rows])
-        # Only the last column gives way.
+        # Only the last column shrinks.
         floor = None if index == len(columns) - 1 else widest
         drawn.add_column(column, overflow="ellipsis", no_wrap=True, min_width=floor)
     for row in rows:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackhand.engine.host.sudo import typed
+from stackhand.engine.host.sudo import command_line
 from stackhand.errors import JournalRefused, StackError, UnknownRun
 from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Change, Journal, Journals, Writer
@@ -105,7 +105,7 @@ def _roots(context: PermsContext, message: str, id: str | None) -> JournalRefuse
     """Return the error for an ordinary user of a project where root has runs; None where root has none."""
     if os.geteuid() == 0 or not PrivateFolder(context.root, context.environ, uid=0).exists():
         return None
-    again = shlex.join(["sudo", *typed("perms.undo"), *([id] if id else [])])
+    again = shlex.join(["sudo", *command_line("perms.undo"), *([id] if id else [])])
     return JournalRefused(f"{message}; root has changed files here", f"what root did root undoes: `{again}`")
 
 

@@ -9,8 +9,9 @@ import pytest
 from builders import project, service
 from shells import Shell, context, running
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Kind, NoAnswer
+from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits
 from stackhand.errors import UnknownKind
 from stackhand.kinds.registry import data_kind, kinds_of, recognise
@@ -51,7 +52,7 @@ def _shown(image: str = "something", **raw: Any) -> Traits:
     ],
 )
 def test_image(image: str, recognised: bool) -> None:
-    assert _Redis().recognises(_shown(image)) is recognised
+    assert _Redis().matches(_shown(image)) is recognised
 
 
 def test_the_project_is_no_part_of_a_built_image() -> None:
@@ -94,15 +95,15 @@ def test_programs(command: Any, programs: set[str]) -> None:
 
 
 def test_a_word_among_the_arguments_is_no_program() -> None:
-    assert not _Redis().recognises(_shown(command=["wait-for", "redis-server", "--timeout", "5"]))
-    assert not _Redis().recognises(_shown(command=["echo", "redis-server"]))
+    assert not _Redis().matches(_shown(command=["wait-for", "redis-server", "--timeout", "5"]))
+    assert not _Redis().matches(_shown(command=["echo", "redis-server"]))
 
 
 def test_a_client_in_the_servers_image_is_no_server() -> None:
-    assert not _Redis().recognises(_shown("redis:7", command=["redis-cli", "-h", "redis", "monitor"]))
-    assert _Redis().recognises(_shown("redis:7", command=["/scripts/start.sh", "primary"]))
-    assert _Redis().recognises(_shown("redis:7", command=["sh", "-c", "sleep 1 && redis-server"]))
-    assert not _Redis().recognises(_shown("redis:7", entrypoint=["/bin/sh", "/scripts/redis-backup.sh"]))
+    assert not _Redis().matches(_shown("redis:7", command=["redis-cli", "-h", "redis", "monitor"]))
+    assert _Redis().matches(_shown("redis:7", command=["/scripts/start.sh", "primary"]))
+    assert _Redis().matches(_shown("redis:7", command=["sh", "-c", "sleep 1 && redis-server"]))
+    assert not _Redis().matches(_shown("redis:7", entrypoint=["/bin/sh", "/scripts/redis-backup.sh"]))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_healthcheck_that_takes_the_host_from_the_environment() -> None:
 class _Silent(_Redis):
     ports = frozenset({6379})
 
-    def look(self, context: CheckContext, service: str) -> None:
+    def collect(self, context: CheckContext, service: str) -> None:
         raise NoAnswer("Connection refused")
 
 
@@ -173,8 +174,8 @@ def test_a_guess_that_does_not_answer_is_no_failure(
     made = project(service("it", image=image, raw=raw))
     stage = context(made, Shell(tmp_path / "bin", {}, running("it")), tmp_path)
     stage.kinds = recognise(made)
-    (finding,) = stage.kinds.of("it")[0].answers(stage, "it")
-    assert (finding.status, finding.fixable, finding.evidence) == (status, False, "Connection refused")
+    (finding,) = stage.kinds.of("it")[0].check_responds(stage, "it")
+    assert (finding.status, finding.fix, finding.evidence) == (status, None, "Connection refused")
     assert ("stackhand.kind" in finding.remedy) is (status == "skip")
 
 

@@ -6,17 +6,20 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import START, container, healthy, project, service
 
-from stackhand.checks import run as fixing
-from stackhand.checks.context import CheckContext, ServiceActions
-from stackhand.checks.kind import Check, Fix, Kind, NoAnswer, ServiceKinds
+from stackhand.checks.check import Check, NoAnswer, Verdict, fail, ok, warn
+from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
+from stackhand.checks.kind import Kind
+from stackhand.checks.run import Limits
 from stackhand.errors import EngineUnreachable, LockHeld, StackError
-from stackhand.model import Finding, Report
+from stackhand.model import Fix, Report, Strength
+from stackhand.services import fixes as fixing
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
 
@@ -32,36 +35,40 @@ class Toy(Kind[World]):
         self.world = world
         self.looks = 0
         self.done: list[str] = []
+        self.strengths: dict[str, Strength] = {}
+        self.blames: tuple[str, ...] = ()
         self._phases = phases
         self._repair = repair
 
-    def look(self, context: CheckContext, service: str) -> World:
+    def collect(self, context: CheckContext, service: str) -> World:
         self.looks += 1
         if "silent" in self.world:
             raise NoAnswer("it says nothing")
         return dict(self.world)
 
     def checks(self) -> Sequence[Check]:
-        mine = (Check(f"toy.{name}", phase, self._judge(name)) for name, phase in self._phases.items())  # type: ignore[arg-type]
+        mine = (Check(f"toy.{name}", phase, self._check(name)) for name, phase in self._phases.items())
         return (*super().checks(), *mine)
 
-    def fixes(self) -> Mapping[str, Fix]:
-        return {f"toy.{name}": Fix("mend {subject} in", self._act, patience=0.01) for name in self._phases}
-
-    def _judge(self, name: str) -> Callable[[CheckContext, str], Iterable[Finding]]:
-        def judge(context: CheckContext, service: str) -> Iterable[Finding]:
+    def _check(self, name: str) -> Callable[[CheckContext, str], Iterable[Verdict]]:
+        def check(context: CheckContext, service: str) -> Iterable[Verdict]:
             state = context.facts(self, service)[name]
             if state == "crash":
                 raise ZeroDivisionError("oh")
-            status = {"right": "ok", "wrong": "fail", "hopeless": "fail", "odd": "warn", "strange": "warn"}[state]
-            fixable = state in ("wrong", "odd")
-            yield Finding(f"toy.{name}", service, self._phases[name], status, state, fixable=fixable, subject=name)  # type: ignore[arg-type]
+            fix = Fix(f"mend {name} in", partial(self._mend, name), self.strengths.get(name, "reload"), settle=0.01)
+            yield {
+                "right": ok(state, subject=name),
+                "wrong": fail(state, subject=name, fix=fix, blames=self.blames),
+                "hopeless": fail(state, subject=name, blames=self.blames),
+                "odd": warn(state, subject=name, fix=fix),
+                "strange": warn(state, subject=name),
+            }[state]
 
-        return judge
+        return check
 
-    def _act(self, context: CheckContext, finding: Finding) -> None:
-        self.done.append(finding.subject)
-        self._repair(self.world, finding.subject)
+    def _mend(self, name: str) -> None:
+        self.done.append(name)
+        self._repair(self.world, name)
 
 
 def mend(world: World, name: str) -> None:
@@ -88,7 +95,7 @@ def context(
     toy: Toy,
     *,
     containers: Sequence[Any] | None = None,
-    mask: Callable[[str], str] = str,
+    redact: Callable[[str], str] = str,
     patience: float = 0.01,
 ) -> CheckContext:
     hands = ServiceActions(lambda name: None, lambda name: None, lambda name, command: None)
@@ -99,7 +106,7 @@ def context(
         Fixes(patience=patience),
         StateFolder(folder),
         hands,
-        mask=mask,
+        redact=redact,
     )
 
 
@@ -174,7 +181,7 @@ def test_a_fix_that_fails_says_why_without_the_secret(tmp_path: Path, error: Exc
         raise error
 
     toy = Toy({"role": "wrong", "index": "right"}, PHASES, fail)
-    masked = context(tmp_path, toy, mask=lambda text: text.replace("swordfish", "***"))
+    masked = context(tmp_path, toy, redact=lambda text: text.replace("swordfish", "***"))
     report = fixing.run(masked, ["web"])
     assert not report.ok
     assert "***" in str(report.outcomes[0].error)
@@ -234,7 +241,7 @@ def test_a_missing_engine_is_no_finding(tmp_path: Path) -> None:
     def gone(context: CheckContext, service: str) -> World:
         raise EngineUnreachable("gone")
 
-    toy.look = gone  # type: ignore[method-assign]
+    toy.collect = gone  # type: ignore[method-assign]
     with pytest.raises(EngineUnreachable):
         run(tmp_path, toy)
 
@@ -281,19 +288,19 @@ def test_of_several_containers_each_is_asked(tmp_path: Path) -> None:
     class Many(Toy):
         every_container = True
 
-        def look(self, context: CheckContext, service: str) -> World:
-            super().look(context, service)
+        def collect(self, context: CheckContext, service: str) -> World:
+            super().collect(context, service)
             return {"role": "wrong" if context.container(service).number == 2 else "right", "index": "right"}
 
     pair = [healthy(), healthy(number=2)]
 
     def restart(world: World, name: str) -> None:
-        Many.look = Toy.look  # type: ignore[method-assign]
+        Many.collect = Toy.collect  # type: ignore[method-assign]
         pair[1] = healthy(number=2, started_at=START + timedelta(seconds=9))
 
     toy = Many({"role": "right", "index": "right"}, PHASES, restart)
     report = fixing.run(context(tmp_path, toy, containers=pair), ["web"])
-    assert [str(each.action) for each in report.outcomes] == ["mend shop-web-2 in web: shop-web-2: wrong"]
+    assert [str(each.action) for each in report.outcomes] == ["mend role in web: shop-web-2: wrong"]
     assert report.ok
     assert sorted(each.subject for each in report.findings if each.id == "toy.answers") == ["shop-web-1", "shop-web-2"]
 
@@ -312,10 +319,10 @@ def test_a_warning_that_could_not_be_mended_is_a_failure(tmp_path: Path) -> None
 
 def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path) -> None:
     class Slow(Toy):
-        def look(self, context: CheckContext, service: str) -> World:
+        def collect(self, context: CheckContext, service: str) -> World:
             if self.looks == 2:
                 self.world.pop("silent", None)
-            return super().look(context, service)
+            return super().collect(context, service)
 
     toy = Slow({"silent": "", "role": "right", "index": "right"}, PHASES, mend)
     just_now = datetime.now(timezone.utc)
@@ -329,11 +336,11 @@ def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path)
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
     class Hanging(Toy):
-        def look(self, context: CheckContext, service: str) -> World:
+        def collect(self, context: CheckContext, service: str) -> World:
             threading.Event().wait(30)
             return {}
 
-    monkeypatch.setattr(fixing, "_CHECK_LIMIT", 0.05)
+    monkeypatch.setattr(fixing, "LIMITS", Limits(check=0.05))
     monkeypatch.setattr(StubEngine, "alive", alive)
     toy = Hanging({"role": "right", "index": "right"}, PHASES, mend)
     if not alive:
@@ -361,3 +368,30 @@ def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> Non
     assert report.ok
     assert report.outcomes == ()
     assert toy.done == []
+
+
+def test_weaker_fixes_of_a_service_come_first(tmp_path: Path) -> None:
+    toy = Toy({"a": "wrong", "b": "wrong", "c": "wrong"}, dict.fromkeys("abc", "databases"), mend)
+    toy.strengths = {"a": "recreate", "b": "restart"}
+    assert run(tmp_path, toy).ok
+    assert toy.done == ["c", "b", "a"]
+
+
+def test_a_finding_names_its_cause_and_causes_come_first(tmp_path: Path) -> None:
+    db, web = Toy({"silent": ""}, {}, mend), Toy({"role": "hopeless"}, {"role": "databases"}, mend)
+    web.blames = ("db",)
+    place = CheckContext(
+        project(service("web"), service("db")),
+        StubEngine([healthy(), healthy("db")]),  # type: ignore[arg-type]
+        ServiceKinds({"web": (web,), "db": (db,)}),
+        Fixes(patience=0.01),
+        StateFolder(tmp_path),
+        ServiceActions(lambda name: None, lambda name: None, lambda name, command: None),
+    )
+    report = fixing.run(place, ["web", "db"])
+    wrong = [each for each in report.findings if each.status == "fail"]
+    assert [(each.service, each.id, each.caused_by) for each in wrong] == [
+        ("db", "toy.answers", None),
+        ("web", "toy.role", ("toy.answers", "db", "")),
+    ]
+    assert report.to_json()["findings"][-1]["caused_by"] == {"id": "toy.answers", "service": "db", "subject": ""}

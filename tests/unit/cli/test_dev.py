@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from groups import BUDGETS
 from invoke.config import Config
 from invoke.context import Context
 from invoke.exceptions import Exit
+from support import CHECKOUT
 
 from stackhand.cli import dev as suite
 from stackhand.context import Stack
@@ -43,20 +45,41 @@ def run(monkeypatch: pytest.MonkeyPatch, commands: Programs, *, dry: bool = Fals
     return out.getvalue(), err.getvalue()
 
 
-def test_all_checks_then_unit_then_engine_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_checks_then_all_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = FakeCommands()
     out, _ = run(monkeypatch, commands)
     tools = [line.split()[0].rstrip("0123456789.") for line in commands.ran]
     assert tools == ["ruff", "ruff", "python", "lint-imports", "python"]
-    assert commands.ran[-1].endswith("-m pytest --doctest-modules tasks/stackhand tests/unit tests/engine")
+    folders = [f"tests/{name}" for name in suite.GROUPS if (CHECKOUT / "tests" / name).is_dir()]
+    words = ["-n", "auto", "--dist", "loadgroup", "--doctest-modules", "tasks/stackhand", *folders]
+    assert commands.ran[-1].endswith(f"-m pytest {' '.join(words)}")
     # pytest's own closing line is the last one.
     assert out.splitlines()[-1] == f"ran {commands.ran[-1]}"
 
 
-def test_only_what_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flags", [{"unit": True}, {"group": ["unit"]}, {"group": ["unit"], "unit": True}])
+def test_only_what_needs_nothing(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any]) -> None:
     commands = FakeCommands()
-    run(monkeypatch, commands, unit=True)
-    assert commands.ran[-1].endswith("tests/unit")
+    run(monkeypatch, commands, **flags)
+    assert commands.ran[-1].endswith("-m pytest --doctest-modules tasks/stackhand tests/unit")
+
+
+def test_groups_in_their_own_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    run(monkeypatch, commands, group=["crash", "engine"])
+    assert commands.ran[-1].endswith("-m pytest -n auto --dist loadgroup tests/engine tests/crash")
+
+
+def test_a_group_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    with pytest.raises(Exit) as caught:
+        run(monkeypatch, commands, group=["unti"])
+    assert caught.value.code == 2
+    assert commands.ran == []
+
+
+def test_every_group_has_a_budget() -> None:
+    assert tuple(BUDGETS) == suite.GROUPS
 
 
 @pytest.mark.parametrize("failing", ["ruff check", "ruff format", "mypy", "lint-imports", "pytest"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackhand.engine.messages import last_error_line, raise_for, understand
+from stackhand.engine.messages import classify, last_error_line, raise_for
 from stackhand.errors import (
     CommandFailed,
     DependencyCycle,
@@ -92,11 +92,11 @@ DRIVER = "Error response from daemon: driver failed programming external connect
     ],
 )  # fmt: skip
 def test_what_a_message_means(text: str, kind: str, retry: bool) -> None:
-    complaint = understand(text)
-    assert (complaint.kind, complaint.retry) == (kind, retry)
-    assert "Error response from daemon" not in complaint.detail
-    assert "\n" not in complaint.detail
-    assert complaint.hint or kind == "unknown"
+    message = classify(text)
+    assert (message.kind, message.retry) == (kind, retry)
+    assert "Error response from daemon" not in message.detail
+    assert "\n" not in message.detail
+    assert message.hint or kind == "unknown"
 
 
 @pytest.mark.parametrize(

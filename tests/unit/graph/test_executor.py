@@ -255,18 +255,6 @@ def test_an_error_beside_a_failure_is_told(inv: Inv) -> None:
     assert ran.err.count("no such colour") == 1
 
 
-def test_a_failed_program_ends_with_its_own_code(inv: Inv) -> None:
-    @task
-    def broken(c: Context) -> None:
-        c.run("exit 9", hide=True)
-
-    @task(pre=[broken])
-    def main(c: Context) -> None:
-        pytest.fail("must not run")
-
-    assert inv("main", main).code == 9
-
-
 def test_tasks_in_a_circle(inv: Inv) -> None:
     log = Log()
     a, b, c = log.task("a"), log.task("b"), log.task("c")
@@ -302,21 +290,6 @@ class TestOutput:
             assert mine == [f"{name} | {name}-line-{n}" for n in range(20)] + [f"{name} | {name}-no-newline"]
         assert lines[-1] == "alone"
         assert len(lines) == 43
-
-    def test_of_their_programs_too(self, inv: Inv) -> None:
-        meeting = threading.Barrier(2, timeout=PATIENCE)
-
-        def running(name: str) -> Task[Any]:
-            def run(c: Context) -> None:
-                meeting.wait()
-                c.run(f"echo {name} out; echo {name} err >&2")
-
-            return task(run, name=name)
-
-        ran = inv("main", task(lambda c: None, name="main", pre=[running("left"), running("right")]))
-        assert ran.code == 0
-        lines = (ran.out + ran.err).splitlines()
-        assert sorted(lines) == ["left | left err", "left | left out", "right | right err", "right | right out"]
 
     def test_errors_stay_on_stderr(self, inv: Inv) -> None:
         import sys

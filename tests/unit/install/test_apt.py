@@ -98,7 +98,7 @@ docker-compose-v2:
 
 
 def test_the_other_sources_are_the_only_ones_apt_sees() -> None:
-    options = apt.from_folder(Path("/tmp/x"))
+    options = apt.options_for_folder(Path("/tmp/x"))
     assert options.count("-o") == len(options) / 2
     assert "Dir::Etc::SourceList=/dev/null" in options
     assert "Dir::Etc::SourceParts=/tmp/x/sources" in options

@@ -8,7 +8,7 @@ import pytest
 
 from stackhand.engine.api.endpoint import Endpoint
 from stackhand.errors import ComposeMissing, DockerMissing, EngineUnreachable, SocketPermission
-from stackhand.install.check import Disk, Observation, judge, size
+from stackhand.install.check import Disk, Observation, evaluate, size
 
 GIB = 1024**3
 WELL = Observation(
@@ -23,7 +23,7 @@ NO_ENGINE = EngineUnreachable("no engine answers", "run `inv engine.install`")
 
 
 def statuses(seen: Observation) -> dict[str, str]:
-    return {finding.id.removeprefix("engine."): finding.status for finding in judge(seen)}
+    return {finding.id.removeprefix("engine."): finding.status for finding in evaluate(seen)}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_the_first_missing_prerequisite(seen: Observation, error: type[Exception
 
 
 def test_a_missing_engine_is_fixable_where_it_can_be_installed() -> None:
-    finding = judge(Observation(cli="d", engine_error=NO_ENGINE))[1]
+    finding = evaluate(Observation(cli="d", engine_error=NO_ENGINE))[1]
     assert finding.fixable
     assert finding.remedy == NO_ENGINE.hint
-    far = judge(Observation(cli="d", engine_error=EngineUnreachable("no", "DOCKER_HOST chose it")))[1]
+    far = evaluate(Observation(cli="d", engine_error=EngineUnreachable("no", "DOCKER_HOST chose it")))[1]
     assert not far.fixable
 
 

@@ -197,7 +197,7 @@ def test_plans(machine: Machine, expected: list[tuple[str, ...]]) -> None:
         (replace(BOOKWORM, distribution="plan9", name="Plan 9"), PrerequisiteMissing, "for Plan 9"),
         (replace(BOOKWORM, system="Darwin", distribution=""), PrerequisiteMissing, "Docker Desktop"),
         (replace(BOOKWORM, available={"bash": "5"}), PrerequisiteMissing, "docs.docker.com"),
-        (replace(BOOKWORM, codename="bullseye"), PrerequisiteMissing, "cli-plugins"),
+        (replace(BOOKWORM, codename="bullseye"), PrerequisiteMissing, "install-the-plugin-manually"),
         (
             replace(BOOKWORM, seen=replace(NOTHING, engine_error=SocketPermission("no", "join"))),
             SocketPermission,
@@ -227,7 +227,9 @@ class FakeMachine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, looks: Sequence[Machine]) -> None:
         self.looks = list(looks)
         self.done: list[str] = []
-        monkeypatch.setattr(install, "look", lambda *_: self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
+        monkeypatch.setattr(
+            install, "read_machine", lambda *_: self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        )
         monkeypatch.setattr(install, "Installer", lambda *_: self)
 
     def carry_out(self, action: Action) -> None:
@@ -272,7 +274,9 @@ def test_dry_does_nothing_and_tells_the_plan(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_still_fails_after_all_was_done_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeMachine(monkeypatch, [TRIXIE])
 
-    with pytest.raises(InstallFailed, match="and still: the docker command is not installed") as caught:
+    with pytest.raises(
+        InstallFailed, match="everything is installed, but: the docker command is not installed"
+    ) as caught:
         fake.ensure()
     assert caught.value.exit_code == 1
     assert fake.done == ["install engine", "start engine", "install compose"]

@@ -212,5 +212,5 @@ def test_a_half_copied_plugin_of_an_earlier_run_is_in_nobodys_way(tmp_path: Path
 
 
 def test_a_package_without_a_plugin(tmp_path: Path) -> None:
-    with pytest.raises(InstallFailed, match="no Compose plugin in it"):
+    with pytest.raises(InstallFailed, match="contains no Compose plugin"):
         make(FakeCommands(packaging(None, [])), plugins=tmp_path).carry_out(ADD)

@@ -91,8 +91,26 @@ def test_shared_by_several_it_shows_until_the_last_is_done() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_secrets_are_masked(terminal: bool) -> None:
+@pytest.mark.parametrize(("status", "detail"), [("fail", False), ("wait", True)])
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, terminal: bool, status: str, detail: bool) -> None:
+    """Rows of the table, lines, and the line that says what is being waited for."""
+    monkeypatch.setattr(live, "_HEARTBEAT", 0.0)
     stream = Stream(terminal)
     with display(stream, "hunter22", TERM="xterm") as shown:
-        shown.update("db", "fail", "it said hunter22")
+        shown.update("db", status, "it said hunter22 and postgres://app:swordfish@db/shop", detail=detail)
+        deadline = time.monotonic() + 30
+        while stream.getvalue().count("it said *** and postgres://app:***@db/shop") < (2 if detail else 1):
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.02)
     assert "hunter22" not in stream.getvalue()
+    assert "swordfish" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_public_names_are_not_masked(terminal: bool) -> None:
+    stream = Stream(terminal)
+    shown = display(stream, "postgres", TERM="xterm")
+    shown._console.redactor.add_public(["postgres"])
+    with shown:
+        shown.update("postgres", "ok", "postgres is healthy")
+    assert "***" not in stream.getvalue()

@@ -121,7 +121,7 @@ def test_text_from_elsewhere(redactor: Redactor, text: str, masked: str) -> None
 
 def test_own_text_keeps_public_names() -> None:
     redactor = knowing("hunter22", PASSWORD="postgres", public=("postgres", "api"))
-    assert redactor.own("postgres waits, not hunter22") == "postgres waits, not ***"
+    assert redactor.own_text("postgres waits, not hunter22") == "postgres waits, not ***"
 
 
 def test_masking_twice_changes_nothing() -> None:

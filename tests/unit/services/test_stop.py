@@ -48,15 +48,15 @@ def do(folder: Path, on_stop: Callable[[Fake], None]) -> frozenset[str]:
 
 
 def test_what_was_stopped_is_meant_to_stand_still(tmp_path: Path) -> None:
-    assert do(tmp_path, lambda fake: fake.end("web", "db")) == {WEB.run, DB.run}
+    assert do(tmp_path, lambda fake: fake.end("web", "db")) == {WEB.run_key, DB.run_key}
 
 
 def test_it_is_written_down_before_anything_stops(tmp_path: Path) -> None:
     def look(fake: Fake) -> None:
         [run] = Journal(StateFolder(tmp_path)).unfinished(stop.TASK)
-        assert set(run.steps) == {WEB.run, DB.run}
+        assert set(run.steps) == {WEB.run_key, DB.run_key}
         # A kill from here on leaves this.
-        assert stop.stopped_on_purpose(StateFolder(tmp_path)) == {WEB.run, DB.run}
+        assert stop.stopped_on_purpose(StateFolder(tmp_path)) == {WEB.run_key, DB.run_key}
         fake.end("web", "db")
 
     do(tmp_path, look)
@@ -65,7 +65,7 @@ def test_it_is_written_down_before_anything_stops(tmp_path: Path) -> None:
 def test_what_runs_on_was_not_stopped(tmp_path: Path) -> None:
     with pytest.raises(StopFailed, match="still running: db"):
         do(tmp_path, lambda fake: fake.end("web"))
-    assert stop.stopped_on_purpose(StateFolder(tmp_path)) == {WEB.run}
+    assert stop.stopped_on_purpose(StateFolder(tmp_path)) == {WEB.run_key}
 
 
 def test_after_an_interrupt_nothing_is_taken_for_meant(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_nothing_runs_so_nothing_is_written(tmp_path: Path) -> None:
 
 def killed(folder: Path) -> Run:
     """A stop of both whose process is gone."""
-    active = Journal(StateFolder(folder)).begin(stop.TASK, steps={WEB.run: "", DB.run: ""})
+    active = Journal(StateFolder(folder)).begin(stop.TASK, steps={WEB.run_key: "", DB.run_key: ""})
     active.give_up()
     return Journal(StateFolder(folder)).unfinished()[0]
 

@@ -18,7 +18,7 @@ API, DB = container("api"), container("db")
 
 
 def begun(folder: Path, task: str, *steps: Container, alive: bool = False, **facts: object) -> None:
-    active = Journal(StateFolder(folder)).begin(task, facts, {each.run: "why" for each in steps})
+    active = Journal(StateFolder(folder)).begin(task, facts, {each.run_key: "why" for each in steps})
     if not alive:
         active.give_up()
 

@@ -244,7 +244,7 @@ def as_owner_flag(target: Target) -> str:
 
 def command_again(owner: str | None, *, root: bool) -> str:
     """Return the command line that does the rest, with sudo where it takes `root`."""
-    from stackhand.engine.host.sudo import typed
+    from stackhand.engine.host.sudo import command_line
 
-    words = [*typed("perms.fix"), *(["--owner", owner] if owner else [])]
+    words = [*command_line("perms.fix"), *(["--owner", owner] if owner else [])]
     return shlex.join(["sudo", *words] if root else ["inv", "perms.fix", *words[words.index("perms.fix") + 1 :]])

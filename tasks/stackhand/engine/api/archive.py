@@ -1,4 +1,4 @@
-"""Reads files and folders inside containers, also of containers that have ended, without a program in them."""
+"""Reads files and folders of containers, running or not, through the engine: no program inside is needed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from stackhand.engine.api.sdk import errors
 
-# Source files are small; what is larger is no migration, and a folder of gigabytes is not the one that is looked for.
-_FILE = 256 * 1024
-_FOLDER = 16 * 1024 * 1024
-_IS_FOLDER = 1 << 31  # Go's os.ModeDir
+# Bytes. The files that are read here (migrations, settings) are small: a larger file or folder is another one.
+_MAX_FILE = 256 * 1024
+_MAX_FOLDER = 16 * 1024 * 1024
+_IS_FOLDER = 1 << 31  # Go's os.ModeDir: https://pkg.go.dev/io/fs#FileMode
 _EMPTY = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def read_folder(api: Any, container: str, path: str) -> dict[str, str] | None:
-    """Return the small text files below a folder by their paths in it, None where there is no such folder.
+    """Return the text of each small file below a folder, by its path in there; None if there is no such folder.
 
-    A mount is read as the container sees it. Of a folder that is too large nothing is returned.
+    Mounts are read as the container sees them. A folder that is too large counts as empty.
     """
     found = _archive(api, container, path)
     if found is None or not found[1] & _IS_FOLDER:
@@ -27,7 +27,7 @@ def read_folder(api: Any, container: str, path: str) -> dict[str, str] | None:
 
 
 def read_file(api: Any, container: str, path: str) -> bytes | None:
-    """Return what is in a file, None where there is no such file or it is large."""
+    """Return the content of a file; None if there is no such file, or if it is too large."""
     found = _archive(api, container, path)
     if found is None or found[1] & _IS_FOLDER:
         return None
@@ -40,7 +40,7 @@ def read_file(api: Any, container: str, path: str) -> bytes | None:
 
 
 def _archive(api: Any, container: str, path: str) -> tuple[bytes, int] | None:
-    """Return a path as a tar file, with the mode that Go has for it; an empty one where it is too large."""
+    """Return a path as a tar file (an empty one if it is too large), and its mode in Go's notation."""
     from docker.errors import NotFound
 
     try:
@@ -49,7 +49,7 @@ def _archive(api: Any, container: str, path: str) -> tuple[bytes, int] | None:
             data = bytearray()
             for chunk in stream:
                 data += chunk
-                if len(data) > _FOLDER:
+                if len(data) > _MAX_FOLDER:
                     stream.close()
                     data.clear()
                     break
@@ -63,7 +63,7 @@ def _files(data: bytes) -> dict[str, str]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
             _, _, name = member.name.partition("/")
-            file = archive.extractfile(member) if member.isfile() and member.size <= _FILE else None
+            file = archive.extractfile(member) if member.isfile() and member.size <= _MAX_FILE else None
             if file and name:
                 found[name] = file.read().decode("utf-8", "replace")
     return found

@@ -1,4 +1,4 @@
-"""What a build is made from: the files of its context, as `.dockerignore` leaves them, and digests of them."""
+"""Build contexts: the files that a builder gets once `.dockerignore` is applied, and digests of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stackhand.engine.api import sdk
 from stackhand.state.folder import FOLDER
 
 _CHUNK = 1 << 20
-# Files that hold secrets by custom. Of these not even a digest of the content is kept.
-_PRIVATE = (
+# Names of files that usually hold secrets. Not even a digest of their content is kept.
+_SECRET_FILES = (
     ".env",
     ".env.*",
     "*.env",
@@ -32,8 +32,8 @@ _PRIVATE = (
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One file, folder or link of a context: its path in there, where it is, and what the file system says of it."""
+class ContextEntry:
+    """One file, folder or link of a build context: its name in the context, its path here, and its `lstat`."""
 
     name: str
     path: Path
@@ -41,18 +41,19 @@ class Entry:
 
     @property
     def newest(self) -> float:
-        """When it last changed, its place and permissions included."""
+        """When its content, place or permissions last changed, in seconds since the epoch."""
         return max(self.status.st_mtime, self.status.st_ctime)
 
 
 @dataclass(frozen=True)
-class Context:
-    """The entries of a build's contexts at one moment.
+class BuildContext:
+    """All entries of a build's contexts at one moment.
 
-    `listing` tells whether anything may have changed, and costs no reading; `content` tells whether anything has.
+    If `listing` is the same as before, nothing has changed; it needs no reading of files. If it differs, `content`
+    tells whether a build would get anything else.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ContextEntry, ...]
     private: frozenset[Path] = frozenset()
 
     @cached_property
@@ -64,13 +65,13 @@ class Context:
         return digest.hexdigest()
 
     @property
-    def newest(self) -> Entry | None:
+    def newest(self) -> ContextEntry | None:
         """The entry that changed last."""
         return max(self.entries, key=lambda entry: entry.newest, default=None)
 
     @property
-    def last_written(self) -> Entry | None:
-        """The file whose content was written last: the one that a person would name."""
+    def last_written(self) -> ContextEntry | None:
+        """The file that was written last: the one to name to a person."""
         files = [entry for entry in self.entries if stat.S_ISREG(entry.status.st_mode)]
         return max(files, key=lambda entry: entry.status.st_mtime, default=None)
 
@@ -85,15 +86,16 @@ class Context:
             digest.update(b"\n")
         return digest.hexdigest()
 
-    def _content(self, entry: Entry) -> Iterator[bytes]:
+    def _content(self, entry: ContextEntry) -> Iterator[bytes]:
+        """Yield what stands for an entry's content. A secret file is represented by size and times only."""
         mode = entry.status.st_mode
         try:
             if stat.S_ISLNK(mode):
                 yield os.fsencode(entry.path.readlink())
             elif not stat.S_ISREG(mode):
                 return
-            elif entry.path in self.private or any(fnmatch(entry.path.name, each) for each in _PRIVATE):
-                # A digest of a short secret could be turned back into it by trying.
+            elif entry.path in self.private or any(fnmatch(entry.path.name, pattern) for pattern in _SECRET_FILES):
+                # A short secret could be found from its digest by trying.
                 yield _signature(entry).encode()
             else:
                 with entry.path.open("rb") as file:
@@ -103,29 +105,33 @@ class Context:
             yield b"unreadable"
 
 
-def look(folders: Iterable[Path], dockerfile: Path | None, private: Iterable[Path] = ()) -> Context:
-    """Return what a build with these contexts is made from; the first one is the main one.
+def read(folders: Iterable[Path], dockerfile: Path | None, private: Iterable[Path] = ()) -> BuildContext:
+    """Read the build contexts in `folders`; the first one is the main context.
 
-    `dockerfile` is looked at wherever it is. The contents of `private` files are never read.
+    The `dockerfile` counts even if it lies outside. The contents of `private` files are never read.
     """
-    entries: list[Entry] = []
+    entries: list[ContextEntry] = []
     for number, folder in enumerate(folders):
         ignored = _ignored(folder, dockerfile if number == 0 else None)
-        entries += (Entry(f"{number}/{name}", path, status) for name, path, status in _walk(folder, ignored))
+        entries += (ContextEntry(f"{number}/{name}", path, status) for name, path, status in _walk(folder, ignored))
     if dockerfile and not any(entry.path == dockerfile for entry in entries):
         status = _status(dockerfile)
         if status:
-            entries.append(Entry("Dockerfile", dockerfile, status))
-    return Context(tuple(sorted(entries, key=lambda entry: entry.name)), frozenset(private))
+            entries.append(ContextEntry("Dockerfile", dockerfile, status))
+    return BuildContext(tuple(sorted(entries, key=lambda entry: entry.name)), frozenset(private))
 
 
 def _ignored(folder: Path, dockerfile: Path | None) -> Callable[[str], bool | None]:
-    """Return a function that says of a path whether the builder leaves it out; None for a folder to look into still."""
+    """Return a function from a name to whether the builder leaves it out.
+
+    It returns None for a folder that is left out, but in which a later `!` pattern may bring back an entry.
+    """
     sdk.load()
     from docker.utils.build import PatternMatcher
 
     lines: list[str] = []
-    # A file beside the Dockerfile and named after it goes before the context's own.
+    # `NAME.dockerignore` beside the Dockerfile wins over the context's own:
+    # https://docs.docker.com/build/concepts/context/#filename-and-location
     beside = [dockerfile.with_name(f"{dockerfile.name}.dockerignore")] if dockerfile else []
     for file in (*beside, folder / ".dockerignore"):
         try:
@@ -148,6 +154,7 @@ def _ignored(folder: Path, dockerfile: Path | None) -> Callable[[str], bool | No
 
 
 def _walk(folder: Path, ignored: Callable[[str], bool | None]) -> Iterator[tuple[str, Path, os.stat_result]]:
+    """Yield each entry that the builder gets, by its name in the context. Unreadable folders are left out."""
     status = _status(folder)
     if status:
         yield "", folder, status
@@ -160,7 +167,7 @@ def _walk(folder: Path, ignored: Callable[[str], bool | None]) -> Iterator[tuple
             continue
         for item in found:
             name = f"{above}{item.name}"
-            # What stackhand itself remembers changes with every run.
+            # stackhand's own state folder changes with every run.
             verdict = True if item.name == FOLDER else ignored(name)
             if verdict is True:
                 continue
@@ -179,13 +186,12 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _mode(entry: Entry) -> str:
-    # A folder's size and times say nothing about what a builder makes of it.
+def _mode(entry: ContextEntry) -> str:
     return f"{entry.status.st_mode:o}"
 
 
-def _signature(entry: Entry) -> str:
+def _signature(entry: ContextEntry) -> str:
     status = entry.status
     if stat.S_ISDIR(status.st_mode):
-        return ""
+        return ""  # a folder's size and times do not change what is built
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"

@@ -1,4 +1,4 @@
-"""The engine over its API: inspect, probe, read logs, listen. Every answer is a snapshot or a plain value."""
+"""The Docker engine through its API: inspect, exec, logs, events. Answers are snapshots or plain values."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from stackhand.engine.api import archive
-from stackhand.engine.api import containers as facts
+from stackhand.engine.api import archive, containers
+from stackhand.engine.api.containers import Container, Image
 from stackhand.engine.api.events import Event, Listener
 from stackhand.engine.api.exec import ExecResult, Probe, execute
 from stackhand.engine.api.sdk import ContainerGone, errors, load
-from stackhand.engine.compose import project as model
+from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import EngineUnreachable, StackError
 
-# The engine itself keeps this much of a probe's output.
-_PROBE_OUTPUT = 4096
-# More than any answer that is asked for; a program that never stops talking must not fill the memory.
-_ANSWER = 4 * 1024 * 1024
-# The engine's own, for a container that was made without one.
-_STOP_PATIENCE = 10
-# Networks whose addresses are all the engine's to give.
-_OWN_ADDRESSES = frozenset({"bridge", "overlay"})
+# Bytes. The engine keeps as much of a healthcheck's output (maxOutputLen in moby's daemon/health.go).
+_MAX_PROBE_OUTPUT = 4096
+# Bytes. More than any program that we run prints; one that never stops must not fill our memory.
+_MAX_OUTPUT = 4 * 1024 * 1024
+# Seconds. The engine's default for a container without a stop timeout of its own.
+_STOP_TIMEOUT = 10
+# Drivers of networks whose addresses are given out by the engine alone.
+_ENGINE_ASSIGNS = frozenset({"bridge", "overlay"})
 
 
 class Engine:
     """One engine, at the endpoint that the docker CLI would use.
 
-    Every method raises EngineUnreachable when the engine does not answer, and ContainerGone when the container
-    it is about no longer exists.
+    Every method raises EngineUnreachable when the engine does not answer, and ContainerGone when its container no
+    longer exists.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -48,50 +48,61 @@ class Engine:
                 self._api = endpoint.connect(endpoint.resolve(self._environ), self._environ)
             return self._api
 
+    def connect_ahead(self) -> None:
+        """Begin to connect, on a thread of its own. What goes wrong is told when the engine is first asked."""
+
+        def connect() -> None:
+            with contextlib.suppress(Exception):
+                self.api  # noqa: B018
+
+        # A daemon: an interrupted run does not wait for an engine that does not answer.
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+
     def answers(self, within: float | None = None) -> bool:
-        """Return whether the engine answers now, within so many seconds where that is given."""
-        said: list[bool] = []
+        """Return whether the engine answers now. With `within`, a later answer (in seconds) counts as none."""
+        pongs: list[bool] = []
 
         def ask() -> None:
             with contextlib.suppress(StackError), errors():
-                said.append(bool(self.api.ping()))
+                pongs.append(bool(self.api.ping()))
 
         thread = threading.Thread(target=ask, name="ping", daemon=True)
         thread.start()
         thread.join(within)
-        return any(said)
+        return any(pongs)
 
-    def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[facts.Container]:
-        """Return the containers of a Compose project, or of one service; those of `compose run` are left out.
+    def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
+        """Return the containers of a Compose project, or of one service, without those of `docker compose run`.
 
-        With `brief`, of those that run only what the list of containers has (`facts.parse_listed`): one call for all.
+        With `brief`, running containers come from the engine's list alone, which is one call for all: see
+        `parse_listed` for what they lack.
         """
-        labels = [f"{model.PROJECT_LABEL}={project}", f"{model.ONEOFF_LABEL}=False"]
+        labels = [f"{PROJECT_LABEL}={project}", f"{ONEOFF_LABEL}=False"]
         if service:
-            labels.append(f"{model.SERVICE_LABEL}={service}")
+            labels.append(f"{SERVICE_LABEL}={service}")
         with errors():
             listed = self.api.containers(all=True, filters={"label": labels})
         found = []
         for entry in listed:
             with contextlib.suppress(ContainerGone):
-                listed_only = facts.parse_listed(entry) if brief else None
+                listed_only = containers.parse_listed(entry) if brief else None
                 found.append(listed_only or self.inspect(entry["Id"]))
         return sorted(found, key=lambda container: (container.service, container.number))
 
     def one_offs(self, project: str, service: str) -> list[str]:
         """Return the names of the running containers that `docker compose run` made of a service."""
         labels = [
-            f"{model.PROJECT_LABEL}={project}",
-            f"{model.SERVICE_LABEL}={service}",
-            f"{model.ONEOFF_LABEL}=True",
+            f"{PROJECT_LABEL}={project}",
+            f"{SERVICE_LABEL}={service}",
+            f"{ONEOFF_LABEL}=True",
         ]
         with errors():
             return [str(entry["Names"][0]).lstrip("/") for entry in self.api.containers(filters={"label": labels})]
 
-    def inspect(self, container: str) -> facts.Container:
+    def inspect(self, container: str) -> Container:
         """Return a snapshot of one container."""
         with errors():
-            return facts.parse(self.api.inspect_container(container))
+            return containers.parse(self.api.inspect_container(container))
 
     def image_id(self, name: str) -> str | None:
         """Return the id of a local image, or None."""
@@ -99,24 +110,24 @@ class Engine:
         return found.id if found else None
 
     def uids(self, container: str) -> frozenset[int]:
-        """Return the users of a container's processes, by number as the engine's machine has them."""
+        """Return the user ids that a container's processes have on the engine's machine."""
         with errors():
             found = self.api.top(container, ps_args="-eo pid,uid")
         return frozenset(int(row[1]) for row in found.get("Processes") or () if row[1].isdecimal())
 
-    def image(self, name: str) -> facts.Image | None:
-        """Return what a local image says of itself, None where it is not here."""
+    def image(self, name: str) -> Image | None:
+        """Return a local image, or None."""
         load()
         from docker.errors import NotFound
 
         try:
             with errors(keep=NotFound):
-                return facts.parse_image(self.api.inspect_image(name))
+                return containers.parse_image(self.api.inspect_image(name))
         except NotFound:
             return None
 
     def logs(self, container: str, lines: int, since: datetime | None = None) -> list[str]:
-        """Return a container's last log lines since a moment; none when its logging driver can't be read."""
+        """Return a container's last log lines, those since a time if given; [] if its logging driver can't be read."""
         try:
             with errors():
                 raw: bytes = self.api.logs(container, tail=lines, since=since.timestamp() if since else None)
@@ -127,8 +138,8 @@ class Engine:
         return raw.decode("utf-8", "replace").splitlines()[-lines:]
 
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
-        """Run a healthcheck's command inside a container, as the engine would, for `timeout` seconds at most."""
-        code, streams, seconds = execute(self.api, container, argv, timeout, _PROBE_OUTPUT, demux=False)
+        """Run a healthcheck's command inside a container as the engine would, for at most `timeout` seconds."""
+        code, streams, seconds = execute(self.api, container, argv, timeout, _MAX_PROBE_OUTPUT, demux=False)
         return Probe(code, streams[0].strip(), seconds)
 
     def ask(
@@ -140,43 +151,46 @@ class Engine:
         environment: Mapping[str, str] | None = None,
         user: str = "",
     ) -> ExecResult:
-        """Run a program inside a container and return what it said.
+        """Run a program inside a container, for at most `timeout` seconds, and return its output.
 
-        A password goes into its `environment`: command lines are shown to everyone, in events too.
+        Pass passwords in `environment`: everybody can read command lines, in the engine's events too.
         """
         code, streams, seconds = execute(
-            self.api, container, argv, timeout, _ANSWER, demux=True, environment=environment, user=user
+            self.api, container, argv, timeout, _MAX_OUTPUT, demux=True, environment=environment, user=user
         )
         return ExecResult(code, *streams, seconds=seconds)
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:
-        """Return the small text files below a folder of a container, running or not; None where there is none."""
+        """Return the text of each small file below a folder of a container, running or not: see `archive`."""
         return archive.read_folder(self.api, container, path)
 
     def read_file(self, container: str, path: str) -> bytes | None:
-        """Return what is in a file of a container, running or not; None where there is none."""
+        """Return the content of a file of a container, running or not: see `archive`."""
         return archive.read_file(self.api, container, path)
 
-    def homes(self, container: str) -> list[str]:
-        """Return the folders that a container's program works in: its working directory, and Python's search path."""
+    def code_folders(self, container: str) -> list[str]:
+        """Return where a container's own code probably lies: its working directory, and its PYTHONPATH."""
         with errors():
             config = self.api.inspect_container(container)["Config"]
         variables = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
         return [path for path in (config.get("WorkingDir"), *variables.get("PYTHONPATH", "").split(":")) if path]
 
     def start(self, container: str) -> None:
-        """Start a container. That is all of a start only where Compose adds nothing (`Project.starts_plainly`)."""
+        """Start a container.
+
+        This is the whole start only where Compose adds nothing to it: see `Project.starts_without_compose`.
+        """
         with errors():
             self.api.start(container)
 
     def restart(self, container: str) -> None:
-        """Stop a container, with the patience that it was made with, and start it as it is."""
+        """Stop a container, with its own stop timeout, and start it as it is."""
         with errors():
-            patience = self.api.inspect_container(container)["Config"].get("StopTimeout")
-            self.api.restart(container, timeout=_STOP_PATIENCE if patience is None else patience)
+            timeout = self.api.inspect_container(container)["Config"].get("StopTimeout")
+            self.api.restart(container, timeout=_STOP_TIMEOUT if timeout is None else timeout)
 
     def remove(self, container: str) -> None:
-        """Remove a container that does not run; its volumes stay."""
+        """Remove a stopped container; its volumes stay."""
         with errors():
             self.api.remove_container(container)
 
@@ -188,8 +202,8 @@ class Engine:
     def connect(self, container: str, network: str, options: Mapping[str, Any], aliases: Sequence[str]) -> None:
         """Attach a container to a network under these names; `options` is the service's entry for that network.
 
-        Its `links` are pairs: a container, and what this one calls it. `gw_priority` is left out: the SDK has no word
-        for it.
+        `links` in it are pairs of a container and its name for this one. `gw_priority` is not passed on: the SDK does
+        not support it.
         """
         with errors():
             self.api.connect_container_to_network(
@@ -205,33 +219,35 @@ class Engine:
             )
 
     def addresses(self, network: str) -> tuple[list[str], list[str]]:
-        """Return a network's address ranges, and the addresses in them that are taken: by containers and gateways.
+        """Return a network's address ranges, and the addresses in use by containers and gateways.
 
-        No ranges where others than the engine give out addresses as well: those of the LAN, with macvlan and ipvlan.
+        There are no ranges for networks in which others give out addresses, too (macvlan and ipvlan join the LAN).
         """
         with errors():
             found = self.api.inspect_network(network)
         blocks = (found.get("IPAM") or {}).get("Config") or ()
-        own = found.get("Driver") in _OWN_ADDRESSES
-        ranges = [str(each["Subnet"]) for each in blocks if each.get("Subnet") and own]
-        taken = [str(each["Gateway"]).partition("/")[0] for each in blocks if each.get("Gateway")]
-        for each in (found.get("Containers") or {}).values():
-            held = (each.get("IPv4Address"), each.get("IPv6Address"))
-            taken += [address.partition("/")[0] for address in held if address]
-        return ranges, taken
+        assigned = found.get("Driver") in _ENGINE_ASSIGNS
+        ranges = [str(block["Subnet"]) for block in blocks if block.get("Subnet") and assigned]
+        used = [str(block["Gateway"]) for block in blocks if block.get("Gateway")]
+        for container in (found.get("Containers") or {}).values():
+            used += [address for address in (container.get("IPv4Address"), container.get("IPv6Address")) if address]
+        return ranges, [address.partition("/")[0] for address in used]
 
     def disconnect(self, container: str, network: str) -> None:
-        """Take a container off a network."""
+        """Detach a container from a network."""
         with errors():
             self.api.disconnect_container_from_network(container, network)
 
     def memory(self, container: str) -> int:
-        """Return the bytes of memory that a container uses, without what the kernel would give back at once."""
+        """Return the memory that a container uses, in bytes, without page cache that the kernel can drop at once.
+
+        `docker stats` counts the same: https://docs.docker.com/reference/cli/docker/container/stats/
+        """
         with errors():
             found = self.api.stats(container, stream=False, one_shot=True).get("memory_stats") or {}
         details = found.get("stats") or {}
-        spare = details.get("inactive_file", details.get("total_inactive_file", 0))
-        return max(0, int(found.get("usage") or 0) - int(spare))
+        cache = details.get("inactive_file", details.get("total_inactive_file", 0))
+        return max(0, int(found.get("usage") or 0) - int(cache))
 
     def holder_of_port(self, port: int) -> str | None:
         """Return the name of the running container that publishes a port, or None."""
@@ -242,8 +258,8 @@ class Engine:
         return None
 
     def listen(self, project: str, handle: Callable[[Event], None], lost: Callable[[], None]) -> Listener:
-        """Call `handle` with every container event of a project from now on, and `lost` when events were missed.
+        """Call `handle` with each container event of a project from now on, and `lost` when some may be missing.
 
-        Both are called from a thread of the listener's own, and must return at once.
+        Both are called from the listener's thread and must return at once.
         """
         return Listener(lambda: self.api, project, handle, lost)

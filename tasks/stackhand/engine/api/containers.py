@@ -1,4 +1,4 @@
-"""Snapshots of containers: what the engine said at one moment, as frozen data."""
+"""Snapshots of containers and images: the engine's answer at one moment, as frozen data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from stackhand.engine.compose import project as model
+from stackhand.engine.compose.project import HASH_LABEL, NUMBER_LABEL, REPLACE_LABEL, SERVICE_LABEL
 
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
 _NANOSECONDS = 1e9
-# The engine's own defaults (moby, daemon/health.go).
+# Seconds. The engine's defaults: https://docs.docker.com/reference/dockerfile/#healthcheck
 _DEFAULT_INTERVAL = 30.0
 _DEFAULT_TIMEOUT = 30.0
 _NEVER = "0001-01-01T00:00:00Z"
@@ -21,7 +21,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Healthcheck:
-    """A container's own test: the argv to run inside it, and its pace in seconds."""
+    """A container's healthcheck: the argv to run inside it; interval and timeout in seconds."""
 
     argv: tuple[str, ...]
     interval: float = _DEFAULT_INTERVAL
@@ -30,7 +30,7 @@ class Healthcheck:
 
 @dataclass(frozen=True)
 class Attachment:
-    """How a container is on a network: its address there, and the names that lead to it (None: not looked at)."""
+    """A container on a network: its address, and the names that resolve to it (None: not read)."""
 
     address: str = ""
     aliases: frozenset[str] | None = None
@@ -40,10 +40,10 @@ class Attachment:
 class Container:
     """One container of a service.
 
-    `health` is the engine's verdict about this run of the container: one from before its last start counts as
-    `starting`. `exit_code` means something once the container has stopped. `exposed` are the TCP ports that image and
-    compose file declare. `replaces` is the container (id or name) whose place this one was made to take. `memory_limit`
-    is in bytes, `cpus` in cores; 0 is no limit.
+    `health` is the engine's verdict about this run of the container; one from before its last start counts as
+    `starting`. `exit_code` is valid once the container has stopped. `exposed` are the TCP ports that the image and the
+    compose file declare. `replaces` is the container (id or name) that Compose made this one to replace.
+    `memory_limit` is in bytes, `cpus` in cores; 0 means no limit.
     """
 
     id: str
@@ -71,25 +71,24 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """Whether its main process runs. A paused container has one that makes no progress: not running."""
+        """Whether its main process runs; that of a paused container does not."""
         return self.status == "running"
 
     @property
-    def run(self) -> str:
-        """What names this run of the container: its id, and the moment it started."""
+    def run_key(self) -> str:
+        """The identity of this run of the container: its id and start time. It changes with every restart."""
         return f"{self.id} {self.started_at.isoformat() if self.started_at else ''}"
 
     @property
     def stopped(self) -> bool:
-        """Whether it has run and ended."""
+        """Whether it has run, and has ended."""
         return self.status in ("exited", "dead")
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image; `built_for` is the service that Compose has built it for, empty where it has not.
-
-    `user` is whom its containers run as, empty for root.
+    """One image. `built_for` is the service that Compose built it for, or empty; `user` is the user that its containers
+    run as, empty for root.
     """
 
     id: str
@@ -101,8 +100,8 @@ class Image:
 def parse_image(document: Mapping[str, Any]) -> Image:
     """Return the image of an engine's inspect document."""
     config: Mapping[str, Any] = document.get("Config") or {}
-    built_for = (config.get("Labels") or {}).get(model.SERVICE_LABEL, "")
-    return Image(document["Id"], moment(document.get("Created")), built_for, config.get("User") or "")
+    built_for = (config.get("Labels") or {}).get(SERVICE_LABEL, "")
+    return Image(document["Id"], parse_time(document.get("Created")), built_for, config.get("User") or "")
 
 
 def parse(document: Mapping[str, Any]) -> Container:
@@ -111,24 +110,24 @@ def parse(document: Mapping[str, Any]) -> Container:
     networks: Mapping[str, Any] = (document.get("NetworkSettings") or {}).get("Networks") or {}
     limits: Mapping[str, Any] = document.get("HostConfig") or {}
     labels: Mapping[str, str] = config.get("Labels") or {}
-    started = moment(state.get("StartedAt"))
+    started = parse_time(state.get("StartedAt"))
     health = state.get("Health") or {}
     log = health.get("Log") or []
     return Container(
         id=document["Id"],
         name=document["Name"].lstrip("/"),
-        service=labels.get(model.SERVICE_LABEL, ""),
-        number=int(labels.get(model.NUMBER_LABEL) or 1),
+        service=labels.get(SERVICE_LABEL, ""),
+        number=int(labels.get(NUMBER_LABEL) or 1),
         status=state["Status"],
         health=_health(health, log, started),
         started_at=started,
-        finished_at=moment(state.get("FinishedAt")),
+        finished_at=parse_time(state.get("FinishedAt")),
         exit_code=int(state.get("ExitCode") or 0),
         oom_killed=bool(state.get("OOMKilled")),
         error=state.get("Error") or "",
         restart_count=int(document.get("RestartCount") or 0),
-        config_hash=labels.get(model.HASH_LABEL, ""),
-        replaces=labels.get(model.REPLACE_LABEL, ""),
+        config_hash=labels.get(HASH_LABEL, ""),
+        replaces=labels.get(REPLACE_LABEL, ""),
         image_id=document.get("Image", ""),
         healthcheck=_healthcheck(config),
         probe_output=(log[-1].get("Output") or "").strip() if log else "",
@@ -141,13 +140,14 @@ def parse(document: Mapping[str, Any]) -> Container:
 
 
 def _attachment(entry: Mapping[str, Any]) -> Attachment:
-    # DNSNames since engine 25: there Aliases no longer has the container's own name and id.
+    # Since API 1.44 the container's own name and id stand in DNSNames, no longer in Aliases:
+    # https://docs.docker.com/reference/api/engine/version-history/
     names = [*(entry.get("Aliases") or ()), *(entry.get("DNSNames") or ())]
     return Attachment(entry.get("IPAddress") or "", frozenset(names))
 
 
 def _tcp(ports: Iterable[str]) -> Iterable[int]:
-    """Yield the port numbers of the engine's notation: `6432/tcp`."""
+    """Yield the numbers of TCP ports from the engine's notation, `6432/tcp`."""
     for port in ports:
         number, _, protocol = port.partition("/")
         if protocol in ("", "tcp") and number.isdigit():
@@ -155,32 +155,32 @@ def _tcp(ports: Iterable[str]) -> Iterable[int]:
 
 
 def parse_listed(entry: Mapping[str, Any]) -> Container | None:
-    """Return a running container from an entry of the engine's list of containers, None where it is not running.
+    """Return a container from an entry of the engine's list, or None if it does not run.
 
-    An entry lacks the moment of start and the healthcheck, and it is had for all containers with one call.
+    An entry has no start time and no healthcheck. The list has all containers in one call, though.
     """
     if entry.get("State") != "running":
         return None
     labels: Mapping[str, str] = entry.get("Labels") or {}
-    said = re.search(r"\((?:health: )?(?P<health>starting|healthy|unhealthy)\)", entry.get("Status") or "")
+    health = re.search(r"\((?:health: )?(?P<health>starting|healthy|unhealthy)\)", entry.get("Status") or "")
     return Container(
         id=entry["Id"],
         name=str(entry["Names"][0]).lstrip("/"),
-        service=labels.get(model.SERVICE_LABEL, ""),
-        number=int(labels.get(model.NUMBER_LABEL) or 1),
+        service=labels.get(SERVICE_LABEL, ""),
+        number=int(labels.get(NUMBER_LABEL) or 1),
         status="running",
-        health=said["health"] if said else "none",  # type: ignore[arg-type]
-        config_hash=labels.get(model.HASH_LABEL, ""),
-        replaces=labels.get(model.REPLACE_LABEL, ""),
+        health=health["health"] if health else "none",  # type: ignore[arg-type]
+        config_hash=labels.get(HASH_LABEL, ""),
+        replaces=labels.get(REPLACE_LABEL, ""),
         image_id=entry.get("ImageID", ""),
         networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
     )
 
 
-def moment(text: str | None) -> datetime | None:
-    """Return one of the engine's timestamps, or None where it says "never". It gives nanoseconds; we keep micro.
+def parse_time(text: str | None) -> datetime | None:
+    """Return one of the engine's timestamps in UTC, to the microsecond; None for its "never".
 
-    >>> moment("2026-11-23T15:46:07.640747292Z")
+    >>> parse_time("2026-11-23T15:46:07.640747292Z")
     datetime.datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=datetime.timezone.utc)
     """
     if not text or text == _NEVER:
@@ -193,8 +193,8 @@ def _health(health: Mapping[str, Any], log: list[Mapping[str, Any]], started: da
     status = health.get("Status") or "none"
     if status not in ("healthy", "unhealthy"):
         return "starting" if status == "starting" else "none"
-    # After a restart the verdict of the run before stays until the next probe.
-    probed = moment(log[-1].get("Start")) if log else None
+    # After a restart the log still has the probes of the run before.
+    probed = parse_time(log[-1].get("Start")) if log else None
     if started and probed and probed < started:
         return "starting"
     return "healthy" if status == "healthy" else "unhealthy"

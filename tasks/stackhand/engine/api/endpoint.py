@@ -1,8 +1,8 @@
-"""Which engine the docker CLI would talk to, and a connection to it.
+"""Finds the engine that the docker CLI would use, and connects to it.
 
-The order is the CLI's own: DOCKER_HOST, then DOCKER_CONTEXT, then `currentContext` of `config.json`, then
-the default socket. One thing more than the CLI does: where the default socket is missing, the socket of a
-rootless engine is found by itself.
+The order is the CLI's own (https://docs.docker.com/engine/manage-resources/contexts/): DOCKER_HOST, then
+DOCKER_CONTEXT, then `currentContext` of `config.json`, then the default socket. In one case we do more: if the default
+socket is missing, the socket of a rootless engine is used.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
-# More than the threads that ever talk to the engine at once, so that no connection is for one call only.
+# More connections than threads that ever use the engine at once, so that connections are reused.
 _POOL = 128
 _CONNECT_SECONDS = 15
-_ANY_API = "1.40"
 _CALL_SECONDS = 60
+_ANY_API = "1.40"
 
 
 @dataclass(frozen=True)
 class Tls:
-    """The certificate files for an engine behind TLS. `verify` says whether the server's own is checked."""
+    """The certificate files for an engine behind TLS; `verify`: check the server's own certificate."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -45,7 +45,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the engine is, and what said so (`DOCKER_HOST`, `context NAME`, `default`, `rootless`)."""
+    """The engine's address, and what chose it (`DOCKER_HOST`, `context NAME`, `default`, `rootless`)."""
 
     url: str
     source: str
@@ -53,26 +53,26 @@ class Endpoint:
 
     @property
     def socket(self) -> Path | None:
-        """The socket's path, where the endpoint is one on this machine."""
+        """The path of the endpoint's Unix socket, or None."""
         return Path(self.url.removeprefix("unix://")) if self.url.startswith("unix://") else None
 
     @property
     def is_local(self) -> bool:
-        """Whether the engine runs on this machine, as far as its address tells."""
+        """Whether the address says that the engine runs on this machine."""
         return self.url.startswith(("unix://", "npipe://"))
 
 
 def resolve(
     environ: Mapping[str, str], *, default_socket: Path = DEFAULT_SOCKET, run_user: Path = Path("/run/user")
 ) -> Endpoint:
-    """Return the endpoint in use. Raises ConfigError when a context is named that does not exist."""
+    """Return the endpoint in use. Raises ConfigError for a context that does not exist."""
     host = environ.get("DOCKER_HOST")
     if host:
-        return Endpoint(host if "://" in host else f"tcp://{host}", "DOCKER_HOST", _tls_of(environ, host))
+        return Endpoint(host if "://" in host else f"tcp://{host}", "DOCKER_HOST", _tls_from_environment(environ, host))
     folder = config_folder(environ)
     context = environ.get("DOCKER_CONTEXT") or _current_context(folder)
     if context and context != "default":
-        return _of_context(folder, context)
+        return _from_context(folder, context)
     if not default_socket.exists():
         runtime = [environ.get("XDG_RUNTIME_DIR"), str(run_user / str(os.getuid()))]
         for candidate in (Path(place, "docker.sock") for place in runtime if place):
@@ -82,18 +82,18 @@ def resolve(
 
 
 def for_cli(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which the docker CLI talks to the same engine as we do.
+    """Return an environment in which the docker CLI uses the same engine as we do.
 
-    A rootless engine that was found by its socket has to be named; anything else the CLI finds by itself.
+    The CLI does not find a rootless engine by its socket, so that one is named in DOCKER_HOST.
     """
     endpoint = resolve(environ)
     return {**environ, "DOCKER_HOST": endpoint.url} if endpoint.source == "rootless" else dict(environ)
 
 
 def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
-    """Return a client that has spoken with the engine already, safe for many threads.
+    """Return a client whose engine has answered once. Many threads may use it.
 
-    Raises EngineUnreachable, SocketPermission, and ConfigError for an address that is none.
+    Raises EngineUnreachable, SocketPermission, and ConfigError for text that is not an address.
     """
     if endpoint.socket:
         _try_socket(endpoint, endpoint.socket)
@@ -117,8 +117,8 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
         )
 
     try:
-        # Not `version="auto"`: when that fails, its connections are left open and nobody can close them. The
-        # question for the version is asked of the engine without one.
+        # Not `version="auto"`: if that fails, its connections stay open and cannot be closed. So we ask for the
+        # version ourselves, on a path without a version in it.
         with contextlib.closing(client(_ANY_API)) as first:
             version = first.version(api_version=False)["ApiVersion"]
         connected = client(version)
@@ -132,12 +132,13 @@ def _current_context(folder: Path) -> str | None:
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("currentContext")
     except (OSError, ValueError, AttributeError):
-        return None  # the CLI goes on with its defaults as well
+        return None  # the CLI, too, goes on with its defaults
     return found or None
 
 
-def _of_context(folder: Path, name: str) -> Endpoint:
-    # The CLI stores a context under the hash of its name.
+def _from_context(folder: Path, name: str) -> Endpoint:
+    """Return the endpoint of a docker context. Raises ConfigError if there is no such context."""
+    # The CLI stores a context under the hash of its name (contextdirOf in docker/cli, cli/context/store).
     key = hashlib.sha256(name.encode()).hexdigest()
     try:
         meta = json.loads((folder / "contexts" / "meta" / key / "meta.json").read_text(encoding="utf-8"))
@@ -153,7 +154,7 @@ def _of_context(folder: Path, name: str) -> Endpoint:
     return Endpoint(url, f"context {name}", tls if tls != Tls(verify=True) else None)
 
 
-def _tls_of(environ: Mapping[str, str], host: str) -> Tls | None:
+def _tls_from_environment(environ: Mapping[str, str], host: str) -> Tls | None:
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if host.startswith(("unix://", "ssh://", "npipe://")) or not (verify or environ.get("DOCKER_TLS")):
         return None
@@ -174,7 +175,7 @@ def _tls_config(tls: Tls, make: Any) -> Any:
 
 
 def _try_socket(endpoint: Endpoint, path: Path) -> None:
-    """Tell a missing socket, one that we may not use and one that nobody serves apart."""
+    """Raise the error that tells why the socket cannot be used: missing, not permitted, or no engine behind it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_SECONDS)
         try:
@@ -192,7 +193,7 @@ def _explain(endpoint: Endpoint, error: Exception) -> ConfigError | EngineUnreac
     text = str(error)
     if "Invalid bind address" in text or "Invalid bind port" in text or "Invalid proto" in text:
         return ConfigError(
-            f"{endpoint.source} names no engine's address: {endpoint.url}",
+            f"{endpoint.source} is not the address of an engine: {endpoint.url}",
             "an address looks like unix:///var/run/docker.sock, tcp://host:2376 or ssh://user@host",
         )
     return EngineUnreachable(
@@ -205,12 +206,15 @@ def _hint(endpoint: Endpoint) -> str:
     if endpoint.source == "rootless":
         return "start the rootless engine: `systemctl --user start docker`"
     if endpoint.socket == DEFAULT_SOCKET:
-        return "start or install one: `inv engine.install`; DOCKER_HOST and docker contexts choose another"
-    return f"{endpoint.source} chose this engine: start it there, or choose none to use one on this machine"
+        return "start or install one: `inv engine.install`; DOCKER_HOST and docker contexts can choose another"
+    return (
+        f"{endpoint.source} chose this engine: start it, or use the one on this machine: unset DOCKER_HOST, "
+        "and `docker context use default`"
+    )
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the operating system's word for what happened, deep below the HTTP libraries' messages."""
+    """Return the operating system's reason, which lies below several messages of the HTTP libraries."""
     reason = str(error) or type(error).__name__
     below: BaseException | None = error
     while below is not None:

@@ -1,4 +1,7 @@
-"""Listens to the engine's events of one project."""
+"""Listens to the container events of one project.
+
+The engine sends events live; what it sent while we were not connected is gone, so the listener says when that happened.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackhand.engine.api.sdk import errors
-from stackhand.engine.compose import project as model
+from stackhand.engine.compose.project import PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import StackError
 
-# Without a filter, every probe of every container would come as three events.
+# Each probe of a healthcheck emits three more events (exec_create, exec_start, exec_die), which nobody here needs.
 _EVENTS = ("start", "die", "oom", "health_status", "destroy", "stop", "kill", "restart")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One container event. `action` is without the detail that may follow a colon."""
+    """One container event. `action` lacks the detail after a colon: `health_status`, not `health_status: healthy`."""
 
     container: str
     service: str
@@ -26,7 +29,7 @@ class Event:
 
 
 class Listener:
-    """Reads the engine's events until closed; connects again when the engine was away."""
+    """Reads the engine's events until closed, and connects again after a break."""
 
     def __init__(
         self, read_api: Callable[[], Any], project: str, handle: Callable[[Event], None], lost: Callable[[], None]
@@ -53,7 +56,7 @@ class Listener:
                 filters={
                     "type": "container",
                     "event": list(_EVENTS),
-                    "label": f"{model.PROJECT_LABEL}={self._project}",
+                    "label": f"{PROJECT_LABEL}={self._project}",
                 },
             )
 
@@ -62,7 +65,7 @@ class Listener:
             with contextlib.suppress(Exception):
                 for raw in self._stream:
                     self._handle(_event(raw))
-            # The stream ended: the engine went away, or the connection did. What came meanwhile is lost.
+            # The stream ended with the engine or with the connection. Events until the next stream are lost.
             while not self._closed.wait(0.25):
                 try:
                     self._stream = self._open()
@@ -74,5 +77,5 @@ class Listener:
 
 def _event(raw: Mapping[str, Any]) -> Event:
     actor = raw.get("Actor") or {}
-    service = (actor.get("Attributes") or {}).get(model.SERVICE_LABEL, "")
+    service = (actor.get("Attributes") or {}).get(SERVICE_LABEL, "")
     return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0])

@@ -1,4 +1,4 @@
-"""Runs programs inside containers, each for a limited time, and reads what they say."""
+"""Runs programs inside containers, each with a time limit, and reads their output."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from stackhand.engine.api.sdk import errors
 
-_EXIT_CODE_PATIENCE = 0.5
-# What is left to the parts of a program that is ended.
-_FAREWELL = 1.0
+# Seconds: for the exit code after the output has ended, and for the children of a program that is killed.
+_EXIT_CODE_TIMEOUT = 0.5
+_KILL_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One run of a healthcheck: exit code (None when it took too long), output, seconds."""
+    """One run of a healthcheck: exit code (None after a time-out), output, seconds."""
 
     exit_code: int | None
     output: str
@@ -26,13 +26,13 @@ class Probe:
 
     @property
     def ok(self) -> bool:
-        """Whether the healthcheck was content."""
+        """Whether the healthcheck succeeded."""
         return self.exit_code == 0
 
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a program said that was run inside a container; `exit_code` is None when it took too long."""
+    """The result of a program that ran inside a container; `exit_code` is None after a time-out."""
 
     exit_code: int | None
     stdout: str
@@ -41,17 +41,17 @@ class ExecResult:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended well."""
+        """Whether it exited with 0."""
         return self.exit_code == 0
 
     @property
-    def missing(self) -> bool:
-        """Whether there is no such program in the container."""
+    def not_found(self) -> bool:
+        """Whether the container has no such program, or may not execute it."""
         return self.exit_code in (126, 127)
 
     @property
-    def complaint(self) -> str:
-        """The last line of what it complained about, or that it said nothing in time."""
+    def last_error(self) -> str:
+        """Why it failed, in one line: the last one of its output, its exit code, or that it took too long."""
         if self.exit_code is None:
             return f"no answer within {self.seconds:.0f} s"
         return ((self.stderr or self.stdout).strip().splitlines() or [f"exit code {self.exit_code}"])[-1]
@@ -68,16 +68,17 @@ def execute(
     environment: Mapping[str, str] | None = None,
     user: str = "",
 ) -> tuple[int | None, tuple[str, str], float]:
-    """Return exit code (None: not in time), stdout and stderr (all in one without `demux`), and seconds.
+    """Run a program; return its exit code (None after a time-out), its output, and the seconds it took.
 
-    Of each stream `limit` bytes are kept. Raises EngineUnreachable, ContainerGone.
+    The output is a pair, stdout and stderr; without `demux` all is in the first. `limit` bytes of each are kept.
+    Raises EngineUnreachable, ContainerGone.
     """
     began = time.monotonic()
     with errors():
-        made = api.exec_create(container, list(argv), environment=dict(environment or {}), user=user)
-        sock = api.exec_start(made["Id"], socket=True)
+        execution = api.exec_create(container, list(argv), environment=dict(environment or {}), user=user)
+        sock = api.exec_start(execution["Id"], socket=True)
         streams, in_time = _read_output(sock, timeout, limit, demux=demux)
-        state = _ended(api, made["Id"]) if in_time else api.exec_inspect(made["Id"])
+        state = _ended(api, execution["Id"]) if in_time else api.exec_inspect(execution["Id"])
     seconds = time.monotonic() - began
     if not in_time:
         _end_process(state.get("Pid"), container)
@@ -86,8 +87,8 @@ def execute(
 
 
 def _ended(api: Any, execution: str) -> Mapping[str, Any]:
-    """Return an exec's state once it has its exit code, which comes a moment after its output has ended."""
-    deadline = time.monotonic() + _EXIT_CODE_PATIENCE
+    """Return an exec's state once it has an exit code, which it gets a little after its output has ended."""
+    deadline = time.monotonic() + _EXIT_CODE_TIMEOUT
     while True:
         state: Mapping[str, Any] = api.exec_inspect(execution)
         if state.get("ExitCode") is not None or time.monotonic() > deadline:
@@ -96,7 +97,7 @@ def _ended(api: Any, execution: str) -> Mapping[str, Any]:
 
 
 def _read_output(sock: Any, timeout: float, limit: int, *, demux: bool) -> tuple[tuple[str, str], bool]:
-    """Return what an exec prints on stdout and stderr, at most `limit` bytes of each, and whether it ended in time."""
+    """Return the stdout and stderr of an exec, at most `limit` bytes of each, and whether it ended in time."""
     from docker.utils.socket import STDERR, frames_iter
 
     late = threading.Event()
@@ -135,13 +136,14 @@ def _shut(sock: Any) -> None:
 
 
 def _end_process(pid: int | None, container: str) -> None:
-    """End a program that took too long; the engine offers no way to do it.
+    """Kill a program that took too long. The engine has no call for that: https://github.com/moby/moby/issues/35703.
 
-    The process id is one of the engine's machine. Only where it is a process of that container here, too, is it the
-    same one: a remote engine's number may belong to anything on this machine.
+    `pid` is a process of the engine's machine. If that is another machine, the same number may be any process here; so
+    only a process in the control group of that container is killed.
 
-    Its children go first, and it is left time to notice: an orphan falls to the container's first process, and a
-    Postgres there takes the death of a child that it does not know for a crash (postmaster.c, CleanupBackend).
+    Children are killed first, and the program gets time to notice. An orphan becomes a child of the container's first
+    process, and if that is Postgres, it takes the death of an unknown child for a crash and ends all sessions
+    (CleanupBackend in https://github.com/postgres/postgres/blob/master/src/backend/postmaster/postmaster.c).
     """
     from pathlib import Path
 
@@ -151,11 +153,11 @@ def _end_process(pid: int | None, container: str) -> None:
         if not pid or container not in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
             return
         program = psutil.Process(pid)
-        deadline = time.monotonic() + _FAREWELL
+        deadline = time.monotonic() + _KILL_TIMEOUT
         while children := _leaves(program):
             for child in children:
                 child.kill()
-            # A shell goes on with its next command, which then is its child; not for ever.
+            # A shell goes on with its next command, which is a new child. That ends with the deadline.
             psutil.wait_procs(children, timeout=0.1)
             if time.monotonic() > deadline:
                 break
@@ -165,6 +167,6 @@ def _end_process(pid: int | None, container: str) -> None:
 
 def _leaves(program: Any) -> list[Any]:
     """Return the processes below a program that have no children of their own."""
-    below = program.children(recursive=True)
-    parents = {each.ppid() for each in below}
-    return [each for each in below if each.pid not in parents and each.status() != "zombie"]
+    descendants = program.children(recursive=True)
+    parents = {process.ppid() for process in descendants}
+    return [process for process in descendants if process.pid not in parents and process.status() != "zombie"]

@@ -1,4 +1,4 @@
-"""What the engine has of one Compose project, by label and never by the look of a name; and removing it."""
+"""The containers, networks and volumes of one Compose project, found by label and never by name; and removing them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.sdk import ContainerGone, errors
-from stackhand.engine.compose import project as model
+from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
+# Engine 23 and newer label a volume without a given name (moby #44216). Before, only the hash as its name tells.
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
 @dataclass(frozen=True)
-class Held:
-    """One container, as far as it holds volumes and networks. `project` is empty where Compose did not make it.
+class ContainerUse:
+    """One container, and the volumes and networks that it uses. `project` is empty if Compose did not make it.
 
-    `volumes` maps each volume's name to the place in the container that it is mounted on.
+    `volumes` maps the name of each volume to its mount point in the container.
     """
 
     id: str
@@ -34,13 +35,13 @@ class Held:
 
     @property
     def owner(self) -> str:
-        """Whose it is, in words."""
+        """Who owns it, in words."""
         return f"project {self.project}" if self.project else "no Compose project"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A volume or a network in the engine; `project` is empty where Compose did not make it."""
+class Resource:
+    """A volume or a network; `project` is empty if Compose did not make it."""
 
     id: str
     name: str
@@ -49,74 +50,74 @@ class Kept:
 
     @property
     def anonymous(self) -> bool:
-        """Whether this is a volume that nobody gave a name."""
+        """Whether this is a volume without a given name."""
         return _ANONYMOUS_LABEL in self.labels or bool(_ANONYMOUS.fullmatch(self.name))
 
 
 @dataclass(frozen=True)
 class ProjectResources:
-    """The containers, networks and volumes of a project, and the containers that are not of it."""
+    """The containers, networks and volumes of a project, and all other containers of the engine."""
 
-    containers: tuple[Held, ...] = ()
-    networks: tuple[Kept, ...] = ()
-    volumes: tuple[Kept, ...] = ()
-    others: tuple[Held, ...] = ()
+    containers: tuple[ContainerUse, ...] = ()
+    networks: tuple[Resource, ...] = ()
+    volumes: tuple[Resource, ...] = ()
+    others: tuple[ContainerUse, ...] = ()
 
 
 def read(engine: Engine, project: str, declared: Collection[str] = ()) -> ProjectResources:
-    """Return what the engine has of a project; volumes that its compose file declares or its containers mount count."""
+    """Return a project's resources.
+
+    Its volumes are those with its label, those that its containers mount, and the `declared` ones of its compose file.
+    """
     with errors():
-        listed = [_held(entry) for entry in engine.api.containers(all=True)]
-        networks = [_kept(entry, entry["Id"]) for entry in engine.api.networks()]
-        volumes = [_kept(entry, entry["Name"]) for entry in engine.api.volumes()["Volumes"] or ()]
-    mine = sorted((each for each in listed if each.project == project), key=lambda each: each.name)
-    mounted = {name for each in mine for name in each.volumes}
+        containers = [_container(entry) for entry in engine.api.containers(all=True)]
+        networks = [_resource(entry, entry["Id"]) for entry in engine.api.networks()]
+        volumes = [_resource(entry, entry["Name"]) for entry in engine.api.volumes()["Volumes"] or ()]
+    own = sorted((container for container in containers if container.project == project), key=lambda own: own.name)
+    used = {volume for container in own for volume in container.volumes} | set(declared)
+    own_networks = [network for network in networks if network.project == project]
+    own_volumes = [volume for volume in volumes if volume.project == project or volume.name in used]
     return ProjectResources(
-        tuple(mine),
-        tuple(sorted((each for each in networks if each.project == project), key=lambda each: each.name)),
-        tuple(
-            sorted(
-                (each for each in volumes if each.project == project or each.name in mounted | set(declared)),
-                key=lambda each: (each.anonymous, each.name),
-            )
-        ),
-        tuple(each for each in listed if each.project != project),
+        tuple(own),
+        tuple(sorted(own_networks, key=lambda network: network.name)),
+        tuple(sorted(own_volumes, key=lambda volume: (volume.anonymous, volume.name))),
+        tuple(container for container in containers if container.project != project),
     )
 
 
 def stop(engine: Engine, container: str) -> None:
-    """Stop a container, with the time that it has for it."""
+    """Stop a container, with its own stop timeout."""
     with suppress(ContainerGone), errors():
         engine.api.stop(container)
 
 
 def remove_container(engine: Engine, container: str, *, volumes: bool) -> None:
-    """Remove a container, running or not; with `volumes` those of its volumes that have no name."""
+    """Remove a container, running or not; with `volumes` its anonymous volumes, too."""
     with suppress(ContainerGone), errors():
         engine.api.remove_container(container, v=volumes, force=True)
 
 
 def remove_network(engine: Engine, network: str) -> None:
-    """Remove a network. Raises StackError where something is still on it."""
+    """Remove a network. Raises StackError if a container is still on it."""
     with suppress(ContainerGone), errors():
         engine.api.remove_network(network)
 
 
 def remove_volume(engine: Engine, volume: str) -> None:
-    """Remove a volume with all that is in it. Raises StackError where a container still has it."""
+    """Remove a volume and all its data. Raises StackError if a container still uses it."""
     with suppress(ContainerGone), errors():
         engine.api.remove_volume(volume)
 
 
-def _held(entry: Mapping[str, Any]) -> Held:
+def _container(entry: Mapping[str, Any]) -> ContainerUse:
     labels: Mapping[str, str] = entry.get("Labels") or {}
     attached: Mapping[str, Any] = (entry.get("NetworkSettings") or {}).get("Networks") or {}
-    return Held(
+    return ContainerUse(
         id=entry["Id"],
         name=str((entry.get("Names") or [entry["Id"][:12]])[0]).lstrip("/"),
-        project=labels.get(model.PROJECT_LABEL, ""),
-        service=labels.get(model.SERVICE_LABEL, ""),
-        one_off=labels.get(model.ONEOFF_LABEL, "").lower() == "true",
+        project=labels.get(PROJECT_LABEL, ""),
+        service=labels.get(SERVICE_LABEL, ""),
+        one_off=labels.get(ONEOFF_LABEL, "").lower() == "true",
         running=entry.get("State") in ("running", "restarting", "paused"),
         volumes=dict(_volumes(entry.get("Mounts") or ())),
         networks=frozenset(attached),
@@ -129,6 +130,6 @@ def _volumes(mounts: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
             yield str(mount["Name"]), str(mount.get("Destination") or "")
 
 
-def _kept(entry: Mapping[str, Any], number: str) -> Kept:
+def _resource(entry: Mapping[str, Any], id: str) -> Resource:
     labels: Mapping[str, str] = entry.get("Labels") or {}
-    return Kept(number, entry["Name"], labels.get(model.PROJECT_LABEL, ""), labels)
+    return Resource(id, entry["Name"], labels.get(PROJECT_LABEL, ""), labels)

@@ -1,4 +1,4 @@
-"""The Docker SDK: imported when it is first used, and what it raises turned into our own errors."""
+"""The Docker SDK: imported at first use, its exceptions turned into our own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _importing = threading.Lock()
 
 
 def load() -> None:
-    """Import the SDK, which takes a while; after this its modules can be imported anywhere.
+    """Import the SDK, which takes a while. Afterwards, any thread can import its modules.
 
-    By one thread at a time: its modules import each other in a circle, and two threads that begin at different places
-    of it would wait for each other, which Python ends with an error.
+    Only one thread may do this: the SDK's modules import each other in a circle, and two threads that enter the circle
+    at different modules wait for each other, which Python ends with an error.
     """
     with _importing:
         import docker.errors
@@ -24,12 +24,12 @@ def load() -> None:
 
 
 class ContainerGone(StackError):
-    """A container was removed while it was looked at."""
+    """The container of a call does not exist or does not run any more."""
 
 
 @contextlib.contextmanager
 def errors(keep: type[Exception] | None = None) -> Iterator[None]:
-    """Turn the SDK's exceptions into ours; `keep` passes as it is."""
+    """Turn the SDK's exceptions into ours; those of the class `keep` pass as they are."""
     load()
     import docker.errors
     import requests.exceptions

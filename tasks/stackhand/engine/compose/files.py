@@ -1,6 +1,6 @@
-"""Which compose files a folder has, found as the docker CLI finds them. Their content is Compose's business.
+"""Finds compose files, by the same rules as the docker CLI. Reading them is Compose's business.
 
-Kept apart and light: listing tasks needs this and nothing else of the engine room.
+`inv -l` needs this module and no other of `engine`, so it imports little.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _ENV_FILE_LINE = r"^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*['\"]?(?P<v
 
 
 def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
-    """Return the folder of the Compose project, found as the docker CLI finds it: COMPOSE_FILE, then upwards.
+    """Return the folder of the Compose project: from COMPOSE_FILE, else the nearest with a compose file, upwards.
 
-    A folder whose `.env` names COMPOSE_FILE counts as well. Raises NoComposeFile.
+    A folder whose `.env` sets COMPOSE_FILE counts, too. Raises NoComposeFile.
     """
     if environ.get("COMPOSE_FILE"):
         first = environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep))[0]
         path = (start / first).resolve()
         if not path.is_file():
-            raise NoComposeFile(f"COMPOSE_FILE names {first}, which is not there")
-        # Compose takes relative paths in COMPOSE_FILE from the current folder, and .env from there too.
+            raise NoComposeFile(f"COMPOSE_FILE names {first}, which does not exist")
+        # For Compose, relative paths in COMPOSE_FILE start from the current folder, and .env lies there.
         return start.resolve()
     for folder in (start.resolve(), *start.resolve().parents):
         if any((folder / name).is_file() for name in FILE_NAMES) or files_from_env_file(folder):
@@ -44,17 +44,17 @@ def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
 
 
 def files_from_env_file(folder: Path) -> tuple[str, ...]:
-    """Return the files that the folder's `.env` names in COMPOSE_FILE."""
+    """Return the compose files that the folder's `.env` lists in COMPOSE_FILE."""
     pairs = env_file_pairs(folder)
     files = pairs.get("COMPOSE_FILE")
     return tuple(files.split(pairs.get("COMPOSE_PATH_SEPARATOR") or os.pathsep)) if files else ()
 
 
 def env_file_pairs(folder: Path) -> dict[str, str]:
-    """Return the variables of the folder's `.env`, as far as they stand on one line."""
+    """Return the variables of the folder's `.env`. Values of several lines are not supported."""
     path = folder / ".env"
     try:
-        # Of a fifo nothing is read: that would wait for whoever writes to it.
+        # Reading a FIFO would wait for a writer.
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return {}
@@ -62,19 +62,19 @@ def env_file_pairs(folder: Path) -> dict[str, str]:
 
 
 def variables(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that Compose sees: of `.env` those whose values leave nothing to interpret."""
+    """Return the variables that Compose sees. Those of `.env` whose values need interpretation are left out."""
     plain = {name: value for name, value in env_file_pairs(folder).items() if re.fullmatch(r"[\w./:@%+,=-]*", value)}
     return {**plain, **environ}
 
 
 def state_directory(folder: Path, environ: Mapping[str, str]) -> Path:
-    """Return the folder whose `.stackhand/` belongs to the project: that of its first compose file."""
+    """Return the folder that has the project's `.stackhand/`: the one of its first compose file."""
     files = chosen_files(folder, environ)
     return (folder / files[0]).resolve().parent if files else folder
 
 
 def chosen_files(folder: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the compose files in use: from COMPOSE_FILE, `.env`, or found by their usual names."""
+    """Return the compose files in use: from COMPOSE_FILE, from `.env`, else those with the usual names."""
     if environ.get("COMPOSE_FILE"):
         return tuple(environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)))
     from_env = files_from_env_file(folder)

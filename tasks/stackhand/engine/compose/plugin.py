@@ -1,7 +1,7 @@
-"""Compose without the docker command in front of it.
+"""Finds the program of the Compose plugin, to run it without the docker command.
 
-The docker command starts a plugin twice, once to ask what it is and once to run it, so that `docker compose config`
-takes more than twice as long as the plugin itself.
+The docker command starts a plugin twice: once for its metadata, once to run it. So `docker compose config` takes more
+than twice as long as the plugin itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PLUGIN = "docker-compose"
-# Where the docker command looks behind the user's own folder, in its order (`defaultSystemPluginDirs` in
+# The docker command looks here after the user's own folder, in this order (`defaultSystemPluginDirs` in
 # https://github.com/docker/cli/blob/master/cli-plugins/manager/manager_unix.go).
 SYSTEM_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -30,10 +30,10 @@ def config_folder(environ: Mapping[str, str]) -> Path:
 
 
 def compose_plugin(environ: Mapping[str, str]) -> str | None:
-    """Return the plugin that `docker compose` runs; None where the docker command itself has to be asked.
+    """Return the program that `docker compose` runs, or None if only the docker command itself knows.
 
-    That is where there is none, where `docker` is a script, which may do anything, and where the user's settings name
-    more folders to look in.
+    It is None without a plugin, if `docker` is a script (which may do anything), and if the user's settings name
+    further plugin folders.
     """
     docker = shutil.which("docker", path=environ.get("PATH"))
     user = config_folder(environ)
@@ -51,7 +51,7 @@ def _begins(path: Path, start: bytes) -> bool:
         with path.open("rb") as file:
             return file.read(len(start)) == start
     except OSError:
-        return True  # what can't be read is not known to be anything else
+        return True  # not readable: it may be a script
 
 
 def _names_folders(settings: Path) -> bool:

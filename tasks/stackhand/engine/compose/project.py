@@ -1,4 +1,4 @@
-"""The Compose project as data: what `docker compose config --format json` says, frozen."""
+"""The Compose project as data, from the output of `docker compose config --format json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Condition = Literal["service_started", "service_healthy", "service_completed_suc
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
-# Settings of a service that the engine has all of once the container is made.
+# Settings of a service that are complete in the engine once the container is created.
 _MADE_AT_CREATION = frozenset(
     """
     annotations blkio_config build cap_add cap_drop cgroup cgroup_parent command configs container_name cpu_count
@@ -25,7 +25,7 @@ _MADE_AT_CREATION = frozenset(
     """.split()  # noqa: SIM905  seventy lines otherwise
 )
 
-# What a service is, where that is not to be seen: the name of a kind.
+# A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
@@ -34,7 +34,7 @@ REPLACE_LABEL = "com.docker.compose.replace"
 
 @dataclass(frozen=True)
 class Dependency:
-    """One `depends_on` entry: the service that is needed, and how."""
+    """One `depends_on` entry: https://docs.docker.com/reference/compose-file/services/#depends_on."""
 
     service: str
     condition: Condition = "service_started"
@@ -48,12 +48,11 @@ class Port:
 
     published: int
     protocol: str = "tcp"
-    host_ip: str = ""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One named volume of the compose file: its name in the engine, and whether somebody else owns it."""
+    """One named volume of the compose file: its name in the engine, and whether it is external."""
 
     name: str
     external: bool = False
@@ -64,7 +63,7 @@ class Volume:
 class Service:
     """One service, as Compose resolved it.
 
-    `replicas` is how many containers it has. `raw` is Compose's own JSON, for what is needed in one place only.
+    `replicas` is the number of its containers. `raw` is Compose's own JSON, for settings that only one module needs.
     """
 
     name: str
@@ -86,11 +85,11 @@ class Service:
 
 @dataclass(frozen=True)
 class Project:
-    """A whole Compose project.
+    """A whole Compose project. All mappings have the keys of the compose file.
 
-    `networks` maps a network's key to its name in the engine, `secret_files` a secret's key to its file;
-    `secret_variables` are the environment variables that secrets come from, by their keys, `config_variables` those of
-    configs, and `config_texts` the contents of configs that the compose file itself has.
+    `networks` has the networks' names in the engine. Secrets and configs come from files (`secret_files`,
+    `config_files`), from environment variables (`secret_variables`, `config_variables`), or have their text in the
+    compose file itself (`config_texts`).
     """
 
     name: str
@@ -105,7 +104,7 @@ class Project:
     volumes: Mapping[str, Volume] = field(default_factory=dict)
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
-        """Return the secrets and configs of a service that come from files: what it is, its key, its file."""
+        """Return the secrets and configs of a service that come from files, as (`secret` or `config`, key, file)."""
         service = self.services[name]
         return [
             (what, key, files[key])
@@ -117,12 +116,12 @@ class Project:
             if key in files
         ]
 
-    def starts_plainly(self, name: str) -> bool:
-        """Return whether Compose adds nothing to the engine's start of this service's containers.
+    def starts_without_compose(self, name: str) -> bool:
+        """Return whether the engine alone can start this service's containers.
 
-        It copies secrets and configs from `environment:` or `content:` into a container that starts, and runs hooks.
-        Only what is known to be finished when the container is made counts as plain, so a setting that a newer Compose
-        brings does not.
+        At a start, Compose copies in secrets and configs from `environment:` or `content:`, and runs hooks. This is
+        true only if all settings of the service are known to be complete when its container is created; so it is false
+        for a setting that a newer Compose brings.
         """
         service = self.services[name]
         return (
@@ -132,9 +131,9 @@ class Project:
         )
 
     def closure(self, names: Iterable[str], *, required_only: bool = False) -> list[str]:
-        """Return `names` and all that they depend on, directly or not, in no particular order.
+        """Return `names` and all their direct and indirect dependencies, in no particular order.
 
-        With `required_only`, what they can do without (`required: false`) is left out.
+        With `required_only`, dependencies with `required: false` are left out.
         """
         found: dict[str, None] = {}
         queue = list(names)
@@ -148,7 +147,7 @@ class Project:
         return list(found)
 
     def dependants(self, name: str) -> list[tuple[Service, Dependency]]:
-        """Return the services that depend on `name` directly, each with its entry."""
+        """Return the services that directly depend on `name`, each with its `depends_on` entry."""
         return [
             (service, dependency)
             for service in self.services.values()
@@ -157,7 +156,7 @@ class Project:
         ]
 
     def is_one_shot(self, name: str) -> bool:
-        """Return whether some service waits for this one to complete."""
+        """Return whether a service waits for this one to complete."""
         return any(entry.condition == "service_completed_successfully" for _, entry in self.dependants(name))
 
 
@@ -190,8 +189,8 @@ def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:
     return {key: directory / file for key, file in _having(entries, "file").items()}
 
 
-def _having(entries: Mapping[str, Any], what: str) -> dict[str, str]:
-    return {key: entry[what] for key, entry in entries.items() if (entry or {}).get(what)}
+def _having(entries: Mapping[str, Any], setting: str) -> dict[str, str]:
+    return {key: entry[setting] for key, entry in entries.items() if (entry or {}).get(setting)}
 
 
 def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
@@ -199,7 +198,7 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
     scale = raw.get("scale", deploy.get("replicas"))
     return Service(
         name=name,
-        # Compose names the image of a service that only has `build:` like this.
+        # Compose's name for the image of a service that has only `build:`.
         image=raw.get("image") or f"{project}-{name}",
         depends_on=tuple(
             Dependency(
@@ -233,6 +232,6 @@ def _restart_of(deploy: Mapping[str, Any]) -> str:
 def _ports(entries: Iterable[Any]) -> Iterable[Port]:
     for entry in entries:
         published = str(entry.get("published") or "")
-        # A range ("8000-8010") lets the engine choose; no single port can be named.
+        # With a range ("8000-8010") the engine chooses the port.
         if published.isdigit():
-            yield Port(int(published), entry.get("protocol") or "tcp", entry.get("host_ip") or "")
+            yield Port(int(published), entry.get("protocol") or "tcp")

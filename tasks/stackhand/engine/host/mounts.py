@@ -1,4 +1,4 @@
-"""The mount points of this machine."""
+"""The mount points of this machine: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def below(folder: Path) -> list[str]:
-    """Return the paths of the mount points below a folder, relative to it (proc_pid_mountinfo(5), field 5)."""
+    """Return the paths of the mount points below a folder, relative to it."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

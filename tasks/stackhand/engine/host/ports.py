@@ -1,12 +1,12 @@
-"""What this machine itself knows: which process holds a port."""
+"""Finds the process that holds a port of this machine."""
 
 from __future__ import annotations
 
 
 def holder_of_port(port: int, protocol: str = "tcp") -> str | None:
-    """Return the process that listens on a port of this machine, as `name (pid N)`, or None where it can't be told.
+    """Return the process that listens on a port of this machine as `name (pid N)`, or None if it is not visible.
 
-    Another user's processes show their ports to root only.
+    Only root sees the ports of other users' processes.
     """
     import psutil
 

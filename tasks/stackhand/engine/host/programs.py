@@ -1,4 +1,4 @@
-"""Runs other programs. Builders elsewhere return argv; this is the one place that starts a process."""
+"""Runs other programs. Other modules build the argv; this one starts the processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KILL_AFTER = 1.0
 
 @dataclass(frozen=True)
 class Completed:
-    """What a program left behind."""
+    """A program that has ended: its exit code and output."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -31,10 +31,10 @@ class Completed:
 
 
 class Programs:
-    """Starts programs and can end all that are under way at once.
+    """Starts programs, and can end all running ones at once.
 
-    Every program gets a process group of its own: Ctrl-C in the terminal reaches only us, and we decide what
-    becomes of the children.
+    Each program gets its own process group, so that Ctrl-C in the terminal reaches only us, and we decide when the
+    programs end.
     """
 
     def __init__(self) -> None:
@@ -52,19 +52,18 @@ class Programs:
         on_line: Callable[[str], None] | None = None,
         merge: bool = False,
     ) -> Completed:
-        """Run a program to its end.
+        """Run a program until it ends.
 
-        `on_line` is called with each line of stderr as it comes, and of stdout too where `merge` is set.
-        Raises CommandFailed when it exits with another code than 0 and `check` is set or when it can't be started, and
-        Interrupted after `stop()`.
+        `on_line` gets each line of stderr as it comes; with `merge`, those of stdout, too. Raises CommandFailed if the
+        program cannot be started or, unless `check` is off, exits with another code than 0; Interrupted after `stop()`.
         """
         try:
             process = self._start(argv, cwd, env, merge)
         except OSError as error:
             raise CommandFailed(argv, 127, f"{argv[0]}: {error.strerror or error}") from error
         stderr: deque[str] = deque(maxlen=_KEPT_LINES)
-        told = process.stdout if merge else process.stderr
-        reader = threading.Thread(target=_read_lines, args=(told, stderr, on_line), daemon=True)
+        stream = process.stdout if merge else process.stderr
+        reader = threading.Thread(target=_read_lines, args=(stream, stderr, on_line), daemon=True)
         reader.start()
         try:
             stdout = process.stdout.read() if process.stdout and not merge else ""
@@ -76,9 +75,9 @@ class Programs:
             reader.join(_KILL_AFTER)
             with self._lock:
                 self._running.discard(process)
-            for stream in (process.stdout, process.stderr):
-                if stream:
-                    stream.close()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
         if self._stopped:
             raise Interrupted("interrupted")
         done = Completed(tuple(argv), process.returncode, stdout, "\n".join(stderr))
@@ -89,10 +88,10 @@ class Programs:
     def read(
         self, argv: Sequence[str], *, env: Mapping[str, str], within: float, owner: tuple[int, int] | None = None
     ) -> tuple[bytes, str]:
-        """Run a program that answers within so many seconds; return its stdout, byte by byte, and its stderr.
+        """Run a program for at most `within` seconds; return its stdout as bytes, and its stderr as text.
 
-        With `owner`, user and group by number, it runs as that user, which takes root.
-        Raises CommandFailed when it fails, can't be started or takes too long, and Interrupted after `stop()`.
+        With `owner`, a user id and a group id, it runs as that user; only root can do that. Raises CommandFailed if it
+        fails, cannot be started or takes too long; Interrupted after `stop()`.
         """
         uid, gid = owner or (None, None)
         with self._lock:
@@ -125,13 +124,13 @@ class Programs:
                 self._running.discard(process)
         if self._stopped:
             raise Interrupted("interrupted")
-        told = stderr.decode("utf-8", "replace")
+        messages = stderr.decode("utf-8", "replace")
         if process.returncode:
-            raise CommandFailed(argv, process.returncode, told)
-        return stdout, told
+            raise CommandFailed(argv, process.returncode, messages)
+        return stdout, messages
 
     def detach(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
-        """Start a program that outlives this one, its output appended to `log`. Returns its process id."""
+        """Start a program that outlives this one, and return its process id. Its output is appended to `log`."""
         with log.open("ab") as output:
             process = subprocess.Popen(
                 list(argv),
@@ -141,12 +140,12 @@ class Programs:
                 env=dict(env) if env is not None else None,
                 start_new_session=True,
             )
-        # Nobody waits for it on purpose; without this Python warns about that when it exits.
+        # We do not wait for it, and Python would warn about that. A return code prevents the warning.
         process.returncode = 0
         return process.pid
 
     def stop(self) -> None:
-        """End every program that is running, and refuse to start another one."""
+        """End all running programs, and start no more."""
         with self._lock:
             self._stopped = True
             running = list(self._running)
@@ -159,6 +158,7 @@ class Programs:
         env: Mapping[str, str] | None,
         merge: bool,
     ) -> subprocess.Popen[str]:
+        """Start a program with its output in pipes. Raises Interrupted after `stop()`, and OSError."""
         with self._lock:
             if self._stopped:
                 raise Interrupted("interrupted")
@@ -167,7 +167,7 @@ class Programs:
                 cwd=cwd,
                 env=dict(env) if env is not None else None,
                 stdin=subprocess.DEVNULL,
-                # A pipe can be read by one thread only; with `merge` both streams come through stdout's.
+                # With `merge`, both streams come through stdout's pipe, because one thread reads one pipe.
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merge else subprocess.PIPE,
                 text=True,
@@ -187,16 +187,16 @@ def _read_lines(stream: IO[str], kept: deque[str], on_line: Callable[[str], None
             if on_line:
                 on_line(text)
     except ValueError:
-        pass  # closed while reading: the program was ended
+        pass  # closed while reading: we ended the program
 
 
 def _end(*processes: subprocess.Popen[Any]) -> None:
-    """End programs and their children: all are asked at once, and forced after a second."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """End programs and their children: SIGTERM to all at once, SIGKILL a second later."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, number)
+                    os.killpg(process.pid, signal_number)
         deadline = time.monotonic() + _KILL_AFTER
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):

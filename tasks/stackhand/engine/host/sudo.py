@@ -1,4 +1,4 @@
-"""Installing the engine as root, for someone who is not."""
+"""Runs a task of ours as root, through sudo."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 TASK = "engine.install"
 
 
-def typed(*words: str) -> list[str]:
-    """Return a command line that a person can type after `sudo`, from the same folder; for TASK where no words are."""
+def command_line(*words: str) -> list[str]:
+    """Return the command line that runs a task as this one was run, to type after `sudo`; without words, TASK."""
     program = Path(sys.argv[0])
     words = words or (TASK,)
     if program.name == "__main__.py":
@@ -19,12 +19,12 @@ def typed(*words: str) -> list[str]:
     return [str(program.resolve()), *words]
 
 
-def again_as_root(environ: Mapping[str, str], *, may_prompt: bool) -> bool:
-    """Run the task through sudo, which asks for a password where it may; return whether it worked."""
+def rerun_with_sudo(environ: Mapping[str, str], *, may_prompt: bool) -> bool:
+    """Run TASK through sudo; return whether it worked. sudo asks for a password only if it `may_prompt`."""
     sudo = ["sudo"] if may_prompt else ["sudo", "-n"]
-    # sudo starts with a clean environment, and without its folder the package might not be found.
+    # sudo clears the environment. PYTHONPATH lets the package be found again.
     source = Path(__file__).resolve().parents[3]
-    argv = [*sudo, "env", f"PYTHONPATH={source}", *typed()]
-    # Not through Commands: a process group of its own would leave sudo without the terminal to ask on. What it
-    # prints is progress here; the result is told by whoever called.
+    argv = [*sudo, "env", f"PYTHONPATH={source}", *command_line()]
+    # Not through Programs: in a process group of its own, sudo could not ask on the terminal. The caller prints the
+    # result, so what the task prints is progress and goes to stderr.
     return subprocess.call(argv, env=dict(environ), stdout=sys.stderr) == 0

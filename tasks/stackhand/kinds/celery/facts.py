@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 
@@ -220,12 +220,12 @@ def look(context: CheckContext, service: str) -> CeleryFacts:
         answer = _ask(context, service, user=answer.stdout.strip())
     if answer.exit_code is None:
         raise NoAnswer(f"no answer within {answer.seconds:.0f} s")
-    if answer.missing:
+    if answer.not_found:
         raise CannotAsk("its container has no shell to ask with")
     if answer.exit_code in (_NOT_SEEN, _ANOTHER_USER):
-        raise CannotAsk(f"it cannot be looked at: {answer.stdout.strip() or answer.complaint}")
+        raise CannotAsk(f"it cannot be looked at: {answer.stdout.strip() or answer.last_error}")
     if not answer.ok:
-        raise NoAnswer(answer.complaint)
+        raise NoAnswer(answer.last_error)
     said = said_by(answer.stdout)
     limit = container.memory_limit
     return CeleryFacts(

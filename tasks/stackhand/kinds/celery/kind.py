@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, Kind
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits
 from stackhand.kinds.celery.facts import VALUED, CeleryFacts, look
 from stackhand.model import Finding
@@ -29,7 +30,7 @@ class Celery(Kind[CeleryFacts]):
     programs = frozenset({"celery"})
     every_container = True
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether the command starts a worker; an unseen one is known by a healthcheck that inspects."""
         if "celery" in shown.programs:
             return "worker" in subcommands(shown.argv)
@@ -37,7 +38,7 @@ class Celery(Kind[CeleryFacts]):
             return True
         return not shown.programs and bool(_PROBE.search(shown.probe))
 
-    def look(self, context: CheckContext, service: str) -> CeleryFacts:
+    def collect(self, context: CheckContext, service: str) -> CeleryFacts:
         """Ask for ping, active queues and statistics."""
         return look(context, service)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, Kind, NoAnswer
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import Check, Fix
 from stackhand.errors import StackError, did_you_mean
 from stackhand.kinds.postgres import auth_query as lookups
 from stackhand.kinds.postgres import grants, roles

@@ -53,4 +53,4 @@ def silent(complaint: str) -> bool:
 
 def content(context: CheckContext, service: str) -> bool:
     """Return whether the container's own healthcheck is content: where it is, no answer may be a wrong question."""
-    return context.container(service).health == "healthy" or service in context.proven
+    return context.container(service).health == "healthy" or service in context.verified_healthy

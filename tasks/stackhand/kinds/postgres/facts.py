@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from stackhand.checks.kind import CannotAsk
+from stackhand.checks.check import CannotAsk
 from stackhand.kinds.postgres.psql import Admin
-from stackhand.model import Finding, Phase
+from stackhand.model import Finding
 
 _DOCUMENT = re.compile(r'^(?=\{"section")', re.MULTILINE)
 
@@ -173,7 +173,7 @@ class Server(msgspec.Struct, frozen=True):
 
 
 def unread(
-    id: str, service: str, phase: Phase, server: Server, sections: Mapping[str, Rights] | Mapping[str, Upkeep]
+    id: str, service: str, phase: str, server: Server, sections: Mapping[str, Rights] | Mapping[str, Upkeep]
 ) -> Iterable[Finding]:
     """Return the findings about databases that are there and were asked about, and of which these did not come."""
     for database in server.asked:

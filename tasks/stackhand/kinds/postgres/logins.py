@@ -11,8 +11,9 @@ from functools import partial
 from typing import Literal
 
 from stackhand.checks import connections as clients
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Kind, NoAnswer
+from stackhand.checks.kind import Kind
 from stackhand.engine.api.exec import ExecResult
 from stackhand.graph import schedule
 from stackhand.kinds.postgres.facts import Server
@@ -213,11 +214,11 @@ class Attempts(Kind[Mapping[Login, Attempt]]):
 
     name = "postgres.logins"
 
-    def look(self, context: CheckContext, service: str) -> Mapping[Login, Attempt]:
+    def collect(self, context: CheckContext, service: str) -> Mapping[Login, Attempt]:
         """Try all logins whose password is known. Raises NoAnswer where nobody can try."""
         known = links(context, service)
         tried = attempt(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
-        while time.monotonic() < context.kept.get((RECOVERY, service), 0.0):
+        while time.monotonic() < context.scratch.get((RECOVERY, service), 0.0):
             waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
             if not waiting:
                 break
@@ -236,7 +237,7 @@ def recovers(context: CheckContext, service: str) -> None:
     """Have the PgBouncers of a server given time: after a login of theirs has failed, they try none for a while."""
     pauses = [each.setting("server_login_retry") for each in links(context, service).bouncers.values()]
     longest = max((float(each) for each in pauses if each.replace(".", "", 1).isdigit()), default=0.0)
-    context.kept[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1
+    context.scratch[RECOVERY, service] = time.monotonic() + min(longest, _LONGEST) + 1
 
 
 def attempt(context: CheckContext, asker: str, logins: Sequence[Login]) -> dict[Login, Attempt]:
@@ -285,8 +286,8 @@ def _try(context: CheckContext, asker: str, login: Login) -> Attempt:
         "PGAPPNAME": "stackhand",
     }
     answer = context.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_PATIENCE)
-    if answer.missing:
-        raise NoAnswer(answer.complaint)
+    if answer.not_found:
+        raise NoAnswer(answer.last_error)
     return read(answer)
 
 
@@ -298,7 +299,7 @@ def read(answer: ExecResult) -> Attempt:
     """
     if answer.ok:
         return Attempt()
-    said = answer.complaint if answer.exit_code is None else " ".join(answer.stderr.split())
+    said = answer.last_error if answer.exit_code is None else " ".join(answer.stderr.split())
     return Attempt(understand(said), _short(said))
 
 

@@ -12,8 +12,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, NoAnswer
+from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, did_you_mean
@@ -219,7 +220,7 @@ def _apply(context: CheckContext, finding: Finding) -> None:
     if any(each.status == "fail" and not each.fixable for each in check(context, name)):
         raise StackError("what is applied is for a person to see first; nothing is run")
     # In a container of its own: a start would also bring up to date what the service depends on.
-    context.hands.run(name, command)
+    context.actions.run(name, command)
 
 
 def _target(context: CheckContext, service: str) -> tuple[str, str]:
@@ -255,7 +256,7 @@ def _read(context: CheckContext, service: str, folders: Iterable[str]) -> Files 
     container = next((each for each in context.containers() if each.service == service), None)
     if container is None:
         return None
-    roots = list(dict.fromkeys([*context.engine.homes(container.id), *_ROOTS]))
+    roots = list(dict.fromkeys([*context.engine.code_folders(container.id), *_ROOTS]))
     for folder in folders:
         for root in roots:
             found = context.engine.read_folder(container.id, str(PurePosixPath(root, folder)))

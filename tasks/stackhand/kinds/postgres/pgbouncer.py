@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, Kind, NoAnswer
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import Check, Fix
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import pgbouncer_console as console
 from stackhand.kinds.postgres.facts import Server
@@ -35,7 +37,7 @@ class PgBouncer(Kind[Bouncer]):
     programs = frozenset({"pgbouncer"})
     ports = frozenset({6432})
 
-    def look(self, context: CheckContext, service: str) -> Bouncer:
+    def collect(self, context: CheckContext, service: str) -> Bouncer:
         """Read its files and ask its console. Raises NoAnswer."""
         return console.look(context, service)
 
@@ -159,7 +161,7 @@ class PgBouncer(Kind[Bouncer]):
             verifier = postgres.admin.query(context, server, text).stdout.strip()
             if not verifier:
                 continue
-            context.learn(verifier)
+            context.register_secret(verifier)
             environment = {"STACKHAND_LINE": userlist_line(user, verifier)}
             append = ["sh", "-c", _APPEND, "sh", facts.userlist]
             context.act(service, append, environment=environment, user=facts.account)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.errors import StackError
 from stackhand.kinds.postgres.address import content, silent
 from stackhand.kinds.postgres.pgbouncer_facts import (
@@ -74,10 +74,10 @@ _GREETED = re.compile(r"does not support SSL|root certificate file", re.IGNORECA
 def look(context: CheckContext, service: str) -> Bouncer:
     """Read a PgBouncer's files and ask its console. Raises NoAnswer."""
     answer = context.shell(service, _READ)
-    if answer.missing:
+    if answer.not_found:
         raise CannotAsk(f"there is no shell in the container of {service}")
     if answer.exit_code is None:
-        raise (CannotAsk if content(context, service) else NoAnswer)(answer.complaint)
+        raise (CannotAsk if content(context, service) else NoAnswer)(answer.last_error)
     found = parse(answer.stdout)
     if found.account:
         # It lets in only who runs as the same account.
@@ -85,7 +85,7 @@ def look(context: CheckContext, service: str) -> Bouncer:
         found = replace(again, account=found.account) if again.running else found
     for secret in (*found.users.values(), *(each.password for each in found.databases.values())):
         if secret:
-            context.learn(secret)
+            context.register_secret(secret)
     if not found.running:
         found = _over_network(context, service, found)
     return found
@@ -98,10 +98,10 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
     for asker in context.neighbours(service, stores=True):
         address = {"PGHOST": "127.0.0.1" if asker == service else service, "PGPORT": port, "PGCONNECT_TIMEOUT": "3"}
         greeting = context.ask(asker, ["psql", "-XAtqw", "-c", ""], environment={**address, **_GREETING})
-        if greeting.missing:
+        if greeting.not_found:
             continue  # no psql here
         if not _GREETED.search(greeting.stderr):
-            _not_greeted(context, service, found, greeting.complaint)
+            _not_greeted(context, service, found, greeting.last_error)
         for user, password in _known(context, service, found):
             environment = {**address, "PGUSER": user, "PGPASSWORD": password}
             argv = ["psql", "-XAqw", "-F", "\t", "-P", "footer=off", *_SHOW]
@@ -117,7 +117,7 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
                     console=environment if orders else {},
                     console_problem="",
                 )
-            problem = context.mask(answer.complaint)
+            problem = context.redact(answer.last_error)
         return replace(found, console_problem=problem)  # it answers, and lets nobody in
     if not found.ini:
         raise CannotAsk(f"its configuration cannot be read, and no container on its networks has psql: {problem}")
@@ -126,7 +126,7 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
 
 def _not_greeted(context: CheckContext, service: str, found: Bouncer, complaint: str) -> None:
     """Raise NoAnswer, or CannotAsk where it may well answer somebody else, or somewhere else."""
-    said = context.mask(complaint)
+    said = context.redact(complaint)
     if silent(said) and found.ini and not content(context, service):
         raise NoAnswer(said)
     raise CannotAsk(said)
@@ -170,9 +170,9 @@ def query(context: CheckContext, service: str, client: Client, port: int, text: 
     for asker in context.neighbours(service, stores=True):
         address = {"PGHOST": "127.0.0.1" if asker == service else service}
         answer = context.ask(asker, argv, environment={**environment, **address}, timeout=_LONG)
-        if answer.missing:
+        if answer.not_found:
             continue  # no psql here
         if not answer.ok:
-            raise StackError(f"psql in {asker}: {context.mask(complaints(answer.stderr) or answer.complaint)}")
+            raise StackError(f"psql in {asker}: {context.redact(complaints(answer.stderr) or answer.last_error)}")
         return
     raise StackError(f"no container on the networks of {service} has psql")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from stackhand.checks.connections import value_of
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, Kind
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
@@ -41,19 +42,19 @@ class Postgres(Kind[Server]):
     def __init__(self) -> None:
         self._judges = Judges(self)
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether it is one: no pooler, and no client, whatever its image and its healthcheck are."""
         if shown.programs & self.programs:
             return True
         if _is_pooler(shown) or _is_client(shown):
             return False
-        return super().recognises(shown)
+        return super().matches(shown)
 
-    def listens_like(self, shown: Traits) -> bool:
+    def matches_port(self, shown: Traits) -> bool:
         """Return whether it listens on the port of one, and is no pooler."""
-        return super().listens_like(shown) and not _is_pooler(shown)
+        return super().matches_port(shown) and not _is_pooler(shown)
 
-    def look(self, context: CheckContext, service: str) -> Server:
+    def collect(self, context: CheckContext, service: str) -> Server:
         """Ask the server for everything with one script. Raises NoAnswer."""
         known = links(context, service)
         roles_configured = configured(context, service)
@@ -74,17 +75,17 @@ class Postgres(Kind[Server]):
         text = query.cluster(roles) + questions(databases[:_BATCH])
         container = context.container(service).id
         # The way that let us in: the others are not tried again.
-        way: Admin | None = context.kept.get((ADMIN, container))
+        way: Admin | None = context.scratch.get((ADMIN, container))
         try:
             admin, answer = first_answer(context, service, [way] if way else administrators(context, service), text)
         except NoAdministrator as denied:
-            context.kept.pop((ADMIN, container), None)
+            context.scratch.pop((ADMIN, container), None)
             return Server(denied=denied.message)
-        context.kept[ADMIN, container] = admin
+        context.scratch[ADMIN, container] = admin
         rest = range(_BATCH, len(databases), _BATCH)
         answers = [answer, *(admin.query(context, service, questions(databases[n : n + _BATCH])) for n in rest)]
         text = "\n".join(each.stdout for each in answers)
-        return facts.parse(text, admin, databases, context.mask("; ".join(filter(None, map(_complaint, answers)))))
+        return facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_complaint, answers)))))
 
     def checks(self) -> Sequence[Check]:
         """Return what is asked about a server."""
@@ -163,7 +164,7 @@ def _is_client(shown: Traits) -> bool:
 
 
 def _complaint(answer: ExecResult) -> str:
-    return complaints(answer.stderr) or ("" if answer.ok else answer.complaint)
+    return complaints(answer.stderr) or ("" if answer.ok else answer.last_error)
 
 
 def _parts(finding: Finding) -> tuple[str, str]:

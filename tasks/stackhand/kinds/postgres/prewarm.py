@@ -28,7 +28,7 @@ def judge(context: CheckContext, service: str, server: Server) -> Iterable[Findi
     warmable = [each.database for each in server.upkeep.values() if each.warmable]
     if not warmable or container is None or "pg_prewarm" in server.cluster.settings.get("shared_preload_libraries", ""):
         return
-    if (context.state.recall(_MEMORY) or {}).get(service) == container.run:
+    if (context.state.recall(_MEMORY) or {}).get(service) == container.run_key:
         yield Finding(PREWARM, service, "caches", "ok", "its most used tables were loaded since its start")
     else:
         yield Finding(
@@ -45,7 +45,7 @@ def judge(context: CheckContext, service: str, server: Server) -> Iterable[Findi
 
 def load(context: CheckContext, service: str, server: Server, admin: Admin) -> None:
     """Load the most used tables of the databases that have pg_prewarm. Raises StackError."""
-    run = context.container(service).run
+    run = context.container(service).run_key
     for upkeep in server.upkeep.values():
         if upkeep.warmable:
             admin.execute(context, service, _LOAD, upkeep.database, limit=300)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import value_of
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
 from stackhand.kinds.postgres import address as place
@@ -139,15 +139,15 @@ def first_answer(context: CheckContext, service: str, ways: Iterable[Admin], tex
             return way, answer
         if not _refused(answer):
             raise _unanswered(context, service, way, answer)
-        denied.append(answer.complaint)
-    raise NoAdministrator(context.mask(denied[0]) if denied else "no superuser is known")
+        denied.append(answer.last_error)
+    raise NoAdministrator(context.redact(denied[0]) if denied else "no superuser is known")
 
 
 def _unanswered(context: CheckContext, service: str, way: Admin, answer: ExecResult) -> NoAnswer:
     """Return why nothing is known of a server that was asked."""
-    if answer.missing:
+    if answer.not_found:
         return CannotAsk(f"there is no psql in the container of {service}")
-    said = context.mask(complaints(answer.stderr) or answer.complaint)
+    said = context.redact(complaints(answer.stderr) or answer.last_error)
     if "ERROR:" in answer.stderr:
         return CannotAsk(f"it answers, and does not say what was asked: {said}")
     if answer.exit_code is None and way.query(context, service, "SELECT 1;", limit=_SHORT).stdout.strip() == "1":
@@ -174,7 +174,7 @@ def _refused(answer: ExecResult) -> bool:
 
 def _done(context: CheckContext, service: str, answer: ExecResult) -> ExecResult:
     if not answer.ok:
-        raise StackError(f"psql in {service}: {context.mask(complaints(answer.stderr) or answer.complaint)}")
+        raise StackError(f"psql in {service}: {context.redact(complaints(answer.stderr) or answer.last_error)}")
     return answer
 
 

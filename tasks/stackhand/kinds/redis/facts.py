@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client, secret_file, secrets, value_of
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.compose.project import Service
@@ -156,12 +156,12 @@ def _own_password(context: CheckContext, service: Service) -> str:
 
 def _ask(context: CheckContext, service: str, environment: Mapping[str, str]) -> str:
     answer = context.shell(service, SCRIPT, environment=environment)
-    if answer.missing:
+    if answer.not_found:
         answer = _ask_from_beside(context, service, environment)
     if answer.exit_code is None:
         raise NoAnswer(f"no answer within {answer.seconds:.0f} s")
     if not answer.ok:
-        raise CannotAsk(f"it could not be asked: {answer.complaint}")
+        raise CannotAsk(f"it could not be asked: {answer.last_error}")
     return answer.stdout
 
 
@@ -169,7 +169,7 @@ def _ask_from_beside(context: CheckContext, service: str, environment: Mapping[s
     for neighbour in context.neighbours(service)[1:]:
         options = f"-h {service} {environment['OPTIONS']}".strip()
         answer = context.shell(neighbour, SCRIPT, environment={**environment, "OPTIONS": options, "PLACES": "/nowhere"})
-        if not answer.missing:
+        if not answer.not_found:
             return answer
     raise CannotAsk("neither its container nor one on its networks has a redis-cli", "put redis-cli into its image")
 
@@ -224,7 +224,7 @@ def read(
     declared = users_of(files[aclfile] if aclfile in files else "\n".join(configs.values()))
     for key, value in directives:
         if key == "requirepass":
-            context.learn(value.strip("\"'"))
+            context.register_secret(value.strip("\"'"))
             declared.setdefault(DEFAULT, _by_password(value.strip("\"'")))
     if "--requirepass" in traits(service).argv:
         declared.setdefault(DEFAULT, _by_password(_own_password(context, service)))
@@ -240,7 +240,7 @@ def read(
         written_at_start=_below(aclfile, memory),
         admin=admin,
         ephemeral=_below(directory, memory),
-        in_vain=_in_vain(context, service.name, container.run if container else ""),
+        in_vain=_in_vain(context, service.name, container.run_key if container else ""),
         # Of several configurations that were found it is not known which one is used.
         appends=info.get("aof_enabled") == "1"
         or (not info and len(configs) == 1 and ["appendonly", "yes"] in directives),
@@ -258,7 +258,7 @@ def read(
 def remember_in_vain(context: CheckContext, service: str, users: Collection[str]) -> None:
     """Remember that the restart which the container's run began with did not bring back these users."""
     everybody = context.engine.containers(context.project.name)
-    runs = [each.run for each in everybody if each.service == service and each.running]
+    runs = [each.run_key for each in everybody if each.service == service and each.running]
     if users and runs:
         mark = {"run": runs[0], "users": sorted(users)}
         context.state.update(_MEMORY, lambda known: {**(known or {}), service: mark})

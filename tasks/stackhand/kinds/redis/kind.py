@@ -7,8 +7,10 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix, Kind, NoAnswer
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 from stackhand.kinds.redis.acl import DEFAULT, User
@@ -39,13 +41,13 @@ class Redis(Kind[RedisFacts]):
     ports = frozenset({6379})
     holds_data = True
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether it is a server; a sentinel is none."""
         if "--sentinel" in shown.argv or any(each.endswith("-sentinel") for each in shown.programs):
             return False
-        return super().recognises(shown)
+        return super().matches(shown)
 
-    def look(self, context: CheckContext, service: str) -> RedisFacts:
+    def collect(self, context: CheckContext, service: str) -> RedisFacts:
         """Log in as each client does; ask for memory, persistence and users."""
         return look(context, service)
 
@@ -81,7 +83,7 @@ class Redis(Kind[RedisFacts]):
 
     def _put_back(self, context: CheckContext, finding: Finding) -> None:
         service = finding.service or ""
-        facts = self.look(context, service)
+        facts = self.collect(context, service)
         user = facts.declared.get(finding.subject)
         if user is None or facts.admin is None or all(each.ok for each in facts.logins if each.user == user.name):
             return
@@ -94,17 +96,17 @@ class Redis(Kind[RedisFacts]):
 
     def _restart(self, context: CheckContext, finding: Finding) -> None:
         service = finding.service or ""
-        facts = self.look(context, service)
+        facts = self.collect(context, service)
         if all(each.ok for each in facts.logins):
             return  # the restart for another user brought back this one, too
         with context.restarting(service):
             if facts.admin:
                 # Writes out all data and ends, or refuses and goes on. A restart policy may have it back before we do.
                 self._say(context, service, facts, "SHUTDOWN SAVE", facts.admin, ends=True)
-            context.hands.restart(service)
+            context.actions.restart(service)
         # Where it is still loading, nobody knows yet.
         with contextlib.suppress(NoAnswer):
-            left = {each.user for each in self.look(context, service).logins if not each.ok and each.certain}
+            left = {each.user for each in self.collect(context, service).logins if not each.ok and each.certain}
             remember_in_vain(context, service, left)
 
     def _say(
@@ -123,7 +125,7 @@ class Redis(Kind[RedisFacts]):
         if refused and not (ends and refused[0].startswith("Could not connect")):
             raise StackError(f"{service}: {refused[0].removeprefix('(error) ')}")
         if not answer.ok and not ends:
-            raise StackError(f"{service}: {context.mask(answer.complaint)}")
+            raise StackError(f"{service}: {context.redact(answer.last_error)}")
 
 
 def judge_logins(service: str, facts: RedisFacts) -> Iterable[Finding]:

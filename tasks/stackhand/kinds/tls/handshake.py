@@ -117,11 +117,11 @@ def ask(
     """Return what a service serves on these ports when asked for these names, and the certificate files in `places`."""
     words = [" ".join(str(port) for port in ports), " ".join(names)]
     answer = context.shell(service, _SCRIPT, host, *words, *places, timeout=_PATIENCE)
-    shown = parse(answer.stdout, context.learn)
+    shown = parse(answer.stdout, context.register_secret)
     if shown.tool:
         return replace(shown, asker=service)
     for other in context.neighbours(service)[1 : 1 + _NEIGHBOURS]:
-        seen = parse(context.shell(other, _SCRIPT, service, *words, timeout=_PATIENCE).stdout, context.learn)
+        seen = parse(context.shell(other, _SCRIPT, service, *words, timeout=_PATIENCE).stdout, context.register_secret)
         if seen.tool:
             return replace(shown, served=seen.served, tool=seen.tool, asker=other)
     return shown

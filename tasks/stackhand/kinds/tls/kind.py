@@ -9,10 +9,12 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import urlsplit
 
+from stackhand.checks.check import CannotAsk, NoAnswer, Verdict, skip
 from stackhand.checks.connections import SECRETS, Client
 from stackhand.checks.context import CheckContext
 from stackhand.checks.http import SERVERS
-from stackhand.checks.kind import CannotAsk, Check, Fix, Kind, NoAnswer
+from stackhand.checks.kind import Kind
+from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import StackError
@@ -52,7 +54,7 @@ class Tls(Kind[TlsFacts]):
     name = "tls"
     ports = frozenset(_USUAL)
 
-    def recognises(self, shown: Traits) -> bool:
+    def matches(self, shown: Traits) -> bool:
         """Return whether a service is set up to serve certificates. It is so beside being of another kind."""
         return bool(
             probed(shown)
@@ -61,11 +63,11 @@ class Tls(Kind[TlsFacts]):
             or (shown.images & SERVERS and shown.ports & self.ports)
         )
 
-    def certain(self, shown: Traits) -> bool:
+    def matches_strongly(self, shown: Traits) -> bool:
         """Return True: only ports that somebody calls through TLS have to answer."""
         return True
 
-    def look(self, context: CheckContext, service: str) -> TlsFacts:
+    def collect(self, context: CheckContext, service: str) -> TlsFacts:
         """Shake hands with the service, and read the certificate files that it sees."""
         definition = context.project.services[service]
         shows = traits(definition)
@@ -100,15 +102,15 @@ class Tls(Kind[TlsFacts]):
         taken_up = Fix("have new certificates taken up by", self._renew)
         return {f"tls.{name}": taken_up if name == "served" else renew for name in tls_checks.JUDGES}
 
-    def answers(self, context: CheckContext, service: str) -> Iterable[Finding]:
-        """Judge whether the service shakes hands."""
-        for finding in super().answers(context, service):
-            if finding.status == "ok" and context.facts(self, service).circumstances.port is None:
+    def check_responds(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check that the service completes a TLS handshake."""
+        for verdict in super().check_responds(context, service):
+            if verdict.status == "ok" and context.facts(self, service).circumstances.port is None:
                 why = "no port of it is known to speak TLS, and none that was tried does"
                 hint = "the label stackhand.kind says what else it is; an https:// healthcheck says where it listens"
-                yield Finding(finding.id, service, "services", "skip", "there was no handshake", why, hint)
+                yield skip("there was no handshake", why, hint)
             else:
-                yield finding
+                yield verdict
 
     def _judge(self, name: str, context: CheckContext, service: str) -> Iterable[Finding]:
         facts = context.facts(self, service)
@@ -123,7 +125,7 @@ class Tls(Kind[TlsFacts]):
         facts = self._anew(context, service)
         maker = facts.circumstances.maker
         if maker and tls_checks.broken(facts.shown, facts.circumstances, datetime.now(timezone.utc)):
-            context.hands.start(maker)
+            context.actions.start(maker)
             facts = self._anew(context, service)
         if tls_checks.broken(facts.shown, facts.circumstances, datetime.now(timezone.utc)):
             # A server that is started with a pair that does not fit may not come up at all.
@@ -132,7 +134,7 @@ class Tls(Kind[TlsFacts]):
             context.restart(service)
 
     def _anew(self, context: CheckContext, service: str) -> TlsFacts:
-        context.forget()
+        context.invalidate()
         return context.facts(self, service)
 
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stackhand.engine.api import build_context as contexts
-from stackhand.engine.api.build_context import Context
+from stackhand.engine.api import build_context
+from stackhand.engine.api.build_context import BuildContext
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.project import Project, Service
 from stackhand.output.redact import MASK, is_secret_name, mask_urls
@@ -33,7 +33,7 @@ class Source:
 
     definition: str
     hidden: str
-    context: Context
+    context: BuildContext
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _hidden(text: str, salt: str) -> str:
     return hashlib.scrypt(text.encode(), salt=salt.encode(), **_SCRYPT).hex()
 
 
-def _name(entry: contexts.Entry) -> str:
+def _name(entry: build_context.ContextEntry) -> str:
     name = entry.name.partition("/")[2] or entry.path.name
     return f"{name}/" if stat.S_ISDIR(entry.status.st_mode) else name
 
@@ -204,7 +204,7 @@ def _source(service: Service, private: Collection[Path]) -> Source | None:
     return Source(
         definition=hashlib.sha256(text.encode()).hexdigest(),
         hidden=json.dumps(hidden, sort_keys=True) if hidden else "",
-        context=contexts.look(folders, dockerfile, private),
+        context=build_context.read(folders, dockerfile, private),
     )
 
 

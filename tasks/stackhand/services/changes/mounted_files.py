@@ -74,7 +74,7 @@ def changed(
         mine = files(project, name)
         for container in containers.get(name, ()):
             for file in mine:
-                if name not in causes and _is_newer(container, file, now, seen.get(container.run, {})):
+                if name not in causes and _is_newer(container, file, now, seen.get(container.run_key, {})):
                     causes[name] = f"{file.what} changed since its start"
     return causes
 
@@ -100,10 +100,10 @@ def runs_to_remember(
             continue
         mine = {str(file.path): stamps_before.get(str(file.path)) for file in files(project, container.service)}
         texts = {path: stamp.text for path, stamp in mine.items() if stamp}
-        if container.run in known:
-            found[container.run] = dict(known[container.run])
+        if container.run_key in known:
+            found[container.run_key] = dict(known[container.run_key])
         elif texts and all(stamp is None or _written_before(stamp, container) for stamp in mine.values()):
-            found[container.run] = texts
+            found[container.run_key] = texts
     return found
 
 

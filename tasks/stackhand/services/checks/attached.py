@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.model import Finding
@@ -77,7 +77,7 @@ def _connect(context: CheckContext, finding: Finding) -> None:
             names = (container.name, *_aliases(service, key))
             options = {**_options(service, key), "links": _links(service, everybody)}
             context.engine.connect(container.id, network, options, names)
-            context.moved[service.name] = time.time()
+            context.address_changed_at[service.name] = time.time()
 
 
 def _links(service: Service, containers: Iterable[Container]) -> list[tuple[str, str]]:

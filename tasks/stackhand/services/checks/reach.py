@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.model import Finding
@@ -61,13 +61,13 @@ def seen(context: CheckContext, service: str) -> Seen:
     """Return what the containers of a service say of their connections; asked once for both checks that want it."""
 
     wanted = [(each.host, each.port) for each in of(context, service)]
-    return context.once(("wires", service), lambda: ask(context, service, wanted))
+    return context.cached(("wires", service), lambda: ask(context, service, wanted))
 
 
 def ask(context: CheckContext, service: str, wanted: Sequence[tuple[str, int]]) -> Seen:
     """Ask all containers of a service."""
     mine = [each for each in context.containers() if each.service == service and each.running]
-    return wires.merged(wires.look(context.at(each), service, wanted) for each in mine)
+    return wires.merged(wires.look(context.for_container(each), service, wanted) for each in mine)
 
 
 def of(context: CheckContext, service: str) -> list[Target]:

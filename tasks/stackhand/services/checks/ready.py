@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.model import Finding, Status
 from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
@@ -18,9 +18,9 @@ def check_ready(context: CheckContext, service: str) -> Iterable[Finding]:
         context.engine,
         context.project,
         [service],
-        context.mask,
+        context.redact,
         containers=context.containers(),
-        proven=context.proven,
+        proven=context.verified_healthy,
         completed=COMPLETED.read(context.state),
         doubting=True,
     )
@@ -36,9 +36,9 @@ def _intended(context: CheckContext, state: ServiceStatus) -> Finding | None:
     name = state.name
     stopped = stopped_on_purpose(context.state)
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
-    if name in context.named or context.owes_a_restart(state.containers):
+    if name in context.named or context.has_pending_restart(state.containers):
         return None
-    if state.containers and all(each.run in stopped for each in state.containers):
+    if state.containers and all(each.run_key in stopped for each in state.containers):
         return _left_alone(name, "skip", "`inv services.stop` stopped it")
     if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return _left_alone(name, "skip", "it was never started")
@@ -81,7 +81,7 @@ def judge_service(state: ServiceStatus) -> Finding:
 
 
 def _start(context: CheckContext, finding: Finding) -> None:
-    context.hands.start(finding.service or "")
+    context.actions.start(finding.service or "")
 
 
 CHECKS = (Check("services.ready", "services", check_ready),)

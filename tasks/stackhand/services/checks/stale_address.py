@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.model import Finding
 from stackhand.services.checks import reach
@@ -106,7 +106,7 @@ def check_stale(context: CheckContext, service: str) -> Iterable[Finding]:
     if not attempts:
         yield _well(service)
         return
-    certain = held(attempts, found.now, context.containers(), context.moved)
+    certain = held(attempts, found.now, context.containers(), context.address_changed_at)
     last = began = time.monotonic()
     while not certain and time.monotonic() < began + _WATCH:
         time.sleep(_PAUSE)
@@ -117,7 +117,7 @@ def check_stale(context: CheckContext, service: str) -> Iterable[Finding]:
         elif time.monotonic() > last + _QUIET:
             yield _well(service)
             return
-        certain = held(later, found.now, context.containers(), context.moved)
+        certain = held(later, found.now, context.containers(), context.address_changed_at)
     yield judge_stale(service, attempts, certain, context.containers())
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import NoAnswer
 
 Verdict = Literal["reached", "refused", "unresolved", "silent"]
 _PATIENCE = 12.0
@@ -100,7 +100,7 @@ def look(context: CheckContext, service: str, targets: Sequence[tuple[str, int]]
     """Return what the asked container of a service says of these hosts and ports. Raises NoAnswer."""
     words = [word for host, port in targets for word in (host, str(port))]
     answer = context.shell(service, _SCRIPT, *words, timeout=_PATIENCE)
-    if answer.missing:
+    if answer.not_found:
         return Seen({}, problem="there is no shell in its container")
     if answer.exit_code is None:
         raise NoAnswer(f"no answer from inside {service} within {_PATIENCE:.0f} s")

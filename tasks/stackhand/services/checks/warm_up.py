@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Check, Fix
+from stackhand.checks.legacy import Check, Fix
 from stackhand.errors import StackError
 from stackhand.model import Finding
 
@@ -19,7 +19,7 @@ def check_warm(context: CheckContext, service: str) -> Iterable[Finding]:
     container = context.running(service)
     if not entries or container is None:
         return
-    mark = _mark(container.run, entries)
+    mark = _mark(container.run_key, entries)
     if (context.state.recall(_MEMORY) or {}).get(service) == mark:
         yield Finding("caches.warm", service, "caches", "ok", "it was warmed since its start")
     else:
@@ -40,7 +40,7 @@ def _warm(context: CheckContext, finding: Finding) -> None:
     kinds = context.kinds.of(service)
     if not kinds:
         raise StackError(f"{service} is of no kind that has warm-ups; the label stackhand.kind names one")
-    run = context.container(service).run
+    run = context.container(service).run_key
     entries = context.settings.warm[service]
     for entry in entries:
         kinds[0].warm(context, service, entry)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stackhand.engine.api import resources as belongings
+from stackhand.engine.api import resources
 from stackhand.engine.api.client import Engine
-from stackhand.engine.api.resources import Held, Kept, ProjectResources
+from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project, Volume
 from stackhand.errors import ResetFailed, StackError, VolumeInUse
@@ -48,12 +48,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Reset:
-    """What a reset would do: all that goes and all that stays, and the services to start afterwards."""
+    """What a reset would do: all that goes and all that stays, and the services to start afterwards.
+
+    `resumes` is the mode of an earlier reset that was interrupted; this one goes on from there.
+    """
 
     project: str
     mode: Mode
     items: tuple[Item, ...]
     names: tuple[str, ...] = ()
+    resumes: Mode | None = None
 
     @property
     def going(self) -> list[Item]:
@@ -76,7 +80,9 @@ class Reset:
         )
 
 
-def decide(project: Project, seen: ProjectResources, mode: Mode, names: Sequence[str] = ()) -> Reset:
+def decide(
+    project: Project, seen: ProjectResources, mode: Mode, names: Sequence[str] = (), *, resumes: Mode | None = None
+) -> Reset:
     """Return what goes and what stays. Raises VolumeInUse.
 
     `project` has the services of all profiles: also what is not active now may hold data.
@@ -104,12 +110,13 @@ def decide(project: Project, seen: ProjectResources, mode: Mode, names: Sequence
         mode,
         (*containers, *networks, *outside, *volumes.values(), *_bind_mounts(project)),
         tuple(names),
+        resumes,
     )
 
 
 def read(engine: Engine, project: Project) -> ProjectResources:
     """Return what the engine has of a project."""
-    return belongings.read(engine, project.name, [each.name for each in project.volumes.values()])
+    return resources.read(engine, project.name, [each.name for each in project.volumes.values()])
 
 
 def remove(
@@ -126,7 +133,7 @@ def remove(
         # In order and with the time that each service has; then those that the compose file does not know.
         compose.stop([])
         left = [each.id for each in read(engine, project).containers if each.running]
-        _side_by_side(left, lambda number: belongings.stop(engine, number))
+        _side_by_side(left, lambda number: resources.stop(engine, number))
     problems: list[str] = []
     for what, act in _removals(engine):
         mine = [item for item in reset.going if item.what == what]
@@ -146,7 +153,7 @@ def remove(
     return reset.going
 
 
-def _volume(project: Project, seen: ProjectResources, mode: Mode, volume: Kept) -> Item:
+def _volume(project: Project, seen: ProjectResources, mode: Mode, volume: Resource) -> Item:
     # Two keys of the compose file may have one name.
     declared = {key: each for key, each in project.volumes.items() if each.name == volume.name}
     name = f"{volume.name[:12]} (without a name)" if volume.anonymous else volume.name
@@ -178,7 +185,7 @@ def _looks_like_data(project: Project, places: Mapping[str, set[tuple[str, str]]
     return ""
 
 
-def _not_ours(project: Project, declared: Iterable[Volume], volume: Kept) -> str | None:
+def _not_ours(project: Project, declared: Iterable[Volume], volume: Resource) -> str | None:
     """Return why a volume is not this project's to remove, or None."""
     if any(each.external for each in declared):
         return "external"
@@ -192,7 +199,7 @@ def _not_ours(project: Project, declared: Iterable[Volume], volume: Kept) -> str
 
 
 def _users(
-    project: Project, seen: ProjectResources, volume: Kept, keys: Collection[str]
+    project: Project, seen: ProjectResources, volume: Resource, keys: Collection[str]
 ) -> tuple[dict[str, set[tuple[str, str]]], list[str]]:
     """Return the services that mount a volume, as configured or in truth, and what else of the project does.
 
@@ -211,7 +218,7 @@ def _users(
     return places, sorted(unknown)
 
 
-def _container(project: Project, seen: ProjectResources, held: Held, volumes: dict[str, Item]) -> Item:
+def _container(project: Project, seen: ProjectResources, held: ContainerUse, volumes: dict[str, Item]) -> Item:
     nameless = [each.name for each in seen.volumes if each.anonymous and each.name in held.volumes]
     kept = [name for name in nameless if not volumes[name].goes]
     known = held.service in project.services
@@ -225,7 +232,7 @@ def _container(project: Project, seen: ProjectResources, held: Held, volumes: di
     return Item("container", held.name, True, reason, held.id, volumes=not kept)
 
 
-def _network(seen: ProjectResources, network: Kept, held: set[str]) -> Item:
+def _network(seen: ProjectResources, network: Resource, held: set[str]) -> Item:
     other = next((each for each in seen.others if network.name in each.networks), None)
     if other:
         return Item("network", network.name, False, f"container {other.name} of {other.owner} is on it", network.id)
@@ -245,9 +252,9 @@ def _bind_mounts(project: Project) -> list[Item]:
 
 def _removals(engine: Engine) -> list[tuple[What, Callable[[Item], None]]]:
     return [
-        ("container", lambda item: belongings.remove_container(engine, item.id, volumes=item.volumes)),
-        ("network", lambda item: belongings.remove_network(engine, item.id)),
-        ("volume", lambda item: belongings.remove_volume(engine, item.id)),
+        ("container", lambda item: resources.remove_container(engine, item.id, volumes=item.volumes)),
+        ("network", lambda item: resources.remove_network(engine, item.id)),
+        ("volume", lambda item: resources.remove_volume(engine, item.id)),
     ]
 
 

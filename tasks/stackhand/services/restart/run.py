@@ -179,17 +179,17 @@ class Restarter:
         """Return the services whose restart an interrupted run has not come to."""
         owed = {key: step.cause for run in self._journal.unfinished(TASK) for key, step in run.steps.items()}
         return {
-            name: f"a restart was interrupted before it: {owed[container.run]}"
+            name: f"a restart was interrupted before it: {owed[container.run_key]}"
             for name in names
             for container in facts.containers.get(name, ())
-            if container.run in owed
+            if container.run_key in owed
         }
 
 
 def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
     """Return what a person is told of a restart that was not finished; None where all has restarted since."""
-    left = run.left(lambda key: all(each.run != key for each in containers))
-    services = list(dict.fromkeys(each.service for each in containers if each.run in left))
+    left = run.left(lambda key: all(each.run_key != key for each in containers))
+    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
     if not services:
         return None
     return Unfinished(
@@ -203,7 +203,7 @@ def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
 def _restarts(plan: Plan, facts: Facts) -> dict[str, str]:
     """Return the runs of containers that a plan ends by a restart, and why each does."""
     return {
-        container.run: action.cause
+        container.run_key: action.cause
         for action in plan.actions
         if action.verb == "restart"
         for container in facts.containers.get(action.service, ())

@@ -10,7 +10,7 @@ from datetime import datetime
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.host import ports as host
-from stackhand.engine.messages import understand
+from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, StackError
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
@@ -20,7 +20,7 @@ _PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)
 
 def start_failure(engine: Engine, service: str, error: Exception) -> Failure:
     """Return the failure for what Compose or the engine said when a service was started."""
-    complaint = understand(error.stderr if isinstance(error, CommandFailed) else str(error))
+    complaint = classify(error.stderr if isinstance(error, CommandFailed) else str(error))
     retry, reason = complaint.retry, complaint.detail
     if complaint.kind == "port_in_use":
         holder = port_holder(engine, reason)

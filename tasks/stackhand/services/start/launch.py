@@ -44,7 +44,7 @@ class Launcher:
         Raises what Compose or the engine says: CommandFailed, StackError.
         """
         idle = [container for container in containers if not container.running]
-        if idle and self._project().starts_plainly(service.name):
+        if idle and self._project().starts_without_compose(service.name):
             urgency = self._heights()[service.name]
             for container in idle:
                 check = container.healthcheck

@@ -214,5 +214,5 @@ def done(project: Project, container: Container, completed: Collection[str]) -> 
         container.stopped
         and container.exit_code == 0
         and not container.error
-        and (project.is_one_shot(container.service) or container.run in completed)
+        and (project.is_one_shot(container.service) or container.run_key in completed)
     )

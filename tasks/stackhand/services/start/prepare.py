@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
-from stackhand.engine.messages import understand
+from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
 from stackhand.model import Plan
@@ -158,7 +158,7 @@ class Preparation:
         try:
             act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
         except CommandFailed as error:
-            complaint = understand(error.stderr)
+            complaint = classify(error.stderr)
             return Failure(
                 "image",
                 complaint.kind if complaint.kind != "unknown" else f"{verb}_failed",
@@ -191,7 +191,7 @@ def _service_of(line: str, names: Sequence[str]) -> str:
 
 
 def _create_failure(name: str, error: CommandFailed) -> Failure:
-    complaint = understand(error.stderr)
+    complaint = classify(error.stderr)
     return Failure(
         "create",
         complaint.kind if complaint.kind != "unknown" else "create_failed",

@@ -65,7 +65,9 @@ class StartHistory:
                 if seen_to and wanted and each.config_hash != wanted:
                     made[each.id] = fingerprint(project.services[each.service], wanted)
             ended = {name for name, record in records.items() if record.state == "completed"}
-            runs = [each.run for each in containers if each.stopped and (each.service in ended or each.run in done)]
+            runs = [
+                each.run_key for each in containers if each.stopped and (each.service in ended or each.run_key in done)
+            ]
             if made != known:
                 MADE.write(self._state, made)
             if set(runs) != done:

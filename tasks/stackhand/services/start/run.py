@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
@@ -39,9 +39,6 @@ from stackhand.services.start.session import Session
 from stackhand.services.start.slots import TimedSemaphore
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
-
-if TYPE_CHECKING:
-    from stackhand.context import Stack
 
 # A probe is an exec, which costs the engine some fifty milliseconds of a core: more of them at once get slower,
 # and take from the starts what these need (bench/README.md has the figures).
@@ -100,19 +97,6 @@ class Starter:
         self.builds = Builds(engine, state)
         self._preparation = prepare.Preparation(
             read_compose, self.builds, wakeups, self._tell, lambda names: leftovers.clear(engine, read_project(), names)
-        )
-
-    @classmethod
-    def for_stack(cls, stack: Stack) -> Starter:
-        """Return the starter of a run."""
-        return cls(
-            lambda: stack.compose,
-            stack.engine,
-            lambda: stack.project,
-            stack.hashes,
-            stack.settings.start,
-            stack.state,
-            stack.redactor,
         )
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.engine.api import build_context as contexts
+from stackhand.engine.api import build_context
 
 
 def tree(folder: Path, *files: str) -> None:
@@ -17,7 +17,7 @@ def tree(folder: Path, *files: str) -> None:
 
 
 def names(folder: Path, dockerfile: Path | None = None) -> list[str]:
-    found = contexts.look([folder], dockerfile)
+    found = build_context.read([folder], dockerfile)
     return [each.name.removeprefix("0/") for each in found.entries if each.path.is_file()]
 
 
@@ -54,17 +54,17 @@ def test_a_dockerfile_counts_wherever_it_is(tmp_path: Path) -> None:
     outside = tmp_path / "Dockerfile"
     outside.write_text("FROM scratch")
     for dockerfile in (outside, context / "Dockerfile"):
-        before = contexts.look([context], dockerfile)
+        before = build_context.read([context], dockerfile)
         dockerfile.write_text("FROM other")
-        after = contexts.look([context], dockerfile)
+        after = build_context.read([context], dockerfile)
         assert before.listing != after.listing
 
 
 def test_what_stackhand_remembers_is_no_part_of_it(tmp_path: Path) -> None:
     tree(tmp_path, "a")
-    before = contexts.look([tmp_path], None).listing
+    before = build_context.read([tmp_path], None).listing
     tree(tmp_path, ".stackhand/builds.json")
-    assert contexts.look([tmp_path], None).listing == before
+    assert build_context.read([tmp_path], None).listing == before
 
 
 def test_private_files_are_not_read(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_private_files_are_not_read(tmp_path: Path) -> None:
             opened.append(self.name)
             return super().open(*words, **more)
 
-    found = contexts.look([tmp_path], None, private)
-    watched = [contexts.Entry(each.name, Watched(each.path), each.status) for each in found.entries]
-    assert contexts.Context(tuple(watched), found.private).content
+    found = build_context.read([tmp_path], None, private)
+    watched = [build_context.ContextEntry(each.name, Watched(each.path), each.status) for each in found.entries]
+    assert build_context.BuildContext(tuple(watched), found.private).content
     assert opened == ["a"]

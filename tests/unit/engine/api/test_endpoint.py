@@ -193,6 +193,6 @@ def test_a_host_that_refuses() -> None:
 
 
 def test_an_address_that_is_none() -> None:
-    with pytest.raises(ConfigError, match="names no engine's address: gopher://x") as caught:
+    with pytest.raises(ConfigError, match="is not the address of an engine: gopher://x") as caught:
         connect(Endpoint("gopher://x", "DOCKER_HOST"), {})
     assert caught.value.exit_code == 2

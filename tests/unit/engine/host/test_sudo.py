@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stackhand.engine.host import sudo as root
+from stackhand.engine.host import sudo
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from stackhand.engine.host import sudo as root
 )
 def test_what_is_typed_is_how_we_were_called(monkeypatch: pytest.MonkeyPatch, program: str, typed: list[str]) -> None:
     monkeypatch.setattr(sys, "argv", [program, "engine.install", "test"])
-    assert root.typed() == typed
+    assert sudo.command_line() == typed
 
 
 @pytest.mark.parametrize(("may_prompt", "start"), [(True, ["sudo", "env"]), (False, ["sudo", "-n", "env"])])
@@ -36,7 +36,7 @@ def test_sudo_never_asks_without_a_terminal(
         return code
 
     monkeypatch.setattr(subprocess, "call", call)
-    assert root.again_as_root({}, may_prompt=may_prompt) is (code == 0)
+    assert sudo.rerun_with_sudo({}, may_prompt=may_prompt) is (code == 0)
     assert ran[0][: len(start)] == start
     folder = Path(ran[0][len(start)].removeprefix("PYTHONPATH="))
     assert (folder / "stackhand/__init__.py").exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,14 @@ import pytest
 from builders import container, project, service
 from shells import Shell, context, running
 
-from stackhand.checks.kind import CannotAsk, NoAnswer
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
-from stackhand.kinds.celery.facts import _ASK, _FIND, CeleryFacts, look, said_by
+from stackhand.kinds.celery.facts import CeleryFacts, look, said_by
 from stackhand.kinds.celery.kind import Celery, judge_pool, judge_queues
 from stackhand.model import Finding
 
 MB = 2**20
-MINE = "0"
 WELL = CeleryFacts(
     "worker@1", frozenset({"a"}), frozenset({"a"}), concurrency=2, children=(50 * MB, 40 * MB), main=60 * MB
 )
@@ -67,7 +64,7 @@ WELL = CeleryFacts(
     ],
 )
 def test_recognition(raw: dict[str, Any], recognised: bool) -> None:
-    assert Celery().recognises(traits(service("it", image="celery-thing", raw=raw))) is recognised
+    assert Celery().matches(traits(service("it", image="celery-thing", raw=raw))) is recognised
 
 
 def _queues(**changes: Any) -> Finding:
@@ -137,41 +134,6 @@ def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], sa
 def test_no_answer_at_all() -> None:
     with pytest.raises(NoAnswer, match="printed no answer"):
         said_by("")
-
-
-CELERY = """
-import types, sys
-conf = types.SimpleNamespace(broker_url=None, broker_read_url=None, broker_write_url=None, result_backend=None,
-    worker_enable_remote_control=False)
-current_app = types.SimpleNamespace(conf=conf, _get_current_object=lambda: current_app)
-for name in ("app", "app.utils", "utils", "utils.nodenames"):
-    sys.modules["celery." + name] = types.ModuleType(name)
-sys.modules["celery.app.utils"].find_app = lambda name: current_app
-sys.modules["celery.utils.nodenames"].host_format = lambda node: node
-"""
-
-
-@pytest.mark.parametrize(
-    ("words", "variables", "says"),
-    [
-        ([], {}, "names none"),
-        (["-A", "shop"], {}, "remote control is switched off"),
-        ([], {"CELERY_APP": "shop"}, "remote control is switched off"),
-    ],
-)
-def test_no_application_is_asked_that_nobody_named(
-    tmp_path: Path, words: list[str], variables: dict[str, str], says: str
-) -> None:
-    """The default application would be asked at the default broker, and not be there."""
-    (tmp_path / "celery.py").write_text(CELERY)
-    program = [sys.executable, "-c", "input()", "worker", *words]
-    with subprocess.Popen(program, stdin=subprocess.PIPE) as worker:
-        asking = [sys.executable, "-c", _ASK, str(worker.pid)]
-        environment = {"PYTHONPATH": str(tmp_path), **variables}
-        done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=True)
-        worker.communicate(b"\n")
-    with pytest.raises(CannotAsk, match=says):
-        said_by(done.stdout)
 
 
 class _Engine:
@@ -246,54 +208,6 @@ def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
     engine = _Dropped(ExecResult(0, json.dumps(said)))
     assert look(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
     assert engine.users == ["", "33:34"]
-
-
-@pytest.mark.parametrize(
-    ("processes", "code", "says"),
-    [
-        # gosu, su-exec, setpriv: root may not read where another user's process has its program.
-        ({"7": ("33", "celery -A app worker", False)}, 4, "33:33"),
-        ({"1": ("me", "sh -c celery -A app worker", True), "7": ("33", "/py/python /bin/celery -A a worker", False)},
-         4, "33:33"),
-        ({"9": ("33", "[celeryd: celery@x:MainProcess] -active- (worker)", False)}, 4, "33:33"),
-        ({"7": ("me", "python3 -m celery worker", True), "12": ("me", "python3 -m celery worker", True)},
-         0, "asked 7"),
-        ({"7": ("me", "python3 -m celery worker", False)}, 3, "cannot be read"),
-        ({"7": ("me", "celery -A app beat", True), "8": ("me", "sh -c celery worker", True)},
-         3, "none of its processes"),
-        ({"7": ("me", "python3 /bin/celery -A worker beat -s /run/beat", True)}, 3, "none of its processes"),
-        ({"7": ("me", "celery -A worker flower", True)}, 3, "none of its processes"),
-        ({"7": ("me", "python3 /bin/celery -b redis://redis --app worker -q beat", True)}, 3, "none of its processes"),
-        ({"7": ("me", "python3 -X utf8 -m celery --app worker -q worker *", True)}, 0, "asked 7"),
-        ({"7": ("me", "python3 /py/celery/__main__.py --app=shop worker", True)}, 0, "asked 7"),
-        ({"7": ("me", "python3 /srv/celery_app.py worker", True)}, 0, "asked 7"),
-        ({"7": ("me", "/usr/bin/python3 /bin/airflow celery worker", True)}, 0, "asked 7"),
-        # What restarts a worker has its words as well.
-        ({"1": ("me", "python3 /bin/watchfiles celery -A app worker", True),
-          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
-        ({"1": ("me", "python3 /bin/watchmedo auto-restart -- celery -A app worker", True),
-          "9": ("me", "python3 /bin/celery -A app worker", True)}, 0, "asked 9"),
-        ({"7": ("me", "python3 -X", True), "8": ("me", "python3", True), "9": ("me", "celery -A", True)},
-         3, "none of its processes"),
-    ],
-)  # fmt: skip
-def test_which_process_is_the_worker(
-    tmp_path: Path, processes: dict[str, tuple[str, str, bool]], code: int, says: str
-) -> None:
-    shell = Shell(tmp_path / "bin", {"python3": "#!/bin/sh\necho asked $3\n"}, running("worker"))
-    for number, (user, line, readable) in {"self": ("me", "sh", False), **processes}.items():
-        folder = tmp_path / "proc" / number
-        folder.mkdir(parents=True)
-        uid = {"me": MINE}.get(user, user)
-        (folder / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\nGid:\t{uid}\t{uid}\t{uid}\n")
-        (folder / "cmdline").write_bytes(line.replace(" ", "\0").encode() + b"\0")
-        if readable:
-            (folder / "exe").symlink_to(shell.folder / "python3")
-    answer = context(project(service("worker")), shell, tmp_path).shell(
-        "worker", _FIND.replace("/proc/", f"{tmp_path}/proc/"), "become", "ask"
-    )
-    assert answer.exit_code == code
-    assert says in answer.stdout
 
 
 @pytest.mark.parametrize(("workers", "restarted"), [(1, ["worker"]), (2, ["id-worker-2"])])

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from builders import container, ended, needs, project, service
 
-from stackhand.checks.context import CheckContext, ServiceActions
-from stackhand.checks.kind import Kind, ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
+from stackhand.checks.kind import Kind
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
@@ -156,7 +156,7 @@ class _Postgres(Kind[Server]):
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    def look(self, context: CheckContext, service: str) -> Server:
+    def collect(self, context: CheckContext, service: str) -> Server:
         return self.server
 
 
@@ -170,7 +170,7 @@ class _Engine:
     def containers(self, project: str) -> list[Container]:
         return [container("db"), ended("migrate"), container("api")]
 
-    def homes(self, container: str) -> list[str]:
+    def code_folders(self, container: str) -> list[str]:
         return ["/srv"]
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from builders import container, healthy, service
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
-from stackhand.checks.kind import CannotAsk, NoAnswer
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
@@ -211,7 +211,7 @@ class Stage:
         self.about = about or container("pool")
         self.asked: list[tuple[str, list[str], dict[str, str]]] = []
         self.users: list[str] = []
-        self.proven: list[str] = []
+        self.verified_healthy: list[str] = []
         self.has_shell = shell
 
     def shell(self, service: str, script: str, user: str = "") -> ExecResult:
@@ -237,10 +237,10 @@ class Stage:
     def facts(self, kind: Any, service: str) -> Bouncer:
         return FACTS
 
-    def learn(self, secret: str) -> None:
+    def register_secret(self, secret: str) -> None:
         pass
 
-    def mask(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         return text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -12,9 +11,9 @@ import msgspec
 import pytest
 from builders import container, project, service
 
+from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
-from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import CannotAsk, NoAnswer, ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceKinds
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
@@ -95,7 +94,7 @@ DATA = "7123"
 )  # fmt: skip
 def test_recognised(image: str, raw: dict[str, Any], expected: bool) -> None:
     made = service("it", image=image, raw=raw, environment=raw.get("environment", {}))
-    assert Postgres().recognises(traits(made)) is expected
+    assert Postgres().matches(traits(made)) is expected
 
 
 def test_an_answer_is_read_section_by_section() -> None:
@@ -245,7 +244,7 @@ class AskedServer:
 
     def __init__(self, *answers: ExecResult, health: str = "none") -> None:
         self.answers = list(answers)
-        self.proven: list[str] = []
+        self.verified_healthy: list[str] = []
         self.health = health
 
     def shell(self, *_: Any, **__: Any) -> ExecResult:
@@ -254,7 +253,7 @@ class AskedServer:
     def container(self, service: str) -> Any:
         return SimpleNamespace(health=self.health)
 
-    def mask(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         return text
 
 
@@ -343,22 +342,6 @@ def test_where_a_server_listens(raw: dict[str, Any], environment: dict[str, str]
     assert place.where(service("db", raw=raw, environment=environment)) == expected
 
 
-def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
-    (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
-    script = place.FOUND + 'echo "$PGPORT $PGHOST"'
-
-    def said(**environment: str) -> str:
-        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
-        assert done.stderr == ""
-        return done.stdout.strip()
-
-    assert said(PGDATA=str(tmp_path), PGPORT="5432", PGHOST="elsewhere") == "5433 /sockets"
-    assert said(PGDATA="/nonexistent", PGPORT="6000", PGHOST="/a") == "6000 /a"
-    assert said(PGPORT="6000") == "6000"
-    (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n\n*\n")
-    assert said(PGDATA=str(tmp_path)) == "5433 localhost"
-
-
 POOLED = Login("app", "shop", "pool", 6432, "pool", "s3cr3t", ("api",))
 DERIVED = Login("app", "shop", "db", 5432, "", "s3cr3t", ("api",), ("pool",))
 OWN = Login("lookup", "shop", "db", 5432, "", "its password", ("pool",), ("pool",))
@@ -423,11 +406,11 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
         "stackhand.kinds.postgres.logins.links", lambda *_: Links(pooled=(POOLED,), bouncers={"pool": BOUNCER})
     )
     stage: Any = SimpleNamespace(
-        kept={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
+        scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
     )
-    assert ATTEMPTS.look(stage, "db")[POOLED].trouble == "later"
+    assert ATTEMPTS.collect(stage, "db")[POOLED].trouble == "later"
     recovers(stage, "db")
-    assert ATTEMPTS.look(stage, "db")[POOLED] == Attempt()
+    assert ATTEMPTS.collect(stage, "db")[POOLED] == Attempt()
     assert len(pauses) == 1
 
 
@@ -832,7 +815,7 @@ def test_a_database_made_on_demand_is_no_failure() -> None:
 
 def test_what_is_remembered_side_by_side_is_all_there(tmp_path: Path) -> None:
     context: Any = SimpleNamespace(
-        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run="r1")
+        state=StateFolder(tmp_path), dry=False, container=lambda _: SimpleNamespace(run_key="r1")
     )
     threads = [Thread(target=_remember, args=(context, "db", "shop", f"app{n}", known())) for n in range(12)]
     threads += [Thread(target=warmth.load, args=(context, f"db{n}", Server(ADMIN), ADMIN)) for n in range(12)]

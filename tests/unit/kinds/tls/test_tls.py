@@ -262,7 +262,7 @@ def test_the_answer_of_the_script_and_its_secrets() -> None:
     ],
 )
 def test_recognition(traits_: Traits, recognised: bool) -> None:
-    assert tls.Tls().recognises(traits_) is recognised
+    assert tls.Tls().matches(traits_) is recognised
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_what_is_remembered_goes_first(tmp_path: Path) -> None:
     made = stack(tmp_path)
     run = container("api")
     seen = mounted.runs_to_remember(made, [run], mounted.stamps(made, made.services), {})
-    assert set(seen) == {run.run}
+    assert set(seen) == {run.run_key}
     assert "old" not in str(seen)
     # Another file in its place, which is older still: a copy that was put back.
     (tmp_path / "new").write_text("newer")
@@ -91,6 +91,6 @@ def test_what_changed_while_it_started_counts_later(tmp_path: Path) -> None:
 
 def test_a_container_that_was_not_started_anew_keeps_what_is_known_of_it(tmp_path: Path) -> None:
     made = stack(tmp_path)
-    known = {container("api").run: {"a": "b"}, "gone 2026": {"a": "b"}}
+    known = {container("api").run_key: {"a": "b"}, "gone 2026": {"a": "b"}}
     listed = container("api", started_at=None)
-    assert mounted.runs_to_remember(made, [listed], {}, known) == {container("api").run: {"a": "b"}}
+    assert mounted.runs_to_remember(made, [listed], {}, known) == {container("api").run_key: {"a": "b"}}

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from builders import container, ended, needs, project, service
 
-from stackhand.checks.context import CheckContext, ServiceActions
-from stackhand.checks.kind import ServiceKinds
+from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.engine.api.containers import Container
 from stackhand.services import stop
 from stackhand.services.checks.ready import check_ready
@@ -64,14 +63,14 @@ def test_what_may_be_meant_so_is_left_alone(
 
 def test_what_was_stopped_on_purpose_stays_so_until_it_is_started(tmp_path: Path) -> None:
     with Journal(StateFolder(tmp_path)).run(stop.TASK) as run:
-        run.done(KILLED.run)
+        run.done(KILLED.run_key)
     assert judge(tmp_path, [KILLED]) == ("skip", False)
     assert judge(tmp_path, [ended(code=137, id="another")]) == ("fail", True)
 
 
 def test_what_a_fix_that_was_killed_has_stopped_is_started_again(tmp_path: Path) -> None:
     running = container("web")
-    assert running.run == ENDED.run
+    assert running.run_key == ENDED.run_key
     with pytest.raises(KeyboardInterrupt), look(tmp_path, [running]).restarting("web"):
         raise KeyboardInterrupt
     assert judge(tmp_path, [ENDED]) == ("fail", True)

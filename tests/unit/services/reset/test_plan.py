@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from builders import project, service
 
-from stackhand.engine.api.resources import Held, Kept, ProjectResources
+from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
 from stackhand.engine.compose.project import Project, Volume
 from stackhand.errors import VolumeInUse
 from stackhand.kinds.data_volumes import looks_like_data
@@ -32,12 +32,14 @@ def stack(**volumes: Volume) -> Project:
     )
 
 
-def seen(*volumes: Kept, containers: tuple[Held, ...] = (), others: tuple[Held, ...] = ()) -> ProjectResources:
-    return ProjectResources(containers, (Kept("n1", "shop_default", "shop"),), volumes, others)
+def seen(
+    *volumes: Resource, containers: tuple[ContainerUse, ...] = (), others: tuple[ContainerUse, ...] = ()
+) -> ProjectResources:
+    return ProjectResources(containers, (Resource("n1", "shop_default", "shop"),), volumes, others)
 
 
-def ours(key: str, **labels: str) -> Kept:
-    return Kept(f"shop_{key}", f"shop_{key}", "shop", labels)
+def ours(key: str, **labels: str) -> Resource:
+    return Resource(f"shop_{key}", f"shop_{key}", "shop", labels)
 
 
 def verdict(made: Reset, name: str) -> tuple[bool, str]:
@@ -57,11 +59,11 @@ def verdict(made: Reset, name: str) -> tuple[bool, str]:
         (ours("cache", **{"stackhand.keep": "false"}), "soft", True, "of web, holds no data of a known kind"),
         (ours("old"), "soft", False, "no service mounts it: what it holds is not known"),
         (ours("old"), "full", True, "no service mounts it"),
-        (Kept("shop_cache", "shop_cache", "shop-2"), "full", False, "belongs to project shop-2"),
-        (Kept("shop_cache", "shop_cache"), "full", False, "not made by Compose, whose it is is not known"),
+        (Resource("shop_cache", "shop_cache", "shop-2"), "full", False, "belongs to project shop-2"),
+        (Resource("shop_cache", "shop_cache"), "full", False, "not made by Compose, whose it is is not known"),
     ],
 )
-def test_volumes(volume: Kept, mode: Mode, goes: bool, reason: str) -> None:
+def test_volumes(volume: Resource, mode: Mode, goes: bool, reason: str) -> None:
     assert verdict(decide(stack(), seen(volume), mode), volume.name) == (goes, reason)
 
 
@@ -77,13 +79,13 @@ def test_external_volumes_stay(mode: Mode) -> None:
 
 
 def test_a_volume_in_use_by_somebody_else_is_refused() -> None:
-    other = Held("o", "theirs-1", "theirs", volumes={"shop_cache": ""})
+    other = ContainerUse("o", "theirs-1", "theirs", volumes={"shop_cache": ""})
     for mode in ("soft", "full"):
         with pytest.raises(VolumeInUse, match=r"shop_cache is used by container theirs-1 of project theirs"):
             decide(stack(), seen(ours("cache"), others=(other,)), mode)  # type: ignore[arg-type]
     # What stays may be used by whoever likes.
     assert decide(stack(cache=Volume("shop_cache", external=True)), seen(ours("cache"), others=(other,)), "full")
-    plain = Held("o", "by-hand", volumes={"shop_cache": ""})
+    plain = ContainerUse("o", "by-hand", volumes={"shop_cache": ""})
     with pytest.raises(VolumeInUse, match="container by-hand of no Compose project"):
         decide(stack(), seen(ours("cache"), others=(plain,)), "soft")
 
@@ -91,18 +93,18 @@ def test_a_volume_in_use_by_somebody_else_is_refused() -> None:
 @pytest.mark.parametrize(
     ("held", "mode", "goes", "nameless_go"),
     [
-        (Held("c", "shop-web-1", "shop", "web"), "soft", True, True),
-        (Held("c", "shop-db-1", "shop", "db"), "soft", False, False),
-        (Held("c", "shop-db-1", "shop", "db"), "full", True, True),
+        (ContainerUse("c", "shop-web-1", "shop", "web"), "soft", True, True),
+        (ContainerUse("c", "shop-db-1", "shop", "db"), "soft", False, False),
+        (ContainerUse("c", "shop-db-1", "shop", "db"), "full", True, True),
         # A client that was run once goes; whether its volume holds data nobody knows.
-        (Held("c", "shop-db-run", "shop", "db", one_off=True), "soft", True, False),
-        (Held("c", "shop-old-1", "shop", "old"), "soft", True, False),
-        (Held("c", "shop-old-1", "shop", "old"), "full", True, True),
+        (ContainerUse("c", "shop-db-run", "shop", "db", one_off=True), "soft", True, False),
+        (ContainerUse("c", "shop-old-1", "shop", "old"), "soft", True, False),
+        (ContainerUse("c", "shop-old-1", "shop", "old"), "full", True, True),
     ],
 )
-def test_volumes_without_a_name(held: Held, mode: Mode, goes: bool, nameless_go: bool) -> None:
-    container = Held(held.id, held.name, held.project, held.service, held.one_off, True, {NAMELESS: "/app/x"})
-    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(container,)), mode)
+def test_volumes_without_a_name(held: ContainerUse, mode: Mode, goes: bool, nameless_go: bool) -> None:
+    container = ContainerUse(held.id, held.name, held.project, held.service, held.one_off, True, {NAMELESS: "/app/x"})
+    made = decide(stack(), seen(Resource(NAMELESS, NAMELESS), containers=(container,)), mode)
     by_what = {item.what: item for item in made.items}
     assert by_what["container"].goes is goes
     assert by_what["volume"].goes is nameless_go
@@ -111,8 +113,8 @@ def test_volumes_without_a_name(held: Held, mode: Mode, goes: bool, nameless_go:
 
 @pytest.mark.parametrize(("place", "stays"), [("/var/lib/frob", True), ("/app/cache", False)])
 def test_a_volume_without_a_name_is_told_by_its_place(place: str, stays: bool) -> None:
-    container = Held("c", "shop-web-1", "shop", "web", volumes={NAMELESS: place})
-    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(container,)), "soft")
+    container = ContainerUse("c", "shop-web-1", "shop", "web", volumes={NAMELESS: place})
+    made = decide(stack(), seen(Resource(NAMELESS, NAMELESS), containers=(container,)), "soft")
     assert [item.goes for item in made.items if item.what in ("container", "volume")] == [not stays] * 2
 
 
@@ -127,11 +129,11 @@ def test_two_keys_of_one_name_are_one_volume() -> None:
 
 def test_networks() -> None:
     assert verdict(decide(stack(), seen(), "soft"), "shop_default") == (True, "of this project")
-    other = Held("o", "theirs-1", "theirs", networks=frozenset({"shop_default"}))
+    other = ContainerUse("o", "theirs-1", "theirs", networks=frozenset({"shop_default"}))
     made = decide(stack(), seen(others=(other,)), "full")
     assert verdict(made, "shop_default") == (False, "container theirs-1 of project theirs is on it")
-    kept = Held("c", "shop-db-1", "shop", "db", volumes={NAMELESS: ""}, networks=frozenset({"shop_default"}))
-    made = decide(stack(), seen(Kept(NAMELESS, NAMELESS), containers=(kept,)), "soft")
+    kept = ContainerUse("c", "shop-db-1", "shop", "db", volumes={NAMELESS: ""}, networks=frozenset({"shop_default"}))
+    made = decide(stack(), seen(Resource(NAMELESS, NAMELESS), containers=(kept,)), "soft")
     assert verdict(made, "shop_default")[0] is False
 
 

@@ -1,0 +1,285 @@
+"""Redis asked for real: what its probes do where sh runs them, with programs that stand in for Redis's own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from builders import START, project, service
+from shells import Shell, context, running
+
+from stackhand.checks.check import CannotAsk, NoAnswer
+from stackhand.checks.context import CheckContext
+from stackhand.errors import StackError
+from stackhand.kinds.redis import address as redis_where
+from stackhand.kinds.redis.address import Listening, listening
+from stackhand.kinds.redis.facts import Account, look
+from stackhand.kinds.redis.kind import Redis, judge_logins
+from stackhand.kinds.registry import kinds_of
+
+
+def _hash(word: str) -> str:
+    return hashlib.sha256(word.encode()).hexdigest()
+
+
+# Users and passwords that it knows are in the file `users` beside it; what it is asked to do goes to `said`.
+CLI = """#!/bin/sh
+here=${0%/*}
+user=default listening=6379 at=6379
+[ ! -e "$here/listening" ] || read -r listening < "$here/listening"
+while :; do
+  case $1 in
+    --user) user=$2; shift 2;; --no-auth-warning|--no-raw|--insecure) shift;; --tls) at="tls $at"; shift;;
+    -p) at="${at% *}"; [ "$at" = tls ] && at="tls $2" || at=$2; shift 2;; -s) at=$2; shift 2;; *) break;;
+  esac
+done
+[ $# -gt 0 ] || read -r line
+if [ -e "$here/down" ] || [ "$at" != "$listening" ]; then
+  echo "Could not connect to Redis at 127.0.0.1:6379: Connection refused"; exit 1
+fi
+if ! grep -qx "$user $REDISCLI_AUTH" "$here/users"; then
+  echo "AUTH failed: WRONGPASS invalid username-password pair or user is disabled."
+  echo "NOAUTH Authentication required."
+  exit 0
+fi
+case "${*:-$line}" in
+  PING) echo PONG;;
+  INFO) [ "$user" = app ] && { echo "$user" >> "$here/denied"; echo "NOPERM no"; exit; }
+    printf '# Server\\r\\nconfig_file:%s\\r\\n' "$here/redis.conf"
+    printf 'maxmemory:0\\r\\nmaxmemory_policy:allkeys-lru\\r\\naof_enabled:1\\r\\n';;
+  "CONFIG GET dir") [ "$user" = admin ] || { echo "$user" >> "$here/denied"; echo "NOPERM no"; exit; }
+    printf 'dir\\n/data\\n';;
+  "CONFIG GET aclfile") printf 'aclfile\\n%s\\n' "$here/users.acl";;
+  "ACL LIST") cat "$here/list";;
+  *) printf '%s\\n' "$user ${*:-$line}" >> "$here/said"; [ -e "$here/refuse" ] && echo "(error) ERR not so" || echo OK;;
+esac
+"""
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The container's list of processes: none is in it that a test does not put there."""
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    script = redis_where._LISTENS.replace("/proc/", f"{folder}/")
+    monkeypatch.setattr(redis_where, "_LISTENS", script)
+    return folder
+
+
+def _stack(tmp_path: Path, *, users: str, listed: str, file: str, **environment: str) -> tuple[CheckContext, Shell]:
+    clients = environment or {"REDIS_HOST": "redis", "REDIS_USER": "app", "REDIS_PASSWORD": "app-word"}
+    about = service(
+        "redis",
+        image="redis:7",
+        environment={"APP_PASSWORD": "app-word", "ADMIN_PASSWORD": "admin-word", "PLAIN": "plain"},
+        raw={"tmpfs": [f"{tmp_path}/bin:uid=1"]},
+    )
+    made = project(about, service("api", environment=clients), service("worker", environment=clients))
+    shell = Shell(tmp_path / "bin", {"redis-cli": CLI}, running("redis", "api", "worker", memory_limit=256 * 2**20))
+    for name, text in {"users": users, "list": listed, "users.acl": file}.items():
+        (shell.folder / name).write_text(text)
+    (shell.folder / "redis.conf").write_text(f"port 6379\naclfile {shell.folder}/users.acl\nappendonly yes\n")
+    return context(made, shell, tmp_path, celery=["worker"]), shell
+
+
+APP = f"user app on #{_hash('app-word')} ~* +@all -@admin\n"
+ADMIN = f"user admin on >admin-word ~* +@all\nuser default off #{_hash('app-word')}\n"
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="app app-word\nadmin admin-word\n", listed=APP + ADMIN, file=APP + ADMIN)
+    facts = look(stage, "redis")
+    assert [(each.user, each.services, each.ok) for each in facts.logins] == [("app", ("api", "worker"), True)]
+    assert facts.admin == Account("admin", "admin-word")
+    assert facts.users is not None
+    assert set(facts.users) == {"app", "admin", "default"}
+    assert (facts.aclfile, facts.written_at_start) == (f"{shell.folder}/users.acl", True)
+    assert facts.queue_of == ("worker",)
+    assert [each.status for each in judge_logins("redis", facts)] == ["ok"]
+    assert facts.info["maxmemory"] == "0"
+    # Nobody was asked for what he may not: Redis keeps a log of that.
+    assert not (shell.folder / "denied").exists()
+    words = " ".join(word for argv, _ in shell.asked for word in argv)
+    assert "app-word" not in words
+    assert "admin-word" not in words
+    assert "plain" not in str([env for _, env in shell.asked])
+
+
+def test_nobody_can_log_in_but_the_administrator_that_the_file_tells_of(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=APP + ADMIN)
+    facts = look(stage, "redis")
+    (finding,) = judge_logins("redis", facts)
+    assert (finding.id, finding.status, finding.fixable, finding.subject) == ("redis.login", "fail", True, "app")
+    assert "there is no such user" in finding.summary
+    Redis().fixes()["redis.login"].act(stage, finding)
+    assert (shell.folder / "said").read_text() == f"admin ACL SETUSER {APP.removeprefix('user ')}"
+    assert _hash("app-word") not in " ".join(word for argv, _ in shell.asked for word in argv)
+
+
+def test_a_refused_fix_says_why(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=APP + ADMIN)
+    (finding,) = judge_logins("redis", look(stage, "redis"))
+    (shell.folder / "refuse").touch()
+    with pytest.raises(StackError, match="redis: ERR not so"):
+        Redis().fixes()["redis.login"].act(stage, finding)
+
+
+def test_of_a_user_that_is_there_only_the_password_is_put_right(tmp_path: Path) -> None:
+    other = f"user app on #{_hash('another')} ~* +get\n"
+    stage, shell = _stack(tmp_path, users="app another\nadmin admin-word\n", listed=other + ADMIN, file=APP + ADMIN)
+    (finding,) = judge_logins("redis", look(stage, "redis"))
+    assert "the password is another one" in finding.summary
+    Redis().fixes()["redis.login"].act(stage, finding)
+    assert (shell.folder / "said").read_text() == f"admin ACL SETUSER app resetpass #{_hash('app-word')}\n"
+
+
+def test_a_restart_saves_first(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN)
+    (finding,) = judge_logins("redis", look(stage, "redis"))
+    assert (finding.id, finding.fixable) == ("redis.reload", True)
+    (shell.folder / "refuse").touch()
+    with pytest.raises(StackError):
+        Redis().fixes()["redis.reload"].act(stage, finding)
+    assert shell.restarted == []
+    (shell.folder / "refuse").unlink()
+    Redis().fixes()["redis.reload"].act(stage, finding)
+    assert (shell.folder / "said").read_text().splitlines()[-1] == "admin SHUTDOWN SAVE"
+    assert shell.restarted == ["redis"]
+    (shell.folder / "users").write_text("app app-word\nadmin admin-word\n")
+    Redis().fixes()["redis.reload"].act(stage, finding)
+    assert shell.restarted == ["redis"]
+
+
+def test_a_restart_in_vain_is_not_made_again(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN)
+    (finding,) = judge_logins("redis", look(stage, "redis"))
+    Redis().fixes()["redis.reload"].act(stage, finding)
+    (again,) = judge_logins("redis", look(stage, "redis"))
+    # The same finding: it is still so after its fix.
+    assert (again.key, again.status, again.to_fix) == (finding.key, "fail", False)
+    assert "did not bring it back" in again.summary
+    assert "inv up.redis" in again.remedy
+    # Somebody has started it anew, perhaps with another file.
+    shell._containers[0] = replace(shell._containers[0], started_at=START + timedelta(minutes=1))
+    stage.invalidate()
+    (anew,) = judge_logins("redis", look(stage, "redis"))
+    assert anew.to_fix
+
+
+def test_silence(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="", listed="", file="")
+    (shell.folder / "down").touch()
+    with pytest.raises(NoAnswer, match="Connection refused"):
+        look(stage, "redis")
+    (shell.folder / "redis-cli").unlink()
+    with pytest.raises(CannotAsk, match="has a redis-cli"):
+        look(stage, "redis")
+    assert [each.status for each in Redis().check_responds(stage, "redis")] == ["skip"]
+
+
+@pytest.mark.parametrize(
+    ("config", "title", "listens"),
+    [
+        ("port 6380\n", "", "6380"),
+        ("port 6380\n", "redis-server *:6380", "6380"),
+        ("port 0\ntls-port 6390\ntls-auth-clients no\n", "redis-server *:6390", "tls 6390"),
+        ("port 0\nunixsocket /run/redis.sock\n", "redis-server unixsocket:/run/redis.sock", "/run/redis.sock"),
+        ("include {folder}/more.conf\n", "", "6381"),
+        # A port that an entrypoint has chosen.
+        (None, "valkey-server 0.0.0.0:6382", "6382"),
+        (None, "keydb-server *:6379", "6379"),
+    ],
+)
+def test_where_its_own_configuration_has_it_listen(
+    tmp_path: Path, processes: Path, config: str | None, title: str, listens: str
+) -> None:
+    stage, shell = _stack(tmp_path, users="app app-word\nadmin admin-word\n", listed=APP + ADMIN, file=APP + ADMIN)
+    (shell.folder / "listening").write_text(f"{listens}\n")
+    (shell.folder / "more.conf").write_text("port 6381\n")
+    if config is not None:
+        file = shell.folder / "own.conf"
+        file.write_text(config.format(folder=shell.folder))
+        stage.project.services["redis"].raw["command"] = ["redis-server", str(file)]  # type: ignore[index]
+    (processes / "1").mkdir()
+    (processes / "1" / "cmdline").write_bytes(title.replace(" ", "\0").encode() + b"\0")
+    assert [each.ok for each in look(stage, "redis").logins] == [True]
+    Redis().warm(stage, "redis", "EXISTS a")
+    assert (shell.folder / "said").read_text() == 'app "EXISTS" "a"\n'
+
+
+def test_of_configurations_lying_around_the_one_counts_that_fits() -> None:
+    text = "@@ title *:7000\n@@ config /etc/redis.conf\n@@ config /b.conf\nport 0\ntls-port 7000\n"
+    assert listening(text, named=False) == Listening("7000", "", {"port": "0", "tls-port": "7000"})
+    assert listening(text.partition("@@ config /b")[0], named=False) == Listening("7000")
+    # Two servers are seen: of one of them the title is.
+    assert listening("@@ title *:6380\n@@ title *:6381\n", named=False) == Listening()
+
+
+@pytest.mark.parametrize(("health", "status"), [("healthy", "skip"), ("unhealthy", "fail"), ("none", "fail")])
+def test_refused_where_its_healthcheck_is_content(tmp_path: Path, health: str, status: str) -> None:
+    stage, shell = _stack(tmp_path, users="", listed="", file="")
+    (shell.folder / "down").touch()
+    shell._containers[0] = replace(shell._containers[0], health=health)
+    (finding,) = Redis().check_responds(stage, "redis")
+    assert (finding.status, finding.fix) == (status, None)
+    assert "Connection refused" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'redis-server --requirepass "$REDIS_PASSWORD"',
+        "exec redis-server --requirepass ${REDIS_PASSWORD:?no password}",
+        "redis-server --requirepass ${OTHER:-own-word}",
+        'redis-server --requirepass "$(cat /run/secrets/redis)" --appendonly yes',
+        "redis-server --requirepass $(cat /run/secrets/redis)",
+        "redis-server --requirepass own-word",
+    ],
+)
+def test_a_password_of_the_command(tmp_path: Path, command: str) -> None:
+    """Its clients have another one: the server is asked with its own all the same, and nobody is let in by that."""
+    (tmp_path / "secret").write_text("own-word\n")
+    raw = {"command": ["sh", "-c", command], "secrets": [{"source": "word", "target": "redis"}]}
+    environment = {"REDIS_PASSWORD": "own-word"} if "REDIS" in command else {}
+    about = service("cache", environment=environment, raw=raw, secrets=("word",))
+    client = service("api", environment={"REDIS_URL": "redis://:another@cache/0"})
+    made = project(about, client, secret_files={"word": tmp_path / "secret"})
+    assert [kind.name for kind in kinds_of(about)] == ["redis"]
+    shell = Shell(tmp_path / "bin", {"redis-cli": CLI.replace("= admin", "= default")}, running("cache", "api"))
+    (shell.folder / "users").write_text("default own-word\n")
+    facts = look(context(made, shell, tmp_path), "cache")
+    assert facts.admin == Account("", "own-word")
+    assert facts.info["maxmemory"] == "0"
+    assert facts.declared["default"].takes(_hash("own-word"))
+    (finding,) = judge_logins("cache", facts)
+    assert (finding.status, finding.fixable) == ("fail", False)
+    assert "own-word" not in " ".join(word for argv, _ in shell.asked for word in argv)
+
+
+def test_warm_up(tmp_path: Path) -> None:
+    stage, shell = _stack(tmp_path, users="app app-word\n", listed="", file="")
+    Redis().warm(stage, "redis", "SET 'a key' 1")
+    assert (shell.folder / "said").read_text() == 'app "SET" "a key" "1"\n'
+    (shell.folder / "refuse").touch()
+    with pytest.raises(StackError, match="ERR not so"):
+        Redis().warm(stage, "redis", "SET a b")
+
+
+@pytest.mark.parametrize(
+    ("environment", "status"),
+    [
+        ({"REDIS_URL": "redis://:nobody@redis:6379/0"}, "fail"),
+        ({"REDIS_URL": "redis://redis:6379/0"}, "warn"),
+        ({"WAIT_FOR": "redis:6379"}, None),
+        ({"REDIS_HOST": "redis", "REDIS_USER": "app"}, None),
+        ({"HTTP_URL": "http://redis:6379"}, None),
+    ],
+)
+def test_only_known_logins_are_judged(tmp_path: Path, environment: dict[str, str], status: str | None) -> None:
+    stage, _ = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN, **environment)
+    found = list(judge_logins("redis", look(stage, "redis")))
+    assert [each.status for each in found] == ([status] if status else [])
+    assert not any(each.fixable for each in found)
