@@ -201,7 +201,7 @@ class Journals:
             finally:
                 os.close(folder)
 
-    def finish(self, journal: Journal) -> None:
+    def settle(self, journal: Journal) -> None:
         """Write the last line of a run that was killed, once it is completed."""
         folder = self._place.open()
         try:
@@ -222,6 +222,22 @@ class Journals:
             return sorted(_ids(folder), key=_order, reverse=True)
         finally:
             os.close(folder)
+
+    def unfinished(self, volume: str | None, *, but: str) -> Iterator[Journal]:
+        """Yield the journals of the runs that came to no end since the last one that did, the newest first.
+
+        Only runs of this volume count, None being the project itself, and not the run `but`, which is under way.
+        Raises PermissionError.
+        """
+        for id in self.ids():
+            if id == but:
+                continue
+            journal = self.open(id)
+            if journal.head is None or journal.head.volume != volume:
+                continue
+            if journal.end is not None:
+                return
+            yield journal
 
     def open(self, id: str) -> Journal:
         """Open a journal. Raises FileNotFoundError, and PermissionError if somebody else may have written it."""

@@ -7,10 +7,9 @@ right by the rules. Only this bit is known to nobody but the journal.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
-from stackhand.perms.journal import Change, Journal, Journals, Writer
+from stackhand.perms.journal import Change, Journals, Writer
 from stackhand.perms.policy.steps import SETID_BITS, states
 from stackhand.perms.replay import Apply, Decide, Decision, Keep, Replay
 from stackhand.perms.tree.apply import refusal
@@ -19,39 +18,29 @@ from stackhand.perms.tree.entry import Entry
 from stackhand.perms.tree.events import AddEvent
 
 
-def finish(
+def complete_killed_runs(
     root: Path,
     journals: Journals,
+    id: str,
     volume: str | None,
     writer: Writer,
     counts: Counts,
     add_event: AddEvent,
 ) -> None:
-    """Complete the runs since the last one that ended, and write their last lines.
+    """Complete the runs that were killed since the last one that ended, and write their last lines.
 
-    Raises JournalFailed, and OSError if the root can't be opened.
+    `id` is the run that does this, `writer` its journal. Raises JournalFailed, and OSError if the root can't be opened.
     """
-    for journal in _killed(journals, volume):
+    for journal in journals.unfinished(volume, but=id):
         replay = Replay(str(root), journal, writer, _decide(journal.ended), add_event)
         try:
             replay.run(lambda _: None)
-            journals.finish(journal)
+            journals.settle(journal)
         finally:
             journal.close()
             counts.wrong += replay.changed + replay.failed
             counts.changed += replay.changed
             counts.failed += replay.failed
-
-
-def _killed(journals: Journals, volume: str | None) -> Iterator[Journal]:
-    # The newest run is the one that calls this.
-    for id in journals.ids()[1:]:
-        journal = journals.open(id)
-        if journal.head is None or journal.head.volume != volume:
-            continue
-        if journal.end is not None:
-            return
-        yield journal
 
 
 def _decide(limit: int) -> Decide:

@@ -53,7 +53,7 @@ class Result:
             "needs_root": counts.needs_root,
             "journal": self.journal,
             "findings": [each.to_json() for each in self.findings],
-            **early_end(self.stopped),
+            **error_field(self.stopped),
         }
 
     def lists(self) -> dict[str, Iterator[dict[str, str]]]:
@@ -66,7 +66,7 @@ class Result:
         }
 
 
-def early_end(stopped: BaseException | None) -> dict[str, Any]:
+def error_field(stopped: BaseException | None) -> dict[str, Any]:
     """Return the field `error` of the JSON document of a run that ended early; nothing for one that did not."""
     if stopped is None:
         return {}

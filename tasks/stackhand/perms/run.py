@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stackhand.errors import StackError, StateFolderUnwritable
 from stackhand.model import Finding
@@ -15,7 +16,7 @@ from stackhand.perms.facts import ProjectFacts, collect_facts, opened
 from stackhand.perms.journal import Journals, Writer
 from stackhand.perms.policy.rules import Rules, Target
 from stackhand.perms.policy.steps import why
-from stackhand.perms.recover import finish
+from stackhand.perms.recover import complete_killed_runs
 from stackhand.perms.result import Result
 from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.entry import TICK, Entry, ProcFd
@@ -23,9 +24,23 @@ from stackhand.perms.tree.evaluate import NEEDS_ROOT
 from stackhand.perms.tree.walk import LastCleanRun
 from stackhand.perms.tree.workers import Progress, walk
 from stackhand.settings import Perms
+from stackhand.state.document import Document
 from stackhand.state.folder import FOLDER, StateFolder
 
-_MEMORY = "perms"
+
+def _clean_run(value: Any) -> tuple[str, LastCleanRun]:
+    if not (isinstance(value["began"], int) and isinstance(value["ended"], int)):
+        raise TypeError(value)
+    return str(value["rules"]), LastCleanRun(value["began"], value["ended"])
+
+
+_LAST_CLEAN: Document[tuple[str, LastCleanRun]] = Document(
+    "perms",
+    _clean_run,
+    lambda: ("", LastCleanRun()),
+    lambda known: {"rules": known[0], "began": known[1].began, "ended": known[1].ended},
+)
+"""The last run that left the whole tree right, and the fingerprint of the rules by which it was right."""
 
 
 def check_project(context: PermsContext, settings: Perms, owner: str | None) -> Result:
@@ -61,10 +76,10 @@ def check(
 ) -> Result:
     """Look at the whole tree by these rules; change nothing."""
     result = Result(root, rules.target, findings=findings)
-    with _early_end_noted(result):
+    with _note_early_end(result):
         walk(str(root), rules, _last_clean(state, rules), None, result.events, progress, result.counts)
     if os.geteuid() != 0:  # a fix by root does it anyway
-        _own_folder(root, rules.target, result, change=False)
+        _own_state_folder(root, rules.target, result, change=False)
     return result
 
 
@@ -81,19 +96,21 @@ def fix(
     def work(writer: Writer) -> Counts:
         return walk(str(root), rules, last_clean, writer, result.events, progress, result.counts)
 
-    journaled(state, result, work)
+    run_journaled(state, result, work)
     if result.stopped is not None:
         return result
     counts = result.counts
     if not counts.failed and not counts.needs_root:
         # This lies in the project, where a container can write. At worst a run believes it, and leaves a file unread.
         with contextlib.suppress(OSError, StateFolderUnwritable):
-            state.remember(_MEMORY, {"rules": rules.fingerprint(), "began": began, "ended": time.time_ns()})
-    _own_folder(root, rules.target, result, change=True)
+            _LAST_CLEAN.write(state, (rules.fingerprint(), LastCleanRun(began, time.time_ns())))
+    _own_state_folder(root, rules.target, result, change=True)
     return result
 
 
-def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Counts], volume: str | None = None) -> None:
+def run_journaled(
+    state: StateFolder, result: Result, work: Callable[[Writer], Counts], volume: str | None = None
+) -> None:
     """Begin a journal, complete what killed runs have left half way, do the work, and end the journal.
 
     `result` gets the counts, the journal's id, and the error that ended the work early: Ctrl-C, a full disk. An empty
@@ -103,14 +120,14 @@ def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Count
     journals = Journals(state.private)
     id, writer = journals.create("perms.fix", result.target.user, volume=volume)
     try:
-        with _early_end_noted(result):
-            finish(result.root, journals, volume, writer, result.counts, result.events.add)
+        with _note_early_end(result):
+            complete_killed_runs(result.root, journals, id, volume, writer, result.counts, result.events.add)
             result.counts = work(writer)
         interrupted = isinstance(result.stopped, KeyboardInterrupt)
         # A run of which a process died, or that ran out of disk space, may have left an entry half way. Without a last
         # line it counts as killed, and the next run looks at it.
         if not writer.is_empty and (result.stopped is None or interrupted):
-            with _early_end_noted(result):
+            with _note_early_end(result):
                 writer.end(failed=result.counts.failed, complete=not interrupted)
     finally:
         if writer.is_empty:
@@ -121,7 +138,7 @@ def journaled(state: StateFolder, result: Result, work: Callable[[Writer], Count
 
 
 @contextlib.contextmanager
-def _early_end_noted(result: Result) -> Iterator[None]:
+def _note_early_end(result: Result) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, StackError) as error:
@@ -129,16 +146,12 @@ def _early_end_noted(result: Result) -> Iterator[None]:
 
 
 def _last_clean(state: StateFolder, rules: Rules) -> LastCleanRun:
-    found = state.recall(_MEMORY)
-    if not isinstance(found, dict) or found.get("rules") != rules.fingerprint():
-        return LastCleanRun()
-    began, ended = found.get("began"), found.get("ended")
-    if not (isinstance(began, int) and isinstance(ended, int) and ended <= time.time_ns()):
-        return LastCleanRun()
-    return LastCleanRun(began, ended)
+    fingerprint, run = _LAST_CLEAN.read(state)
+    # A run that ends in the future was written by another clock, or made up.
+    return run if fingerprint == rules.fingerprint() and run.ended <= time.time_ns() else LastCleanRun()
 
 
-def _own_folder(root: Path, target: Target, result: Result, *, change: bool) -> None:
+def _own_state_folder(root: Path, target: Target, result: Result, *, change: bool) -> None:
     """Give `.stackhand` to the target user, too, if root has made it.
 
     Not the journals, which lie elsewhere: root believes only journals that belong to root.

@@ -20,7 +20,7 @@ from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Change, Journal, Journals, Writer
 from stackhand.perms.policy.steps import SETID_BITS, states
 from stackhand.perms.replay import Apply, Decision, Keep, Replay
-from stackhand.perms.result import early_end
+from stackhand.perms.result import error_field
 from stackhand.perms.tree.apply import refusal
 from stackhand.perms.tree.entry import CAPABILITY, TICK, Entry
 from stackhand.perms.tree.events import EventSpool
@@ -65,7 +65,7 @@ class UndoResult:
             "restored": self.restored,
             "left": self.left,
             "journal": self.journal,
-            **early_end(self.stopped),
+            **error_field(self.stopped),
         }
 
 

@@ -15,7 +15,7 @@ from stackhand.perms.journal import Writer
 from stackhand.perms.policy.owner import ids
 from stackhand.perms.policy.rules import VOLUME, Rules, Target
 from stackhand.perms.result import Result
-from stackhand.perms.run import journaled
+from stackhand.perms.run import run_journaled
 from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.walk import LastCleanRun
 from stackhand.perms.tree.workers import Progress, walk
@@ -132,7 +132,7 @@ def fix(
     if state is None:
         result.counts = work(None)
     else:
-        journaled(state, result, work, volume=access.volume.name)
+        run_journaled(state, result, work, volume=access.volume.name)
     return result
 
 
