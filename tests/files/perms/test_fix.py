@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -417,7 +418,8 @@ def test_few_descriptors_are_enough(tree: Tree) -> None:
 def test_files_that_are_held_together_fail_one_by_one(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each failure is told, its file keeps the mode it had, and the others of its kind are done."""
     paths = [tree.file(f"app/{number}") for number in range(70)]
-    inode, real = paths[41].stat().st_ino, {"chown": os.chown, "fchown": os.fchown}
+    inode = paths[41].stat().st_ino
+    real: dict[str, Any] = {"chown": os.chown, "fchown": os.fchown}
 
     def refusing(name: str) -> None:
         def change(fd: int, uid: int, gid: int, **options: bool) -> None:
