@@ -12,7 +12,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
-from stackhand.services.start.plan import done
+from stackhand.services.start.facts import done
 from stackhand.services.start.record import READY
 
 

@@ -12,6 +12,8 @@ from stackhand.engine.api import archive, containers
 from stackhand.engine.api.containers import Container, Image
 from stackhand.engine.api.events import Event, Listener
 from stackhand.engine.api.exec import ExecResult, Probe, execute
+from stackhand.engine.api.helper import Helper
+from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import EngineUnreachable, StackError
@@ -47,6 +49,16 @@ class Engine:
             if self._api is None:
                 self._api = endpoint.connect(endpoint.resolve(self._environ), self._environ)
             return self._api
+
+    def connect_ahead(self) -> None:
+        """Begin to connect, on a thread of its own. What goes wrong is told when the engine is first asked."""
+
+        def connect() -> None:
+            with contextlib.suppress(Exception):
+                self.api  # noqa: B018
+
+        # A daemon: an interrupted run does not wait for an engine that does not answer.
+        threading.Thread(target=connect, name="connect", daemon=True).start()
 
     def answers(self, within: float | None = None) -> bool:
         """Return whether the engine answers now. With `within`, a later answer (in seconds) counts as none."""
@@ -149,6 +161,10 @@ class Engine:
             self.api, container, argv, timeout, _MAX_OUTPUT, demux=True, environment=environment, user=user
         )
         return ExecResult(code, *streams, seconds=seconds)
+
+    def run_helper(self, helper: Helper, timeout: float | None = None) -> ExecResult:
+        """Run a program in a container that is made for it, and removed after it. Raises StackError."""
+        return run_helper(self.api, helper, timeout)
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:
         """Return the text of each small file below a folder of a container, running or not: see `archive`."""

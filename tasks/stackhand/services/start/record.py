@@ -1,4 +1,4 @@
-"""What happened to each service in a run: records, failures, the steps that displays follow, the final report."""
+"""The outcome of a run by service: records, failures, steps of progress, the final report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from stackhand.model import Finding
+from stackhand.errors import StartFailed
 
 State = Literal["waiting", "starting", "healthy", "running", "completed", "failed", "skipped"]
+_CAUSE = "`inv services.fixes` looks for the cause"
+_EACH = f"each is explained above, with what to do next; {_CAUSE}"
 READY: frozenset[str] = frozenset({"healthy", "running", "completed"})
 
 
@@ -17,8 +19,8 @@ READY: frozenset[str] = frozenset({"healthy", "running", "completed"})
 class Failure:
     """Why a service did not become ready.
 
-    `step` is where: image, create, start, ready, dependency. `retry` says whether trying again can help.
-    `tried` lists what stackhand did about it, `hint` what the person can do.
+    `step` is where: image, create, start, ready, dependency. `retry`: another attempt can help. `tried` lists what
+    stackhand did about it, `hint` says what the person can do, `waited` is in seconds.
     """
 
     step: str
@@ -48,7 +50,7 @@ class Failure:
 
 
 class ServiceFailed(Exception):
-    """Carries a failure from where it was seen to where it is decided upon."""
+    """Carries the failure of a service to the code that decides about another attempt."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -59,9 +61,9 @@ class ServiceFailed(Exception):
 class Record:
     """What is known of one service in this run.
 
-    `began` and `ready` are seconds since the run began: when its start was ordered, and when it was seen to be
-    ready. `kept` says that it was ready before, `optional` that nobody insists on it. `ready_after` counts from the
-    container's start.
+    Seconds since the run began: `began` when its start was asked for, `started` when its containers ran, `ready` when
+    it was seen to be ready. `ready_after` counts seconds from the start of its containers. `kept`: it was ready before
+    the run. `optional`: only `required: false` asks for it.
     """
 
     name: str
@@ -98,11 +100,10 @@ class StartReport:
     elapsed: float
     services: tuple[Record, ...]
     critical_path: tuple[str, ...] = ()
-    fixes: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every service is ready that is insisted on."""
+        """Whether every service is ready that is not optional."""
         return all(record.state in READY or record.optional for record in self.services)
 
     @property
@@ -110,21 +111,35 @@ class StartReport:
         """Whether anything had to be done."""
         return any(record.attempts or record.failure for record in self.services)
 
+    def raise_unless_ok(self) -> None:
+        """Raise StartFailed where a service is not ready that is insisted on."""
+        if self.ok:
+            return
+        failed = [record for record in self.services if record.state == "failed" and not record.optional]
+        skipped = [record.name for record in self.services if record.state == "skipped" and not record.optional]
+        one = failed[0].failure if len(failed) == 1 else None
+        why = f": {one.reason}" if one else ""
+        also = f"; skipped: {', '.join(skipped)}" if skipped else ""
+        hint = one.hint if one else _EACH
+        if one and one.hint and one.step == "ready":
+            hint = f"{one.hint}; {_CAUSE}"
+        names = ", ".join(record.name for record in failed)
+        raise StartFailed(f"{len(failed)} of {len(self.services)} services failed: {names}{why}{also}", hint)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the contract's JSON of `services.start`."""
+        """Return the contract's JSON of `services.start`, without the fixes that follow a start."""
         return {
             "project": self.project,
-            "ok": self.ok and not any(finding.status == "fail" for finding in self.fixes),
+            "ok": self.ok,
             "elapsed": round(self.elapsed, 3),
             "critical_path": list(self.critical_path),
             "services": [record.to_json() for record in self.services],
-            "fixes": [finding.to_json() for finding in self.fixes],
         }
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something that happened just now, for whoever shows it. `at` is seconds since the run began."""
+    """One line of progress, for displays. `at` is seconds since the run began."""
 
     service: str
     kind: Literal["image", "create", "start", "wait", "ready", "kept", "retry", "failed", "skipped", "note"]
