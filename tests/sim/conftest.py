@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from no_processes import processes_and_engines_are_blocked  # noqa: F401
 from sim.world import World
 from support import state_elsewhere
 
