@@ -104,7 +104,7 @@ def states(document: dict[str, Any]) -> dict[str, str]:
 
 def check_start_document(document: dict[str, Any]) -> None:
     """Check that a start's document has all that contract.md says, and of the right types."""
-    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "fixes"}
+    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "findings", "fixes"}
     assert isinstance(document["project"], str)
     assert isinstance(document["ok"], bool)
     assert document["elapsed"] >= 0
@@ -129,8 +129,10 @@ def check_start_document(document: dict[str, Any]) -> None:
             assert error is None
             assert service["started_at"] is not None
             assert service["ready_after"] >= 0
-    for finding in document["fixes"]:
+    for finding in document["findings"]:
         check_finding(finding)
+    for outcome in document["fixes"]:
+        check_outcome(outcome)
 
 
 def check_finding(finding: dict[str, Any]) -> None:
@@ -139,6 +141,12 @@ def check_finding(finding: dict[str, Any]) -> None:
     assert set(finding) >= keys
     assert finding["status"] in ("ok", "warn", "fail", "skip")
     assert isinstance(finding["fixable"], bool)
+
+
+def check_outcome(outcome: dict[str, Any]) -> None:
+    """Check that what a fix did is as contract.md says."""
+    assert set(outcome) >= {"id", "finding", "action", "applied", "ok", "error"}
+    assert isinstance(outcome["ok"], bool)
 
 
 def processes_of(project: Project) -> list[str]:

@@ -1,4 +1,4 @@
-"""The reference stack as a demonstration: made ready to start, given work to do, removed again."""
+"""The reference stack as a demonstration: prepare it, give it work, break it, remove it."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Demo:
     def refuse_others(self, project: str) -> None:
         """Raise ConfigError when the engine has a project of this name from another folder: it is not ours to touch.
 
-        Volumes don't say which folder they come from. They count as another's where this folder has no secrets, as
-        nothing here could have made them.
+        Volumes don't say which folder they come from. Without secrets in this folder nothing here can have made them,
+        so they count as another's.
         """
         listed = self._run(
             ["docker", "ps", "--all", "--filter", f"label={PROJECT_LABEL}={project}", "--format", _FOLDER_FORMAT]
@@ -85,13 +85,13 @@ class Demo:
             )
 
     def secrets(self) -> Plan:
-        """Return what has to be done before the project can be read with all its secrets."""
+        """Return the plan that makes the secrets, which the project cannot be read without; empty if they exist."""
         if self._has_secrets():
             return Plan()
         return Plan((Action("secrets", "make", "there are none yet", ("setup",)),))
 
     def images(self, engine: Engine, project: Project) -> Plan:
-        """Return what has to be there before images can be built: the one that all are built on."""
+        """Return the plan that makes the base image, which all others are built on; empty if nothing must be built."""
         missing = [each.name for each in project.services.values() if each.builds and not engine.image_id(each.image)]
         if not missing:
             return Plan()
@@ -104,9 +104,9 @@ class Demo:
         try:
             self._run([str(self.folder / script)], on_line)
         except CommandFailed as error:
-            told = [line for line in error.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
-            words = dict(line.split(": ", 1) for line in told)
-            raise DemoFailed(words.get("error", error.message), words.get("hint")) from error
+            lines = [line for line in error.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+            told = dict(line.split(": ", 1) for line in lines)
+            raise DemoFailed(told.get("error", error.message), told.get("hint")) from error
 
     def submit(self, project: Project, text: str = TEXT) -> Work:
         """Hand a text in at the front door and wait for its result. Raises DemoFailed."""

@@ -32,6 +32,23 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return folded[matches[0]] if matches else None
 
 
+def nearest_task(name: str, known: Iterable[str]) -> str | None:
+    """Return the task that `name` was most probably meant to be, or None.
+
+    A name without its namespace is compared with the last part of each task.
+
+    >>> nearest_task("services.strat", ["services.start", "services.status", "up"])
+    'services.start'
+    >>> nearest_task("statsu", ["services.start", "services.status", "up"])
+    'services.status'
+    """
+    tasks = {each: each for each in known}
+    if "." not in name:
+        tasks = {**{each.rpartition(".")[2]: each for each in tasks}, **tasks}
+    match = nearest(name, tasks)
+    return tasks[match] if match else None
+
+
 def did_you_mean(name: str, known: Sequence[str], what: str) -> str:
     """Return a hint that suggests the nearest known name, or lists them all."""
     match = nearest(name, known)
@@ -111,8 +128,22 @@ class BadArgument(ConfigError):
     """A flag does not accept the given value."""
 
 
-class NoDashboard(ConfigError):
-    """`--watch` opens the dashboard, which this version does not have."""
+class UnknownTask(ConfigError):
+    """The command line names a task that there is not."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        match = nearest_task(name, known)
+        super().__init__(f"unknown task {name!r}", f"did you mean {match!r}?" if match else "`inv -l` lists the tasks")
+
+
+class UnknownFlag(ConfigError):
+    """The command line has a flag that its task does not take."""
+
+    def __init__(self, flag: str, known: Sequence[str], task: str | None) -> None:
+        where = f" of {task}" if task else ""
+        match = nearest(flag.lstrip("-"), [each.lstrip("-") for each in known])
+        all_of_them = f"flags: {', '.join(sorted(known))}" if task else "`inv --help` lists Invoke's own flags"
+        super().__init__(f"unknown flag {flag}{where}", f"did you mean '--{match}'?" if match else all_of_them)
 
 
 class UnknownSetting(ConfigError):

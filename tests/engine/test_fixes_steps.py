@@ -47,7 +47,7 @@ def test_a_step_runs_after_the_start_and_keeps_out_of_the_document(stack: Projec
     steps(stack, "seed")
     result = stack.inv("up", "--json")
     assert result.code == 0, result
-    assert [each["summary"] for each in result.json()["fixes"] if each["phase"] == "steps"] == ["the step seed ran"]
+    assert [each["summary"] for each in result.json()["findings"] if each["phase"] == "steps"] == ["the step seed ran"]
     assert "seeded 3" in result.stderr
     assert "seeding from a program" in result.stderr
     assert (stack.directory / "seeded").read_text() == "x"
@@ -65,7 +65,7 @@ def test_a_step_that_exits_is_a_finding_in_the_one_document(stack: Project) -> N
     steps(stack, "leaves", "seed")
     result = stack.inv("services.start", "--json")
     assert result.code == 1, result
-    found = [(each["summary"], each["evidence"]) for each in result.json()["fixes"] if each["phase"] == "steps"]
+    found = [(each["summary"], each["evidence"]) for each in result.json()["findings"] if each["phase"] == "steps"]
     assert found == [("the step leaves failed", "nothing to seed with"), ("the step seed ran", "")]
     assert "written past Python" in result.stderr
 

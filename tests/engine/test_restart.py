@@ -37,7 +37,7 @@ def restart(project: Project, *words: str, code: int = 0) -> dict[str, Any]:
     result = project.inv("services.restart", "--json", "--no-fixes", *words, env=FAST)
     assert result.code == code, result
     document: dict[str, Any] = result.json()
-    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "fixes", "changed"}
+    assert set(document) >= {"project", "ok", "elapsed", "critical_path", "services", "findings", "fixes", "changed"}
     assert document["ok"] is (code == 0)
     return document
 
@@ -407,10 +407,10 @@ def test_dry_changes_nothing_anywhere(project: Project) -> None:
 def test_the_fixes_follow_only_a_change(project: Project) -> None:
     project.services(web=plain())
     start(project)
-    assert project.inv("services.restart", "--json").json()["fixes"] == []
+    assert project.inv("services.restart", "--json").json()["findings"] == []
     document = project.inv("services.restart", "-s", "web", "--json").json()
     assert by_name(document)["web"]["attempts"] == 1
-    assert document["fixes"]
+    assert document["findings"]
 
 
 def test_nothing_changed_is_said_at_once(project: Project) -> None:
@@ -420,14 +420,6 @@ def test_nothing_changed_is_said_at_once(project: Project) -> None:
     assert result.code == 0, result
     assert "nothing changed" in result.stdout
     assert result.elapsed < 20, "it takes a second, on a busy machine more: nothing is built, nothing waited for"
-
-
-def test_no_dashboard_yet(project: Project) -> None:
-    project.services(web=plain(environment={"A": "1"}))
-    result = project.inv("services.restart", "--watch")
-    assert result.code == 2, result
-    assert "dashboard" in result.stderr
-    assert project.containers() == []
 
 
 def test_a_recreate_that_was_interrupted_is_completed(project: Project) -> None:

@@ -23,7 +23,7 @@ from shapes import (
     states,
     until,
 )
-from support import Project
+from support import SERVICE_LABEL, Project
 
 
 def up(project: Project, *words: str) -> None:
@@ -243,8 +243,9 @@ def test_fixes_that_do_not_help_are_told(project: Project) -> None:
 def test_a_start_ends_with_the_fixes(project: Project) -> None:
     project.services(web=plain())
     with_them = project.inv("services.start", "--json").json()
-    assert with_them["fixes"]
-    assert project.inv("services.start", "--json", "--no-fixes").json()["fixes"] == []
+    assert with_them["findings"]
+    assert with_them["fixes"] == []
+    assert project.inv("services.start", "--json", "--no-fixes").json()["findings"] == []
 
 
 def test_from_a_folder_below_and_with_compose_file(project: Project) -> None:
@@ -257,3 +258,33 @@ def test_from_a_folder_below_and_with_compose_file(project: Project) -> None:
     elsewhere.mkdir()
     env = {"COMPOSE_FILE": str(project.directory / "compose.yaml")}
     assert json.loads(project.inv("services.status", "--json", cwd=elsewhere, env=env).stdout)["ok"] is True
+
+
+RENEW = """
+from invoke import task
+from stackhand import ns
+from stackhand.context import Stack
+
+@task
+def renew(c):
+    Stack.of(c).actions.recreate("web")
+
+ns.add_task(renew)
+"""
+
+
+def test_recreating_one_service_leaves_the_others_and_all_data(project: Project) -> None:
+    web = plain(volumes=["/data"], environment={"A": "1"})
+    project.services(db=server(), web={**web, "depends_on": after(db="healthy")}, user=plain())
+    (project.directory / "tasks.py").write_text(RENEW)
+    up(project)
+    project.compose("exec", "-T", "web", "sh", "-c", "echo mine > /data/x")
+    before = {each["Config"]["Labels"][SERVICE_LABEL]: each["Id"] for each in project.containers()}
+    result = project.inv("renew")
+    assert result.code == 0, result
+    now = {each["Config"]["Labels"][SERVICE_LABEL]: each["Id"] for each in project.containers()}
+    assert {name for name in now if now[name] != before[name]} == {"web"}
+    assert project.compose("exec", "-T", "web", "cat", "/data/x").strip() == "mine"
+    assert runs(project, "web")
+    # And what was made is what a start would make.
+    assert "web" not in project.inv("--dry", "services.start").stdout

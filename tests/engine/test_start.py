@@ -64,7 +64,8 @@ def test_first_second_and_changed(project: Project) -> None:
     # `ready` was true when what waits for it started.
     assert moment(project.container("migrate")) >= ready_since(project, db)
     assert moment(project.container("api")) >= moment(project.container("migrate"), "FinishedAt")
-    assert document["fixes"]
+    assert document["findings"]
+    assert document["fixes"] == []
 
     before = fingerprint(project)
     again = start(project)

@@ -50,9 +50,9 @@ def test_the_whole_demonstration(checkout: Project) -> None:
     assert {each["state"] for each in document["services"]} <= {"healthy", "running", "completed"}
     assert document["task"]["state"] == "SUCCESS"
     assert document["task"]["result"]["words"] == 11
-    assert document["repaired"] == []
+    assert document["fixes"] == []
     assert document["repair"]["ok"] is True
-    repaired = {each["finding"] for each in document["repair"]["repaired"]}
+    repaired = {each["finding"] for each in document["repair"]["fixes"]}
     assert {"postgres.role", "postgres.auth_query"} <= repaired
     assert document["repair"]["task"]["state"] == "SUCCESS"
     for secret in (checkout.directory / "examples/ai-workflow/secrets").glob("*.txt"):

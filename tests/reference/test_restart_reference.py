@@ -60,7 +60,7 @@ def test_code_that_three_services_share(stack: Reference) -> None:
     for service in ("api", "worker"):
         assert moment(stack.container(service)) >= moment(stack.container("migrate"), "FinishedAt")
     is_there(stack, "before the restart")
-    assert document["fixes"]
+    assert document["findings"]
     quick = stack.inv("services.restart")
     assert "nothing changed" in quick.stdout, quick
     assert quick.elapsed < 20, "the healthchecks' intervals would be waited for"

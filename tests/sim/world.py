@@ -398,6 +398,9 @@ class FakeEngine:
         found = self.image_id(name)
         return Image(found) if found else None
 
+    def connect_ahead(self) -> None:
+        pass
+
     def answers(self, within: float | None = None) -> bool:
         return not self._world.away
 

@@ -10,21 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackhand.errors import StackError
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.model import Finding, Fix, Status
 
 if TYPE_CHECKING:
     from stackhand.checks.context import CheckContext
 
 __all__ = ["CannotAsk", "Check", "Fix", "NoAnswer", "Verdict", "fail", "ok", "skip", "warn"]
-
-
-class NoAnswer(StackError):
-    """A service did not answer in its own protocol; the message says what came instead."""
-
-
-class CannotAsk(NoAnswer):
-    """Nobody can tell whether a service answers: there is nothing to ask with, or no address that it surely has."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from stackhand.checks.check import NoAnswer
 from stackhand.checks.connections import Client, clients
+from stackhand.checks.errors import NoAnswer
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
+from stackhand.cli.outcome import start_document
 from stackhand.cli.render import services as render
-from stackhand.cli.task import task
+from stackhand.cli.task import interrupt, task
 from stackhand.context import Stack
 from stackhand.errors import FixFailed, StartFailed
 from stackhand.model import Plan, Report
@@ -36,12 +36,12 @@ def demo(c: Context, remove: bool = False, json: bool = False) -> None:
             _remove(stack, example, json=json)
         elif stack.dry:
             first = (*example.secrets().actions, *example.images(stack.engine, stack.project).actions)
-            made = Plan((*first, *stack.starter.plan(stack.select([])).actions))
-            render.dry(stack, made, json=json)
+            plan = Plan((*first, *stack.starter.plan(stack.loader.select([])).actions))
+            render.dry(stack, plan, json=json)
         else:
             _show(stack, example, json=json)
-    except KeyboardInterrupt as interrupt:
-        raise stack.interrupt() from interrupt
+    except KeyboardInterrupt as error:
+        raise interrupt(stack) from error
 
 
 def _stack(run: Stack, folder: Path, *, json: bool) -> Stack:
@@ -56,7 +56,7 @@ def _show(stack: Stack, example: Demo, *, json: bool) -> None:
     console = stack.console
     _prepare(stack, example, example.secrets())
     _prepare(stack, example, example.images(stack.engine, stack.project))
-    # Reads the project anew: only now are there secrets to keep out of the output.
+    # A new stack reads the project again: only now are there secrets to keep out of the output.
     document = _start_and_use(_stack(stack, example.folder, json=json), example, json=json)
     console.progress("warn", "now the worker is killed and a database role dropped; the next start repairs both")
     example.break_it()
@@ -72,18 +72,16 @@ def _show(stack: Stack, example: Demo, *, json: bool) -> None:
 def _start_and_use(stack: Stack, example: Demo, *, json: bool) -> dict[str, Any]:
     from stackhand.services.status import status
 
-    names = stack.select([])
+    names = stack.loader.select([])
     report = _start(stack, names, json=json)
     fixed = _fix(stack, names, json=json)
     states = status(stack.engine, stack.project, names, stack.redactor.text)
     work = example.submit(stack.project)
     if not json:
         render.status(stack, states)
-        stack.console.result(_told(work))
-    document = replace(report, fixes=fixed.findings).to_json()
+        stack.console.result(_in_words(work))
     return {
-        **document,
-        "repaired": fixed.to_json()["fixes"],
+        **start_document(report, fixed),
         "status": [each.to_json() for each in states],
         "task": work.to_json(),
     }
@@ -131,7 +129,7 @@ def _remove(stack: Stack, example: Demo, *, json: bool) -> None:
     stack.console.result(f"  docker image rm {' '.join(images)}")
 
 
-def _told(work: Work) -> str:
+def _in_words(work: Work) -> str:
     result = ", ".join(f"{key} {value}" for key, value in work.result.items())
     return f"task {work.id[:8]}: {work.state} after {work.seconds:.2f} s: {result}"
 

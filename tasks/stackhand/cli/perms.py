@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 from invoke.parser.argument import Argument
 
+from stackhand.cli.confirm import agreed
 from stackhand.cli.render import perms as report
-from stackhand.cli.task import StackTask, agreed, task
+from stackhand.cli.task import StackTask, task
 from stackhand.context import Stack
 from stackhand.errors import PermissionsWrong
 
@@ -66,7 +67,7 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
     from stackhand.perms.volume import fix_volume
 
     def agree(why: str) -> bool:
-        return yes or agreed(stack.console, f"{why}; go on?", why)
+        return agreed(stack.console, f"{why}; go on?", yes=yes, why=why)
 
     way, result = fix_volume(_context(stack), name, owner, agree)
     how = "" if way.folder else " (through a helper container)"

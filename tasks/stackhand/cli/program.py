@@ -1,23 +1,25 @@
-"""The command lines: `stackhand` with its own tasks, and `python -m stackhand`, which is `inv`."""
+"""The programs `stackhand`, with its own tasks, and `python -m stackhand`, which is `inv`."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from stackhand.cli.fast_import import without_mock
 
 with without_mock():
+    from invoke.collection import Collection
     from invoke.config import AmbiguousMergeError
     from invoke.exceptions import CollectionNotFound, Exit, ParseError, UnknownFileType, UnpicklableConfigMember
     from invoke.program import Program
     from invoke.vendor import yaml
 
+from stackhand.cli.misspelt import explain, refuse
 from stackhand.errors import ConfigError
-from stackhand.output.console import Console
-from stackhand.output.redact import Redactor
 
 
 class StackProgram(Program):
@@ -25,6 +27,29 @@ class StackProgram(Program):
 
     With a namespace of its own Invoke reads no project settings; here the nearest `invoke.yaml` counts, as for `inv`.
     """
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Read Invoke's own flags."""
+        with self._parse_errors_explained():
+            super().parse_core(argv)
+
+    def parse_tasks(self) -> None:
+        """Read the tasks and their flags."""
+        with self._parse_errors_explained():
+            super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        """List tasks, show help: whatever ends the run before its tasks."""
+        with self._parse_errors_explained():
+            super().parse_cleanup()
+
+    @contextlib.contextmanager
+    def _parse_errors_explained(self) -> Iterator[None]:
+        """Make exit code 2 of what the command line gets wrong, with the nearest task or flag."""
+        try:
+            yield
+        except ParseError as error:
+            raise refuse(explain(error, getattr(self, "collection", Collection()))) from error
 
     def parse_collection(self) -> None:
         """Load the tasks, and the settings of the project that we are in."""
@@ -36,7 +61,9 @@ class StackProgram(Program):
         """Load the nearest `tasks.py`; where there is none, stackhand's own tasks serve."""
         try:
             super().load_collection()
-        except (Exit, CollectionNotFound):
+        except Exit as missing:
+            if not isinstance(missing.__context__, CollectionNotFound):
+                raise
             from stackhand.cli.namespace import ns
 
             self.collection = ns
@@ -54,25 +81,19 @@ class StackProgram(Program):
             self.config.load_project()
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
-        """Run; what the command line gets wrong is exit code 2, and an interrupt before any task is 130."""
+        """Run; what a configuration file gets wrong is exit code 2, and an interrupt before any task is 130."""
         try:
             super().run(argv, exit)
         except (AmbiguousMergeError, UnknownFileType, UnpicklableConfigMember, yaml.YAMLError) as error:
             place = " ".join(str(error).split())
             wrong = ConfigError(f"a configuration file is not valid: {place}", "look at invoke.yaml and ~/.invoke.yaml")
-            console = Console(Redactor())
-            if "--json" in sys.argv[1:]:
-                console.document(wrong.to_json())
-            console.error(wrong)
-            raise SystemExit(wrong.exit_code) from None
+            raise SystemExit(refuse(wrong).code) from None
         except BrokenPipeError:
             # `inv -l | head`: the reader has seen enough. Nothing may be written any more, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
         except SystemExit as ended:
-            # The parser's error passes through Program.run as the exception that SystemExit comes from.
-            if isinstance(ended.__context__, ParseError):
-                raise SystemExit(2) from None
+            # It passes through Program.run as the exception that SystemExit comes from.
             if isinstance(ended.__context__, KeyboardInterrupt):
                 raise SystemExit(130) from None
             raise
@@ -83,19 +104,19 @@ def main() -> None:
     from stackhand.cli.namespace import ns
     from stackhand.graph import GraphExecutor
 
-    _settle()
+    _freeze_imports()
     # Needs no invoke.yaml to run side by side; one that names an executor still decides.
     StackProgram(name="stackhand", binary="stackhand", namespace=ns, executor_class=GraphExecutor).run()
 
 
 def inv() -> None:
     """Run as `inv` does, with the tasks of the nearest `tasks.py`."""
-    _settle()
+    _freeze_imports()
     StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"]).run()
 
 
-def _settle() -> None:
-    """Take what has been imported out of the search for garbage: it stays, and at the end it costs 40 ms to search."""
+def _freeze_imports() -> None:
+    """Take what has been imported out of the search for garbage: it stays anyway, and the last search takes 40 ms."""
     gc.freeze()
 
 

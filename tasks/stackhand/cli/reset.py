@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
+from stackhand.cli.confirm import agreed
+from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
-from stackhand.cli.services import fail_unless_ready, fixes_after_start
-from stackhand.cli.task import agreed, task
+from stackhand.cli.services import fixes_after_start
+from stackhand.cli.task import task
 from stackhand.context import Stack
 from stackhand.errors import ApprovalNeeded, BadArgument
 
 if TYPE_CHECKING:
-    from stackhand.engine.compose.project import Project
-    from stackhand.services.reset.journal import Journal, Mode
-    from stackhand.services.reset.plan import Reset
+    from stackhand.services.reset.plan import Item, Reset
 
 
 @task(
@@ -34,53 +35,40 @@ def reset(
     json: bool = False,
 ) -> None:
     """Remove containers, networks and volumes of this project, and start again; asks first."""
-    from stackhand.services.reset import plan as resetting
-    from stackhand.services.reset.journal import Journal
+    from stackhand.services.reset.run import Resetter
 
     if soft == full:
         raise BadArgument("services.reset takes either --soft or --full", "--soft keeps the data, --full removes it")
     stack = Stack.of(c)
-    journal = Journal(stack.state)
-    # What is in profiles that are not active now has containers and volumes, too.
-    everything = stack.compose.with_profiles(["*"]).config()
-    made = _decide(stack, everything, journal, "full" if full else "soft")
+    resetter = Resetter(stack.loader, stack.engine, stack.state, stack.starter)
+    plan = resetter.plan("full" if full else "soft")
+    render.resumed(stack, plan)
     if stack.dry:
-        render.dry(stack, made.plan(), json=json)
+        render.dry(stack, plan.plan(), json=json)
         return
-    render.reset(stack, made, aside=json)
-    if made.going and not yes:
-        _ask(stack, made)
-    document: dict[str, Any] = {"mode": made.mode, "removed": [], "kept": [item.to_json() for item in made.staying]}
-    if json:
-        stack.due(lambda: {**stack.start_document(), **document})
-    with stack.state.lock("services.reset"):
-        with journal.run(made.mode, made.names), stack.display as display:
-            gone = resetting.remove(made, stack.compose.with_profiles(["*"]), stack.engine, everything, display.update)
-        document["removed"] = [item.to_json() for item in gone]
-        names = stack.select(made.names)
-        with render.live(stack):
-            report = stack.start_report = stack.starter.run(names)
-    if not json:
-        stack.console.result(f"{made.project}: {len(gone)} removed, {len(made.staying)} left")
-        render.start(stack, report)
-    fail_unless_ready(report)
-    if not no_fixes:
-        stack.to_fix = names
-
-
-def _decide(stack: Stack, everything: Project, journal: Journal, mode: Mode) -> Reset:
-    from stackhand.services.reset import plan as resetting
-
-    seen = resetting.read(stack.engine, everything)
-    before = journal.unfinished()
-    if before:
-        stack.console.progress("info", f"a reset --{before[0]} was interrupted; this one goes on from there")
-    running = {each.service for each in seen.containers if each.running and not each.one_off}
-    wanted = {*stack.project.services, *running, *(before[1] if before else ())}
-    return resetting.decide(everything, seen, mode, [name for name in everything.services if name in wanted])
-
-
-def _ask(stack: Stack, made: Reset) -> None:
-    what = "everything of this project, its data included" if made.mode == "full" else "what goes"
-    if not agreed(stack.console, f"remove {what}, and start {made.project} again?"):
+    render.reset(stack, plan, aside=json)
+    if plan.going and not agreed(stack.console, _question(plan), yes=yes):
         raise ApprovalNeeded("not agreed to: nothing was removed")
+    removed: list[Item] = []
+    outcome = RunOutcome.of(stack)
+    if json:
+        outcome.set_document(lambda: _document(plan, removed))
+    with render.live(stack):
+        report = resetter.run(plan, stack.display.update, removed.extend)
+    if not json:
+        render.removed(stack, plan, removed)
+        render.start(stack, report)
+    outcome.started(report, fix=() if no_fixes else plan.names)
+
+
+def _question(plan: Reset) -> str:
+    what = "everything of this project, its data included" if plan.mode == "full" else "what goes"
+    return f"remove {what}, and start {plan.project} again?"
+
+
+def _document(plan: Reset, removed: Sequence[Item]) -> dict[str, Any]:
+    return {
+        "mode": plan.mode,
+        "removed": [item.to_json() for item in removed],
+        "kept": [item.to_json() for item in plan.staying],
+    }

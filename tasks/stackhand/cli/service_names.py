@@ -56,7 +56,7 @@ def of(project: Project) -> Catalogue:
 
 
 def fingerprint(directory: Path, environ: Mapping[str, str]) -> str:
-    """Return a key that changes when the compose files do, or "" where that can't be told.
+    """Return a key that changes when the compose files do, or "" if that is not certain.
 
     Files that a compose file mentions (`include`, `extends`) count as well: every word that ends like a YAML file
     and is one. A mention with a variable in it can't be followed, so such a project is always read afresh.

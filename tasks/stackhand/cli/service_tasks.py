@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.exceptions import Exit
 from invoke.tasks import Task
 from invoke.vendor.lexicon import Lexicon
 
+from stackhand.cli.misspelt import first_task, refuse
+from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
 from stackhand.cli.task import StackTask
 from stackhand.context import Stack
+from stackhand.engine.compose.files import find_directory
 from stackhand.errors import StackError, StartFailed, UnknownService
+from stackhand.output.redact import Redactor
+
+if TYPE_CHECKING:
+    from stackhand.engine.compose.project import Project
 
 Until = Literal["start", "ready"]
 
 
 class ServiceTask(StackTask):
-    """Starts one service once what it depends on is as it needs it, and waits until it is `until`.
+    """Starts one service after its dependencies, and waits until it is `until`: started or ready.
 
     Its pre-tasks are read from the project when they are asked for, so a task can name a service before anybody
     knows whether there is a compose file.
@@ -61,7 +69,7 @@ class ServiceTask(StackTask):
                 render.dry_service(stack, self.service, json=json)
             elif self._required:
                 _up(stack, self.service, self._until, json)
-                if self.listed_as in _wanted(sys.argv) and not (json or stack.json):
+                if self.listed_as in _named(sys.argv) and not (json or stack.json):
                     render.up(stack, self.service)
             else:
                 _up_if_possible(stack, self.service, self._until)
@@ -93,8 +101,10 @@ def need(name: str, until: Until, required: bool) -> ServiceTask:
 class ServiceCollection(Collection):
     """The collection `up`: a task for each service, made when the tasks are first asked for."""
 
-    def __init__(self, whole: StackTask) -> None:
+    def __init__(self, whole: StackTask, on_read: Callable[[], None] = lambda: None) -> None:
+        """`whole` starts all services; `on_read` is called when the tasks have been made."""
         self._whole = whole
+        self._on_read = on_read
         self._loaded: Lexicon | None = None
         super().__init__("up")
 
@@ -107,6 +117,7 @@ class ServiceCollection(Collection):
         if self._loaded is None:
             self._loaded = Lexicon()  # type: ignore[no-untyped-call]
             self._fill()
+            self._on_read()
         return self._loaded
 
     @tasks.setter
@@ -144,14 +155,14 @@ def task_names(services: Iterable[str]) -> dict[str, str]:
     >>> task_names(["a_b", "a-b", "my.db"])
     {'a-b': 'a-b', 'a_b': 'a-b-2', 'my.db': 'my-db'}
     """
-    found: dict[str, str] = {}
-    for name in sorted(services, key=lambda each: (_task_name(each) != each, each)):
-        wanted = candidate = _task_name(name)
+    names: dict[str, str] = {}
+    for service in sorted(services, key=lambda each: (_task_name(each) != each, each)):
+        plain = name = _task_name(service)
         number = 2
-        while candidate in found.values():
-            candidate, number = f"{wanted}-{number}", number + 1
-        found[name] = candidate
-    return found
+        while name in names.values():
+            name, number = f"{plain}-{number}", number + 1
+        names[service] = name
+    return names
 
 
 def _task_name(service: str) -> str:
@@ -161,9 +172,9 @@ def _task_name(service: str) -> str:
 def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
     from stackhand.services.start.record import ServiceFailed
 
-    stack.select([name])
+    stack.loader.select([name])
     if json or stack.json:
-        stack.due(lambda: stack.starter.report().to_json())
+        RunOutcome.of(stack).set_document()
     with render.live(stack):
         try:
             stack.starter.on_demand.up(name, until=until)
@@ -174,7 +185,7 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
 
 
 def _up_if_possible(stack: Stack, name: str, until: Until) -> None:
-    """Bring up a service that its dependant does not insist on; warn where that fails."""
+    """Bring up an optional service; warn if that fails."""
     if name not in stack.project.services:
         return  # its profile is not active: Compose leaves it out, too
     with render.live(stack):
@@ -194,36 +205,44 @@ def _dependencies(name: str) -> list[dict[str, Any]]:
 def _read_catalogue() -> dict[str, list[str]]:
     global _catalogue  # noqa: PLW0603  task objects exist once per process, and so does what they are made from
     if _catalogue is None:
-        from stackhand.cli import service_names as catalogue
+        from stackhand.cli import service_names
 
-        stack = Stack({})
-        _catalogue = catalogue.read(stack.directory, stack.environ, lambda: stack.compose.with_profiles(["*"]).config())
+        environ = dict(os.environ)
+        directory = find_directory(Path.cwd(), environ)
+        _catalogue = service_names.read(directory, environ, lambda: _whole_project(directory, environ))
     return _catalogue
 
 
-def _services(argv: list[str]) -> list[str]:
-    """Return the project's services; none where there is no project, so that listing tasks works everywhere.
+def _whole_project(directory: Path, environ: Mapping[str, str]) -> Project:
+    from stackhand.engine.compose.loader import ProjectLoader
+    from stackhand.engine.host.programs import Programs
 
-    Where the command line asks for `up.<service>`, what is wrong is told: Invoke would only say that it has no
-    idea what that is.
+    return ProjectLoader(Programs(), directory, environ, Redactor()).all_profiles.config()
+
+
+def _services(argv: list[str]) -> list[str]:
+    """Return the project's services, or no service outside of a project, so that listing tasks works everywhere.
+
+    Raises Exit, after reporting the error, if the command line names an `up.<service>` that cannot be known.
     """
-    wanted = _wanted(argv)
+    named = _named(argv)
     try:
         names = list(_read_catalogue())
         known: Mapping[str, str] = task_names(names)
-        for name in wanted:
+        for name in named:
             if name not in (*known.values(), "all", "all-services"):
                 raise _unknown(name, known)
     except StackError as error:
-        if not wanted:
+        if not named:
             return []
-        stack = Stack({}, json="--json" in argv)
-        raise _exit(stack, error) from error
+        raise refuse(error) from error
     return names
 
 
-def _wanted(argv: list[str]) -> list[str]:
-    """Return the services' tasks that the command line names: `up.<task>`, below whatever collection."""
+def _named(argv: list[str]) -> list[str]:
+    """Return the service tasks that the command line names, `up.<task>`, in any collection."""
+    if first_task(argv) is None:
+        return []  # Invoke lists, helps or completes
     return [found[1] for word in argv[1:] if (found := re.fullmatch(r"(?:[\w-]+\.)*up\.([\w.-]+)", word))]
 
 
@@ -232,9 +251,3 @@ def _unknown(name: str, known: Mapping[str, str]) -> StackError:
     if name in known:
         error.hint = f"its task is up.{known[name]}"
     return error
-
-
-def _exit(stack: Stack, error: StackError) -> Exit:
-    from stackhand.cli.task import exit_for
-
-    return exit_for(stack, error, {})

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke.context import Context
 
+from stackhand.cli.outcome import RunOutcome, start_document
 from stackhand.cli.own_steps import own_steps
 from stackhand.cli.render import services as render
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
-from stackhand.errors import FixFailed, NotReady, StartFailed
+from stackhand.errors import NotReady
 from stackhand.model import Plan
-
-if TYPE_CHECKING:
-    from stackhand.services.start.record import StartReport
-
-
-_CAUSE = "`inv services.fixes` looks for the cause"
-_EACH = f"each is explained above, with what to do next; {_CAUSE}"
 
 
 @task()
 def fixes_after_start(c: Context) -> None:
     """Apply the post-startup fixes to what was just started (the post-task of the start)."""
     stack = Stack.of(c)
-    if stack.to_fix:
-        _fix(c, stack, stack.to_fix, json=False, after_start=True)
+    names = RunOutcome.of(stack).services_to_fix
+    if names:
+        _fix(c, stack, names, json=False, after_start=True)
 
 
-@task(
-    iterable=["service"],
-    post=[fixes_after_start],
-    help={
-        "service": "only this service and what it depends on (may be repeated)",
-    },
-)
-def start(
+def _start(
     c: Context,
     service: list[str] | None = None,
     dev: bool = False,
@@ -47,28 +35,44 @@ def start(
     json: bool = False,
 ) -> None:
     """Start services in dependency order and wait until each is ready."""
-    _start(c, service or [], dev, timeout, retries, no_fixes, json)
+    stack = Stack.of(c)
+    limit, attempts = number("timeout", timeout), count("retries", retries)
+    if not no_fixes:
+        _check_fixes(c, stack, json=json)
+    if dev:
+        stack.loader.use_development()
+    prefetch(stack)
+    names = stack.loader.select(service or [])
+    stack.starter.configure(timeout=limit, retries=attempts, dev=dev)
+    if stack.dry:
+        render.dry(stack, stack.starter.plan(names, service or []), json=json)
+        return
+    _warn_of_unfinished(stack)
+    outcome = RunOutcome.of(stack)
+    if json:
+        outcome.set_document()
+    with render.live(stack):
+        report = stack.starter.run(names, service or [])
+    if not json:
+        render.start(stack, report)
+    outcome.started(report, fix=() if no_fixes else names)
 
 
-@task(iterable=["service"], post=[fixes_after_start], help=dict(start.help))
-def up(
-    c: Context,
-    service: list[str] | None = None,
-    dev: bool = False,
-    timeout: str | None = None,
-    retries: str | None = None,
-    no_fixes: bool = False,
-    json: bool = False,
-) -> None:
-    """Start the whole stack: services.start with its post-startup fixes."""
-    _start(c, service or [], dev, timeout, retries, no_fixes, json)
+_START: dict[str, Any] = {
+    "iterable": ["service"],
+    "post": [fixes_after_start],
+    "help": {"service": "only this service and what it depends on (may be repeated)"},
+}
+start = task(name="start", **_START)(_start)
+up = task(name="up", **_START)(_start)
+up.__doc__ = "Start the whole stack: services.start with its post-startup fixes."
 
 
 @task(iterable=["service"])
 def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Check that the started stack is really right, and fix what is not."""
     stack = Stack.of(c)
-    _fix(c, stack, stack.select(service or []), json=json, named=service or [])
+    _fix(c, stack, stack.loader.select(service or []), json=json, named=service or [])
 
 
 @task(iterable=["service"])
@@ -78,7 +82,7 @@ def status(c: Context, service: list[str] | None = None, json: bool = False) -> 
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
-    names = stack.select(service or [])
+    names = stack.loader.select(service or [])
     states = read(stack.engine, stack.project, names, stack.redactor.text, completed=COMPLETED.read(stack.state))
     ok = all(each.ready for each in states)
     if json:
@@ -97,7 +101,7 @@ def wait(c: Context, service: list[str] | None = None, timeout: str | None = Non
     """Wait until services are ready, without starting anything; exit 1 when they don't get there."""
     stack = Stack.of(c)
     limit = number("timeout", timeout)
-    names = stack.select(service or [])
+    names = stack.loader.select(service or [])
     stack.starter.configure(timeout=limit, retries=1)
     if stack.dry:
         render.dry(stack, Plan(), json=json, idle=f"would wait for {', '.join(names)}")
@@ -105,10 +109,10 @@ def wait(c: Context, service: list[str] | None = None, timeout: str | None = Non
     with render.live(stack):
         report = stack.starter.wait(names)
     if json:
-        stack.console.document(report.to_json())
+        stack.console.document(start_document(report))
     else:
         render.start(stack, report)
-    fail_unless_ready(report)
+    report.raise_unless_ok()
 
 
 @task(
@@ -133,20 +137,20 @@ def logs(
     stack = Stack.of(c)
     if tail != "all":
         count("tail", tail)
-    names = stack.select(service or [])
+    names = stack.loader.select(service or [])
     lines: list[dict[str, Any]] = []
 
     def show(line: LogLine) -> None:
         if not json:
             render.log_line(stack, line)
             return
-        entry = {"container": line.container, "text": stack.redactor.text(line.text)}
+        entry = {"container": line.container, "text": line.text}
         if follow:
             stack.console.document(entry)
         else:
             lines.append(entry)
 
-    read(stack.compose, names, tail, since, follow, show)
+    read(stack.loader.compose, names, tail, since, follow, stack.redactor.text, show)
     if json and not follow:
         stack.console.document({"project": stack.project.name, "ok": True, "lines": lines})
 
@@ -157,13 +161,12 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
     from stackhand.services import stop as stopping
 
     stack = Stack.of(c)
-    names = stack.select(service or [])
+    names = stack.loader.select(service or [])
     if stack.dry:
-        made = stopping.plan(stack.engine, stack.project, names)
-        render.dry(stack, made, json=json, idle="nothing to do: nothing runs")
+        plan = stopping.plan(stack.engine, stack.project, names)
+        render.dry(stack, plan, json=json, idle="nothing to do: nothing runs")
         return
-    with stack.state.lock("services.stop"):
-        stopped = stopping.stop(stack.compose, stack.engine, stack.project, names, stack.state)
+    stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state)
     if json:
         stack.console.document({"project": stack.project.name, "ok": True, "stopped": stopped})
     else:
@@ -183,47 +186,20 @@ def graph(c: Context, service: list[str] | None = None, format: str = "text", js
 
     stack = Stack.of(c)
     form = choice("format", format, drawing.FORMATS)
-    names = stack.project.closure(stack.select(service or []))
+    names = stack.project.closure(stack.loader.select(service or []))
     if json:
         stack.console.document(drawing.document(stack.project, names))
     else:
         stack.console.result(drawing.draw(stack.project, names, form))
 
 
-def _start(
-    c: Context,
-    service: list[str],
-    dev: bool,
-    timeout: str | None,
-    retries: str | None,
-    no_fixes: bool,
-    json: bool,
-) -> None:
-    stack = Stack.of(c)
-    limit, attempts = number("timeout", timeout), count("retries", retries)
-    if not no_fixes:
-        _check_fixes(c, stack, json=json)
-    if dev:
-        stack.use_development()
-    stack.prefetch()
-    names = stack.select(service)
-    stack.starter.configure(timeout=limit, retries=attempts, dev=dev)
-    if stack.dry:
-        render.dry(stack, stack.starter.plan(names, service), json=json)
-        return
-    _tell_unfinished(stack)
-    if json:
-        stack.due(stack.start_document)
-    with render.live(stack):
-        report = stack.start_report = stack.starter.run(names, service)
-    if not json:
-        render.start(stack, report)
-    fail_unless_ready(report)
-    if not no_fixes:
-        stack.to_fix = names
+def prefetch(stack: Stack) -> None:
+    """Begin to read what a start asks for, on threads of their own: the hashes, and the way to the engine."""
+    stack.loader.prefetch_hashes()
+    stack.engine.connect_ahead()
 
 
-def _tell_unfinished(stack: Stack) -> None:
+def _warn_of_unfinished(stack: Stack) -> None:
     """Warn of runs that were killed half way: what is started now may lack some of its data, for one."""
     from stackhand.services.unfinished import unfinished
 
@@ -232,7 +208,7 @@ def _tell_unfinished(stack: Stack) -> None:
 
 
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
-    """Tell what is misspelt before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
+    """Check what the fixes will need before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
     own_steps(c, stack.settings.fixes.steps, json=json)
     from stackhand.engine.compose.project import KIND_LABEL
 
@@ -263,30 +239,10 @@ def _fix(
         )
         return
     report = fixing.run(context, names, steps, lambda text: stack.console.progress("wait", text))
-    stack.fixes_report = report
+    outcome = RunOutcome.of(stack)
+    outcome.fixes_report = report
     if json:
         stack.console.document({"service": named[0] if len(named) == 1 else None, **report.to_json()})
-    elif not stack.document_pending:
+    elif not outcome.document_pending:
         render.findings(stack, report, phases=not after_start)
-    if not report.ok:
-        wrong = [each for each in report.findings if each.status == "fail"]
-        first = f"{wrong[0].service or 'stack'}: {wrong[0].summary}"
-        raise FixFailed(
-            f"{render.count(len(wrong), 'post-startup failure')} left: {first}",
-            wrong[0].remedy or None,
-        )
-
-
-def fail_unless_ready(report: StartReport) -> None:
-    """Raise StartFailed where a service that is insisted on is not ready."""
-    failed = [record for record in report.services if record.state == "failed" and not record.optional]
-    skipped = [record.name for record in report.services if record.state == "skipped" and not record.optional]
-    if not report.ok:
-        names = ", ".join(record.name for record in failed)
-        one = failed[0].failure if len(failed) == 1 else None
-        why = f": {one.reason}" if one else ""
-        also = f"; skipped: {', '.join(skipped)}" if skipped else ""
-        raise StartFailed(
-            f"{len(failed)} of {len(report.services)} services failed: {names}{why}{also}",
-            f"{one.hint}; {_CAUSE}" if one and one.hint and one.step == "ready" else one.hint if one else _EACH,
-        )
+    fixing.raise_unless_ok(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
@@ -11,12 +12,13 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
+from stackhand.cli.outcome import RunOutcome
 from stackhand.context import Stack
-from stackhand.errors import ApprovalNeeded, BadArgument, FixFailed, Interrupted, StackError, StartFailed
+from stackhand.errors import BadArgument, Interrupted, StackError
 from stackhand.graph.signals import interrupt_on_termination
-from stackhand.output.console import Console
 
 # Flags that several tasks have, explained once.
 HELP = {
@@ -46,19 +48,34 @@ class StackTask(Task[Callable[..., Any]]):
     def __deepcopy__(self, memo: object) -> StackTask:
         return self
 
+    def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
+        """Return the body's arguments, and `--yes` also if the body never asks."""
+        texts = dict(self.help)
+        arguments: list[Argument] = super().get_arguments(*args, **kwargs)
+        self.help = texts  # Invoke takes out each text that it uses, and may ask again
+        if not self._asks:
+            arguments.append(Argument(names=("yes", "y"), kind=bool, default=False, help=HELP["yes"]))
+        return arguments
+
+    @property
+    def _asks(self) -> bool:
+        return "yes" in inspect.signature(self.body).parameters
+
     def interrupted(self, c: Context, kwargs: dict[str, Any]) -> Exit:
         """End what the run has under way; return the exit. Also asked by GraphExecutor, when tasks run side by side."""
         stack = Stack.of(c)
-        return exit_for(stack, stack.interrupt(), kwargs)
+        return _exit(stack, interrupt(stack), kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body; raise Exit with the contract's exit code where it fails."""
         stack = Stack.of(args[0])
         interrupt_on_termination()
+        if not self._asks:
+            kwargs.pop("yes", None)
         try:
             return super().__call__(*args, **kwargs)
         except StackError as error:
-            raise exit_for(stack, error, kwargs) from error
+            raise _exit(stack, error, kwargs) from error
         except KeyboardInterrupt as interrupt:
             raise self.interrupted(args[0], kwargs) from interrupt
         except Exit:
@@ -68,7 +85,7 @@ class StackTask(Task[Callable[..., Any]]):
                 f"unexpected {type(bug).__name__}: {bug}",
                 "this is a bug in stackhand or in a task; `inv --debug TASK` shows where",
             )
-            raise exit_for(stack, unexpected, kwargs) from bug
+            raise _exit(stack, unexpected, kwargs) from bug
 
 
 def task(**options: Any) -> Callable[[Callable[..., Any]], StackTask]:
@@ -107,19 +124,6 @@ def count(flag: str, value: str | None) -> int | None:
     return int(value)
 
 
-def agreed(console: Console, question: str, why: str = "this needs a yes") -> bool:
-    """Ask a question on the terminal and return whether the answer is yes.
-
-    Raises ApprovalNeeded without a terminal, with `why` somebody has to be asked.
-    """
-    if not (sys.stdin.isatty() and console.stderr.isatty()):
-        raise ApprovalNeeded(f"{why}, and there is nobody to ask", "say it beforehand, with --yes")
-    # On stderr, as stdout is for results.
-    console.stderr.write(f"{question} [y/N] ")
-    console.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
 def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
     """Return a flag's value when it is one of the known ones. Raises BadArgument."""
     if value not in known:
@@ -127,16 +131,24 @@ def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
-def exit_for(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
-    """Tell an error to the person, and to the program where the run reports in JSON; return what ends the run."""
-    console = stack.console
-    # A start that failed or was interrupted has its own document, which is due at the end of the run.
-    due = isinstance(error, (StartFailed, FixFailed, Interrupted)) and stack.document_pending
-    if (kwargs.get("json") or stack.json) and not console.document_written and not due:
-        console.document(error.to_json())
-    # When tasks run side by side, the main thread tells of the interrupt.
+def interrupt(stack: Stack) -> Interrupted:
+    """End what is under way, programs at once and threads at their next look; return the error to report."""
+    actions, programs = stack.made("actions"), stack.made("commands")
+    how_far = actions.starter.records.where() if actions else ""
+    if actions:
+        actions.starter.cancel()
+    if programs:
+        programs.stop()
+    if not how_far:
+        return Interrupted("interrupted")
+    return Interrupted(f"interrupted; {how_far}", "what runs is left running; the next start carries on from there")
+
+
+def _exit(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
+    """Report an error; return the exit that ends the run with the error's code."""
+    # When tasks run side by side, the main thread reports the interrupt.
     if not isinstance(error, Interrupted) or threading.current_thread() is threading.main_thread():
-        console.error(error)
+        RunOutcome.of(stack).fail(error, json=bool(kwargs.get("json")))
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)
     return Exit(code=error.exit_code)

@@ -19,7 +19,7 @@ from stackhand.errors import DependencyCycle, InvalidSetting
 from stackhand.graph import schedule
 from stackhand.graph.signals import interrupt_on_termination
 from stackhand.graph.streams import LabelledOutput
-from stackhand.output.console import Console
+from stackhand.output.console import Console, reports_json
 from stackhand.output.redact import Redactor
 
 RUN_CONFIG = "_run_config"
@@ -165,10 +165,7 @@ def _check_sections(ours: Mapping[str, Any], config: Any, path: str = "") -> Non
 
 def _told(error: InvalidSetting) -> Exit:
     """Tell an error that comes before any task; in JSON, too, where the run reports so."""
-    console = Console(Redactor())
-    if "--json" in sys.argv[1:]:
-        console.document(error.to_json())
-    console.error(error)
+    Console(Redactor()).fail(error, json=reports_json())
     return Exit(code=error.exit_code)
 
 

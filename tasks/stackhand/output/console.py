@@ -24,6 +24,15 @@ _COLOURS = {
 }
 
 
+def reports_json() -> bool:
+    """Return whether the run reports in JSON.
+
+    A main task's arguments reach neither its pre-tasks nor what goes wrong before any task, so the command line is
+    asked: here, and nowhere else.
+    """
+    return "--json" in sys.argv[1:]
+
+
 class Console:
     """Writes the output of one run, with secrets masked. Many threads may use it; lines stay whole."""
 
@@ -96,6 +105,12 @@ class Console:
         if error.hint:
             lines.append(f"{self.paint('hint:', 'info', self.stderr)} {_one_line(error.hint)}")
         self._write(self.stderr, "\n".join(lines))
+
+    def fail(self, error: StackError, *, json: bool) -> None:
+        """Tell an error to the person, and to the program that reads the JSON of a run that has no document yet."""
+        if json and not self.document_written:
+            self.document(error.to_json())
+        self.error(error)
 
     def document(self, document: Any) -> None:
         """Write a JSON document to stdout. Only a task that reports live writes several, one a line."""

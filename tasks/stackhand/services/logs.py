@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stackhand.engine.compose.cli import Compose
 
@@ -22,15 +22,24 @@ def read(
     tail: str,
     since: str | None,
     follow: bool,
+    mask: Callable[[str], str],
     show: Callable[[LogLine], None],
 ) -> None:
-    """Hand over the log lines of these services, `tail` of each; with `follow`, until interrupted."""
+    """Hand over the log lines of these services, `tail` of each; with `follow`, until interrupted.
+
+    `mask` takes the secrets out of what a service has written.
+    """
+
+    def on_line(text: str) -> None:
+        line = parse(text)
+        show(replace(line, text=mask(line.text)))
+
     words = ["--no-color", "--tail", tail]
     if since:
         words += ["--since", since]
     if follow:
         words.append("--follow")
-    compose.logs([*words, *names], lambda line: show(parse(line)))
+    compose.logs([*words, *names], on_line)
 
 
 def parse(line: str) -> LogLine:

@@ -27,32 +27,15 @@ def plan(engine: Engine, project: Project, names: Collection[str]) -> Plan:
 
 
 def stop(compose: Compose, engine: Engine, project: Project, names: Collection[str], state: StateFolder) -> list[str]:
-    """Stop what runs of these services; return their names. Raises StopFailed when one runs on.
+    """Stop what runs of these services; return their names. Raises LockHeld, and StopFailed when one runs on.
 
     Compose stops dependants before what they depend on. Which runs of containers were ended so is in the journal: no
     fix starts again what was meant to stand still.
     """
-    planned = [action.service for action in plan(engine, project, names).actions]
-    if not planned:
-        return []
-    journal = Journal(state)
-    before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
-    meant = {each.run_key: "" for each in engine.containers(project.name) if each.service in planned}
-    run = journal.begin(TASK, steps=meant)
-    try:
-        compose.stop(planned)
-        # One that its restart policy has started again meanwhile is another run by now.
-        seen = [each for each in engine.containers(project.name) if each.service in planned]
-        run.done(*(each.run_key for each in seen if each.status not in _ALIVE))
-    finally:
-        # After a failure or Ctrl-C only what was seen to stand still is meant to. A kill leaves the run unfinished.
-        run.end()
-    journal.settle(*before)
-    alive = {each.service for each in seen if each.status in _ALIVE}
-    left = [name for name in planned if name in alive]
-    if left:
-        raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
-    return planned
+    if not plan(engine, project, names):
+        return []  # and nothing is written, the lock included
+    with state.lock(TASK):
+        return _stop(compose, engine, project, names, state)
 
 
 def stopped_on_purpose(state: StateFolder) -> frozenset[str]:
@@ -78,3 +61,27 @@ def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
         f"a stop was interrupted; still running: {', '.join(services)}",
         f"`inv services.stop {names}` finishes it",
     )
+
+
+def _stop(compose: Compose, engine: Engine, project: Project, names: Collection[str], state: StateFolder) -> list[str]:
+    planned = [action.service for action in plan(engine, project, names).actions]
+    if not planned:
+        return []
+    journal = Journal(state)
+    before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
+    meant = {each.run_key: "" for each in engine.containers(project.name) if each.service in planned}
+    run = journal.begin(TASK, steps=meant)
+    try:
+        compose.stop(planned)
+        # One that its restart policy has started again meanwhile is another run by now.
+        seen = [each for each in engine.containers(project.name) if each.service in planned]
+        run.done(*(each.run_key for each in seen if each.status not in _ALIVE))
+    finally:
+        # After a failure or Ctrl-C only what was seen to stand still is meant to. A kill leaves the run unfinished.
+        run.end()
+    journal.settle(*before)
+    alive = {each.service for each in seen if each.status in _ALIVE}
+    left = [name for name in planned if name in alive]
+    if left:
+        raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
+    return planned

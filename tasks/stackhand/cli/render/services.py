@@ -15,7 +15,7 @@ from stackhand.output.table import table, width
 
 if TYPE_CHECKING:
     from stackhand.services.logs import LogLine
-    from stackhand.services.reset.plan import Reset
+    from stackhand.services.reset.plan import Item, Reset
     from stackhand.services.restart.run import Restarted
     from stackhand.services.start.record import Record, StartReport, Step
     from stackhand.services.status import ServiceStatus
@@ -41,7 +41,7 @@ _SIGNS = {True: "ok", False: "NO"}
 
 @contextlib.contextmanager
 def live(stack: Stack, *, kept: bool = True) -> Iterator[None]:
-    """Show the steps of a start while the body runs; what is left alone only with `kept`."""
+    """Show the steps of a start while the body runs; without `kept`, not those of services that were ready before."""
     with stack.lock:
         display, starter = stack.display, stack.starter
         if not starter.subscribers:
@@ -62,32 +62,32 @@ def _show(display: Live, step: Step) -> None:
 
 def dry(
     stack: Stack,
-    made: Plan,
+    plan: Plan,
     *,
     json: bool,
     idle: str = "nothing to do: all is ready",
     left: Sequence[Finding] = (),
 ) -> None:
-    """Print what would be done, and why; `idle` where that is nothing. `left` are findings that would stay."""
+    """Print what would be done, and why, or `idle` if there is nothing to do. `left` are findings that would stay."""
     if json:
         findings = {"findings": [each.to_json() for each in left]} if left else {}
-        stack.console.document({**_plan_document(stack, made), **findings})
+        stack.console.document({**_plan_document(stack, plan), **findings})
         return
-    if not made:
+    if not plan:
         stack.console.result(idle)
-    for action in made.actions:
+    for action in plan.actions:
         stack.console.result(f"would {action}")
     for finding in left:
         stack.console.result(_finding(stack, finding))
 
 
-def _plan_document(stack: Stack, made: Plan) -> dict[str, Any]:
+def _plan_document(stack: Stack, plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON, for a dry run."""
     return {
         "project": stack.project.name,
         "ok": True,
         "dry": True,
-        "plan": [asdict(each) for each in made.actions],
+        "plan": [asdict(each) for each in plan.actions],
     }
 
 
@@ -105,18 +105,18 @@ def status(stack: Stack, states: Sequence[ServiceStatus]) -> None:
 
 def log_line(stack: Stack, line: LogLine) -> None:
     """Print one log line."""
-    stack.console.result(f"{line.container} | {stack.redactor.text(line.text)}")
+    stack.console.result(f"{line.container} | {line.text}")
 
 
 def dry_service(stack: Stack, name: str, *, json: bool) -> None:
-    """Print what bringing up one service would do. In JSON, that of the task which was asked for is the document."""
-    stack.select([name])
-    made = stack.starter.plan([name], [name])
+    """Print what bringing up one service would do. In JSON only the task that was named writes a document."""
+    stack.loader.select([name])
+    plan = stack.starter.plan([name], [name])
     if json:
-        dry(stack, made, json=True)
+        dry(stack, plan, json=True)
     elif not stack.json:
-        mine = Plan(tuple(action for action in made.actions if action.service == name))
-        dry(stack, mine, json=False, idle=f"nothing to do for {name}: it is ready")
+        own = Plan(tuple(action for action in plan.actions if action.service == name))
+        dry(stack, own, json=False, idle=f"nothing to do for {name}: it is ready")
 
 
 def start(stack: Stack, report: StartReport) -> None:
@@ -137,13 +137,13 @@ def start(stack: Stack, report: StartReport) -> None:
 
 
 def changes(stack: Stack, found: Sequence[tuple[str, str]]) -> None:
-    """Tell what has changed, before anything is done about it."""
+    """Print what has changed, before anything is done about it."""
     for name, cause in found:
         stack.console.progress("info", f"{name}: {stack.redactor.text(cause)}")
 
 
 def restart(stack: Stack, restarted: Restarted) -> None:
-    """Print the outcome of a restart: of what was left alone only the number."""
+    """Print the outcome of a restart: the services that it touched, and the number of the others."""
     report = restarted.report
     if not report.changed:
         waiting = f"; unhealthy: {', '.join(restarted.unhealthy)}" if restarted.unhealthy else ""
@@ -159,23 +159,34 @@ def restart(stack: Stack, restarted: Restarted) -> None:
     stack.console.result(_timeline(stack, replace(report, services=touched)))
 
 
-def reset(stack: Stack, made: Reset, *, aside: bool) -> None:
+def reset(stack: Stack, plan: Reset, *, aside: bool) -> None:
     """List what goes and what stays; `aside` where stdout is for a document."""
     tell = stack.console.note if aside else stack.console.result
-    for title, items in (("goes", made.going), ("stays", made.staying)):
+    for title, items in (("goes", plan.going), ("stays", plan.staying)):
         tell(f"{title}:" if items else f"{title}: nothing")
         for item in items:
             tell(f"  {item}")
     tell("images stay")
 
 
+def resumed(stack: Stack, plan: Reset) -> None:
+    """Print that an earlier reset was interrupted, if one was."""
+    if plan.resumes:
+        stack.console.progress("info", f"a reset --{plan.resumes} was interrupted; this one goes on from there")
+
+
+def removed(stack: Stack, plan: Reset, gone: Sequence[Item]) -> None:
+    """Print how much a reset has removed and left."""
+    stack.console.result(f"{plan.project}: {len(gone)} removed, {len(plan.staying)} left")
+
+
 def up(stack: Stack, name: str) -> None:
     """Print that a service is up, and which others were started for it."""
     report = stack.starter.report()
-    others = [record.name for record in report.services if record.attempts and record.name != name]
-    mine = next(record for record in report.services if record.name == name)
+    others = [each.name for each in report.services if each.attempts and each.name != name]
+    record = next(each for each in report.services if each.name == name)
     changed = f" in {report.elapsed:.1f} s" if report.changed else ", nothing changed"
-    stack.console.result(f"{name}: {mine.state}{changed}" + (f" (with {', '.join(others)})" if others else ""))
+    stack.console.result(f"{name}: {record.state}{changed}" + (f" (with {', '.join(others)})" if others else ""))
 
 
 def failure(stack: Stack, record: Record) -> None:

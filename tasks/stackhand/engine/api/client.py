@@ -48,6 +48,16 @@ class Engine:
                 self._api = endpoint.connect(endpoint.resolve(self._environ), self._environ)
             return self._api
 
+    def connect_ahead(self) -> None:
+        """Begin to connect, on a thread of its own. What goes wrong is told when the engine is first asked."""
+
+        def connect() -> None:
+            with contextlib.suppress(Exception):
+                self.api  # noqa: B018
+
+        # A daemon: an interrupted run does not wait for an engine that does not answer.
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+
     def answers(self, within: float | None = None) -> bool:
         """Return whether the engine answers now. With `within`, a later answer (in seconds) counts as none."""
         pongs: list[bool] = []

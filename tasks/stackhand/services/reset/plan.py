@@ -48,12 +48,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Reset:
-    """What a reset would do: all that goes and all that stays, and the services to start afterwards."""
+    """What a reset would do: all that goes and all that stays, and the services to start afterwards.
+
+    `resumes` is the mode of an earlier reset that was interrupted; this one goes on from there.
+    """
 
     project: str
     mode: Mode
     items: tuple[Item, ...]
     names: tuple[str, ...] = ()
+    resumes: Mode | None = None
 
     @property
     def going(self) -> list[Item]:
@@ -76,7 +80,9 @@ class Reset:
         )
 
 
-def decide(project: Project, seen: ProjectResources, mode: Mode, names: Sequence[str] = ()) -> Reset:
+def decide(
+    project: Project, seen: ProjectResources, mode: Mode, names: Sequence[str] = (), *, resumes: Mode | None = None
+) -> Reset:
     """Return what goes and what stays. Raises VolumeInUse.
 
     `project` has the services of all profiles: also what is not active now may hold data.
@@ -104,6 +110,7 @@ def decide(project: Project, seen: ProjectResources, mode: Mode, names: Sequence
         mode,
         (*containers, *networks, *outside, *volumes.values(), *_bind_mounts(project)),
         tuple(names),
+        resumes,
     )
 
 

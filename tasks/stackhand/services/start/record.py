@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from stackhand.model import Finding
+from stackhand.errors import StartFailed
 
 State = Literal["waiting", "starting", "healthy", "running", "completed", "failed", "skipped"]
+_CAUSE = "`inv services.fixes` looks for the cause"
+_EACH = f"each is explained above, with what to do next; {_CAUSE}"
 READY: frozenset[str] = frozenset({"healthy", "running", "completed"})
 
 
@@ -98,7 +100,6 @@ class StartReport:
     elapsed: float
     services: tuple[Record, ...]
     critical_path: tuple[str, ...] = ()
-    fixes: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -110,15 +111,29 @@ class StartReport:
         """Whether anything had to be done."""
         return any(record.attempts or record.failure for record in self.services)
 
+    def raise_unless_ok(self) -> None:
+        """Raise StartFailed where a service is not ready that is insisted on."""
+        if self.ok:
+            return
+        failed = [record for record in self.services if record.state == "failed" and not record.optional]
+        skipped = [record.name for record in self.services if record.state == "skipped" and not record.optional]
+        one = failed[0].failure if len(failed) == 1 else None
+        why = f": {one.reason}" if one else ""
+        also = f"; skipped: {', '.join(skipped)}" if skipped else ""
+        hint = one.hint if one else _EACH
+        if one and one.hint and one.step == "ready":
+            hint = f"{one.hint}; {_CAUSE}"
+        names = ", ".join(record.name for record in failed)
+        raise StartFailed(f"{len(failed)} of {len(self.services)} services failed: {names}{why}{also}", hint)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the contract's JSON of `services.start`."""
+        """Return the contract's JSON of `services.start`, without the fixes that follow a start."""
         return {
             "project": self.project,
-            "ok": self.ok and not any(finding.status == "fail" for finding in self.fixes),
+            "ok": self.ok,
             "elapsed": round(self.elapsed, 3),
             "critical_path": list(self.critical_path),
             "services": [record.to_json() for record in self.services],
-            "fixes": [finding.to_json() for finding in self.fixes],
         }
 
 

@@ -1,0 +1,82 @@
+"""Actions on whole services, for fixes and for every feature that starts, restarts, recreates or runs a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stackhand.engine.api.client import Engine
+from stackhand.engine.compose.loader import ProjectLoader
+from stackhand.errors import StackError
+from stackhand.output.redact import Redactor
+from stackhand.services.start.run import Starter
+from stackhand.settings import Start
+from stackhand.state.folder import StateFolder
+
+
+class Actions:
+    """Acts on one service at a time, under the project's lock. Every action raises StackError where it did not work."""
+
+    def __init__(
+        self,
+        loader: ProjectLoader,
+        engine: Engine,
+        settings: Start,
+        state: StateFolder,
+        redactor: Redactor,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_line` gets the output of commands that run once."""
+        self._loader = loader
+        self._engine = engine
+        self._settings = settings
+        self._state = state
+        self._redactor = redactor
+        self._on_line = on_line
+        # Shared by all tasks of a run, so that a dependency of several starts once; its records are those of the run.
+        self.starter = self._new_starter()
+
+    def start(self, service: str) -> None:
+        """Start a service and what it depends on, as they were made, and wait until it is ready.
+
+        A one-shot runs again.
+        """
+        if not self.starter.start_as_is(service).ok:
+            raise StackError(f"{service} did not become ready", f"`inv services.logs -s {service}` says more")
+
+    def restart(self, service: str) -> None:
+        """Stop and start the containers of a service as they are, and wait until it is ready."""
+        with self._state.lock("services.restart"):
+            self._loader.compose.restart([service])
+            # With records of its own: those of the run are for the report of its start.
+            if not self._new_starter().wait([service]).ok:
+                raise StackError(f"{service} did not become ready after its restart")
+
+    def recreate(self, service: str) -> None:
+        """Make new containers for a service, as the compose file is now, and start them as `start` does.
+
+        Volumes stay, also those without a name.
+        """
+        with self._state.lock("services.recreate"):
+            self._loader.compose.create([service], force=True)
+            self.start(service)
+
+    def run_once(self, service: str, command: Sequence[str]) -> None:
+        """Run a command in a new container of a service, with its networks and secrets; remove the container.
+
+        Refused while the container of an earlier run still runs, because after a kill both Compose and it live on.
+        """
+        running = self._engine.one_offs(self._loader.project.name, service)
+        if running:
+            raise StackError(f"{running[0]} still runs; it has to end first (`docker logs {running[0]}`)")
+        self._loader.compose.run_once(service, command, self._on_line)
+
+    def _new_starter(self) -> Starter:
+        loader = self._loader
+        return Starter(
+            lambda: (loader.project, loader.compose),
+            loader.hashes,
+            self._engine,
+            self._settings,
+            self._state,
+            self._redactor,
+        )
