@@ -218,7 +218,7 @@ def test_a_crash_loop_is_not_ready_between_two_crashes(world: World, settle: flo
 
 def test_healthy_only_after_being_unhealthy(world: World) -> None:
     often = check(interval=1, retries=1)
-    report = world.services(web=lives(Life(healthy=20), healthcheck=often), next=plain(depends_on=after(web="healthy")))
+    world.services(web=lives(Life(healthy=20), healthcheck=often), next=plain(depends_on=after(web="healthy")))
     report = world.start()
     assert states(report) == {"web": "healthy", "next": "running"}
     assert attempts(report)["web"] == 1

@@ -194,7 +194,7 @@ class StartRun:
             now = containers_of(self._shared.engine, self.project, brief=True)
             fallen = crashed(self.project, self._records, wanted, now)
             for name in fallen:
-                failure = Failure("ready", "crashed", "it was ready, and ended again", retry=False)
+                failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
                 self._records.fail(name, failure)
             if last or not fallen:
                 break
