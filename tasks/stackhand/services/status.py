@@ -66,8 +66,8 @@ def status(
 
     With `doubting`, one that the engine has seen fail is run again, too: the cause may be gone since.
 
-    `mask` takes the secrets out of the output of probes and of the engine. `containers` saves reading them. `proven` are
-    services whose healthcheck this process has seen succeed, `completed` are runs of containers that ended by
+    `mask` takes the secrets out of the output of probes and of the engine. `containers` saves reading them. `proven`
+    are services whose healthcheck this process has seen succeed, `completed` are runs of containers that ended by
     themselves.
     """
     if containers is None:
