@@ -42,7 +42,13 @@ class Reference(Project):
             port = str(free.getsockname()[1])
         made = cls(
             folder,
-            clean_environment(COMPOSE_PROJECT_NAME=name, COMPOSE_FILE="compose.yaml", AI_WORKFLOW_PORT=port),
+            clean_environment(
+                COMPOSE_PROJECT_NAME=name,
+                COMPOSE_FILE="compose.yaml",
+                AI_WORKFLOW_PORT=port,
+                # On a busy machine a worker or a database takes its time after a restart.
+                INVOKE_STACKHAND_FIXES_PATIENCE="120",
+            ),
             name=name,
             client=client,
         )

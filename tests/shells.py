@@ -89,6 +89,7 @@ def context(project: Project, shell: Any, folder: Path, *, celery: Sequence[str]
     hands = ServiceActions(
         start=lambda name: None,
         restart=shell.restarted.append,
+        recreate=lambda name: None,
         run=lambda name, command: None,
     )
     kinds = ServiceKinds(dict.fromkeys(celery, (Celery(),)))

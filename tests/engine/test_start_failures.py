@@ -25,9 +25,9 @@ from shapes import (
 from support import IMAGE, Project
 
 
-def fail(project: Project, *words: str, code: int = 1, timeout: float = 120, **env: str) -> dict[str, Any]:
+def fail(project: Project, *words: str, code: int = 1, **env: str) -> dict[str, Any]:
     """Start what can't be started, and return the checked document."""
-    result = project.inv("services.start", "--json", *words, env={**FAST, **env}, timeout=timeout)
+    result = project.inv("services.start", "--json", *words, env={**FAST, **env})
     assert result.code == code, result
     document: dict[str, Any] = result.json()
     check_start_document(document)

@@ -381,6 +381,9 @@ class FakeEngine:
         self._world = world
         self.api = None
 
+    def connect_ahead(self) -> None:
+        """It is there already."""
+
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         self._look()
         found = [each for each in self._world.boxes.values() if service in (None, each.service)]
@@ -400,9 +403,6 @@ class FakeEngine:
     def image(self, name: str) -> Image | None:
         found = self.image_id(name)
         return Image(found) if found else None
-
-    def connect_ahead(self) -> None:
-        pass
 
     def answers(self, within: float | None = None) -> bool:
         return not self._world.away

@@ -46,7 +46,8 @@ sys.addaudithook(_audit)
 def _processes_and_engines_are_blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     global _attempts  # noqa: PLW0603 - one test at a time, and the hook can not be given anything
     monkeypatch.setenv("DOCKER_HOST", "unix:///docker-is-blocked-in-unit-tests.sock")
-    _attempts = attempts = []
+    attempts: list[str] = []
+    _attempts = attempts
     yield
     _attempts = None
     assert not attempts, f"a unit test {attempts[0]}"

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from stackhand.checks.context import CheckContext
 from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.model import Finding, Fix, Status
-
-if TYPE_CHECKING:
-    from stackhand.checks.context import CheckContext
 
 __all__ = ["CannotAsk", "Check", "Fix", "NoAnswer", "Verdict", "fail", "ok", "skip", "warn"]
 

@@ -1,4 +1,4 @@
-"""What a container's command starts, found behind shells and wrappers, as compose files have them."""
+"""Finds the programs that a container's command starts, behind shells and wrappers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _CHORE = re.compile(r"(^|[-_.])(backups?|cron|dumps?|migrate|restore|seed)([-_.]
 
 
 def started(argv: Iterable[str]) -> tuple[str, ...]:
-    """Return all that a command starts, without folders: scripts, and what only starts others, included.
+    """Return the programs that a command starts, without folders: scripts, shells and wrappers included.
 
     >>> started(["tini", "--", "uv", "run", "--package", "shop", "celery", "worker"])
     ('tini', 'uv', 'run', 'celery')
@@ -79,10 +79,10 @@ def started(argv: Iterable[str]) -> tuple[str, ...]:
 
 
 def starts_others(name: str) -> bool:
-    """Return whether a program of this name is only what starts the one that counts: a shell, a wrapper, Python."""
+    """Return whether a program of this name only starts others: a shell, a wrapper, Python."""
     return name in _WRAPPERS or bool(_INTERPRETER.match(name))
 
 
-def is_a_clients(name: str) -> bool:
-    """Return whether who starts this is a job beside a server, whatever the image: it dumps, asks, waits."""
+def is_client_program(name: str) -> bool:
+    """Return whether a container that runs this is a client of a server, whatever its image: it dumps, asks, waits."""
     return name in _CLIENTS or bool(_CHORE.search(name))

@@ -1,4 +1,4 @@
-"""Who connects to whom, and as whom: read from the environment that the compose file gives each service."""
+"""Which service connects to which, as which user: read from the environment that the compose file gives each one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Client:
 
 
 def clients(project: Project) -> list[Client]:
-    """Return all connections between services that the project's environment tells of."""
+    """Return all connections between services that their environments name."""
     places = names(project)
     found: list[Client] = []
     for service in project.services.values():
@@ -79,7 +79,7 @@ def secret_file(project: Project, service: Service, path: str) -> Path | None:
 
 
 def secrets(project: Project, service: Service) -> dict[str, str]:
-    """Return what a service has been given to keep to itself, by the variable or the secret that holds it."""
+    """Return the values of a service's variables and secrets, by name. Variables that only name a file are left out."""
     read = _reader(project, service)
     found = {key: value for key, value in service.environment.items() if value and not key.endswith("_FILE")}
     for entry in service.raw.get("secrets") or ():
@@ -100,7 +100,7 @@ _Read = Callable[[str], str]
 
 @dataclass(frozen=True)
 class _Parts:
-    """What one variable, or a group of them, says of a connection."""
+    """A connection as one variable, or a group of them, describes it."""
 
     host: str
     port: int | None
@@ -118,7 +118,7 @@ def _reader(project: Project, service: Service) -> _Read:
         try:
             return file.read_text(encoding="utf-8").strip() if file else ""
         except (OSError, UnicodeDecodeError):
-            return ""  # told by the start, which needs it as well
+            return ""  # the start reports it: it needs the file, too
 
     return read
 
@@ -225,7 +225,7 @@ def _number(text: str) -> int | None:
 
 
 def names(project: Project) -> dict[str, str]:
-    """Return which service each name in the project's networks leads to; a service's own name comes first."""
+    """Return the service behind each name in the project's networks; a service's own name comes first."""
     found = {name.lower(): name for name in project.services}
     for service in project.services.values():
         own = own_names(service)

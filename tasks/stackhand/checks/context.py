@@ -1,46 +1,43 @@
-"""CheckContext: what checks read and fixes act with. Facts are asked for once, and again after a change."""
+"""CheckContext: the state that checks read and fixes act on. Facts are collected once, and again after a change."""
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from stackhand.checks import restarts
 from stackhand.checks.connections import Client, clients
 from stackhand.checks.errors import NoAnswer
+from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, in_helper, inside, shell_argv
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
-from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
-from stackhand.state.journal import Journal, Run, Unfinished
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
-# What answers at all answers a question like these in a fraction of a second, also when it is busy.
-_PATIENCE = 5.0
-# The task whose runs the journal has: each names the runs of containers that a fix is about to end.
-TASK = "services.fixes"
 
 
 @dataclass(frozen=True)
 class ServiceActions:
     """How a fix acts on whole services. Each raises StackError where it did not work.
 
-    `start` starts a service, runs a one-shot again, and waits until it is ready; `restart` stops and starts its
-    containers and waits; `run` runs a command in a container of the service made for it, with its networks and
-    secrets, and removed after it.
+    `start` starts a service, runs a one-shot again, and waits until it is ready. `restart` stops and starts its
+    containers and waits. `recreate` makes new containers, as the compose file is now, and starts them. `run` runs a
+    command in a container of the service made for it, with its networks and secrets, and removed after it.
     """
 
     start: Callable[[str], None]
     restart: Callable[[str], None]
+    recreate: Callable[[str], None]
     run: Callable[[str, Sequence[str]], None]
 
 
@@ -77,7 +74,7 @@ class ServiceKinds:
 
 
 class CheckContext:
-    """One project as its checks see it: containers, the facts of each service by kind, who connects to whom."""
+    """One project as its checks see it: containers, the facts of each service by kind, connections between services."""
 
     def __init__(
         self,
@@ -112,45 +109,54 @@ class CheckContext:
         # What kinds keep for themselves from one look to the next, by their name and a container's id.
         self.scratch: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
-        self._look = _Look()
+        self._current = _Current()
         self._pinned: Container | None = None
 
     def for_container(self, container: Container) -> CheckContext:
-        """Return this scene with one container of several for the one of its service that is asked."""
+        """Return a view for a check of one container of several: this one is asked, and it alone is restarted.
+
+        What is asked through a view is forgotten by `invalidate` of any of them.
+        """
         view = copy.copy(self)
         view._pinned = container
         return view
 
     def containers(self) -> Sequence[Container]:
-        """Return the project's containers as they were when somebody first asked."""
-        look = self._look
+        """Return the project's containers as they were when first asked for."""
+        look = self._current.look
         with look.reading:
             if look.containers is None:
                 look.containers = self.engine.containers(self.project.name)
             return look.containers
 
+    def needs(self, service: str) -> tuple[str, ...]:
+        """Return the services that this one connects to or depends on: where they fail, it may fail for that."""
+        depends_on = (entry.service for entry in self.project.services[service].depends_on)
+        servers = (client.server for client in self.clients if client.service == service)
+        return tuple(dict.fromkeys((*depends_on, *servers)))
+
     def running(self, service: str) -> Container | None:
         """Return the running container of a service that is asked, the first where there are several, or None."""
-        if self._pinned and self._pinned.service == service:
+        if self._is_pinned(service):
             return self._pinned
         return next((each for each in self.containers() if each.service == service and each.running), None)
 
     def container(self, service: str) -> Container:
-        """Return the container of a service that is asked. Raises NoAnswer where none runs."""
+        """Return the container of a service that is asked. Raises NoAnswer where no container runs."""
         found = self.running(service)
         if found is None:
             raise NoAnswer(f"no container of {service} runs", f"`inv up.{service}` starts it")
         return found
 
     def clients_of(self, server: str) -> list[Client]:
-        """Return who connects to a service, as their environments say."""
+        """Return the connections of other services to this one, as their environments have them."""
         return [each for each in self.clients if each.server == server]
 
     def neighbours(self, service: str, *, stores: bool = False) -> list[str]:
         """Return the running services that share a network with this one, itself first.
 
-        Those that hold data are left out unless they are asked for with `stores`: a script that is cut off there leaves
-        its children to the server, and Postgres takes the death of such a one for a crash and ends every session.
+        Those that hold data are left out, unless `stores` is set: the children of a script that is killed there become
+        children of the server, and Postgres treats the exit of an unknown child as a crash and ends every session.
         """
         mine = self.container(service)
         near = [each.service for each in self.containers() if each.running and each.networks & mine.networks]
@@ -158,11 +164,11 @@ class CheckContext:
         return list(dict.fromkeys([service, *(name for name in near if stores or name not in holding)]))
 
     def facts(self, kind: Collects[F], service: str) -> F:
-        """Return what a kind knows of a service; asked once until `invalidate`. Raises NoAnswer."""
+        """Return the facts of a kind about a service; asked once until `invalidate`. Raises NoAnswer."""
         return self.cached((kind.name, service), lambda: kind.collect(self, service))
 
     def facts_of(self, kind: str, service: str) -> Any:
-        """Return what the kind of this name, which is one of the service's, knows of it. Raises NoAnswer."""
+        """Return the facts about a service by the name of its kind. Raises NoAnswer."""
         return self.facts(next(each for each in self.kinds.of(service) if each.name == kind), service)
 
     def cached(self, key: tuple[str, str], ask: Callable[[], F]) -> F:
@@ -172,10 +178,10 @@ class CheckContext:
         """
         asked = (*key, self._pinned.id if self._pinned else "")
         with self._lock:
-            known = self._look.facts.get(asked)
+            known = self._current.look.facts.get(asked)
             mine = known is None
             if known is None:
-                known = self._look.facts[asked] = Future()
+                known = self._current.look.facts[asked] = Future()
         if mine:
             try:
                 known.set_result(ask())
@@ -185,9 +191,9 @@ class CheckContext:
         return result
 
     def invalidate(self) -> None:
-        """Have everything asked anew: something was changed, or is about to change by itself."""
+        """Forget all facts: something was changed, or is about to change by itself."""
         with self._lock:
-            self._look = _Look()
+            self._current.look = _Look()
 
     def ask(
         self,
@@ -196,68 +202,65 @@ class CheckContext:
         *,
         environment: Mapping[str, str] | None = None,
         user: str = "",
-        timeout: float = _PATIENCE,
+        timeout: float = ASK_TIMEOUT,
     ) -> ExecResult:
-        """Run a program inside the service's container. Raises NoAnswer where none runs; never for its exit code.
+        """Run a program inside the service's container. Raises NoAnswer where no container runs.
 
         Passwords go into the `environment`, never on the command line.
         """
-        try:
-            return self.engine.ask(
-                self.container(service).id, argv, environment=environment, user=user, timeout=timeout
-            )
-        except ContainerGone as error:
-            raise NoAnswer(f"the container of {service} has ended: {error.message}") from error
+        container = self.container(service)
+        return inside(self.engine, container, argv, environment=environment, user=user, timeout=timeout)
 
     def shell(self, service: str, script: str, *words: str, **options: Any) -> ExecResult:
         """Run a script of the container's `sh`, `words` being its $1, $2, …; `options` are those of `ask`."""
-        return self.ask(service, ["sh", "-c", script, "sh", *words], **options)
+        return self.ask(service, shell_argv(script, words), **options)
+
+    def ask_in_helper(
+        self,
+        service: str,
+        image: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = ASK_TIMEOUT,
+    ) -> ExecResult:
+        """Run a program of another image, which has to be there, as if from inside: on the service's own network.
+
+        Raises NoAnswer where no container of the service runs, CannotAsk where the helper cannot be made.
+        """
+        container = self.container(service)
+        return in_helper(self.engine, container, image, argv, environment=environment, timeout=timeout)
 
     def act(self, service: str, argv: Sequence[str], **options: Any) -> ExecResult:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
-        answer = self.ask(service, argv, **{"timeout": 60.0, **options})
+        answer = self.ask(service, argv, **{"timeout": ACT_TIMEOUT, **options})
         if not answer.ok:
             raise StackError(f"{argv[0]} in {service}: {self.redact(answer.last_error)}")
         return answer
 
     def restart(self, service: str) -> None:
-        """Stop and start a service's containers, and wait until it is ready. Raises StackError."""
-        with self.restarting(service):
-            self.actions.restart(service)
+        """Stop and start a service's containers, and wait until it is ready. Raises StackError.
 
-    @contextmanager
-    def restarting(self, service: str) -> Iterator[None]:
-        """Remember while the body runs that a fix, and nobody else, stops the containers of a service.
-
-        Where the body is killed or fails the memory stays: the next run starts what ended so.
+        In a view `for_container` just that container: the others are busy, and well.
         """
-        there = [each for each in self.containers() if each.service == service]
-        runs = [each.run_key for each in there if each.running]
-        journal = Journal(self.state)
-        before = [run for run in journal.unfinished(TASK) if not run.is_under_way]
-        stopped = {each.run_key for each in self.containers() if each.stopped}
-        with journal.run(TASK, steps=dict.fromkeys(runs, "")):
-            yield
-        journal.settle(*(run for run in before if not run.left(lambda key: key in runs or key not in stopped)))
+        with self.restarting(service):
+            if self._is_pinned(service):
+                self.engine.restart(self.container(service).id)
+            else:
+                self.actions.restart(service)
 
-    def has_pending_restart(self, containers: Sequence[Container]) -> bool:
-        """Return whether one of these containers was stopped by a fix that did not come to its end."""
-        owed = {key for run in Journal(self.state).unfinished(TASK) for key in run.steps}
-        return any(each.stopped and each.run_key in owed for each in containers)
+    def restarting(self, service: str) -> AbstractContextManager[None]:
+        """Write down while the body runs that a fix stops the service's containers, so that the next run starts them.
 
+        In a view `for_container` just that container.
+        """
+        containers = self.containers()
+        theirs = [each for each in containers if each.service == service]
+        restarted = [self.container(service)] if self._is_pinned(service) else theirs
+        return restarts.restarting(self.state, restarted, containers)
 
-def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
-    """Return what a person is told of a fix that was not finished; None where all that it stopped runs again."""
-    left = run.left(lambda key: all(each.run_key != key or not each.stopped for each in containers))
-    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
-    if not services:
-        return None
-    return Unfinished(
-        TASK,
-        run.began,
-        f"a fix was interrupted while it restarted {', '.join(services)}",
-        "`inv services.fixes` finishes it",
-    )
+    def _is_pinned(self, service: str) -> bool:
+        return self._pinned is not None and self._pinned.service == service
 
 
 @dataclass
@@ -267,3 +270,10 @@ class _Look:
     containers: Sequence[Container] | None = None
     facts: dict[tuple[str, str, str], Future[Any]] = field(default_factory=dict)
     reading: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass
+class _Current:
+    """The look that is valid now, for a context and all its views."""
+
+    look: _Look = field(default_factory=_Look)

@@ -1,4 +1,4 @@
-"""One request to a service from inside its container, with whatever program is there for it; or from beside it."""
+"""One HTTP request to a service, with a program of its own container, else of a neighbour's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from stackhand.checks.check import CannotAsk, NoAnswer
+from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
+from stackhand.checks.errors import CannotAsk, NoAnswer
+from stackhand.checks.exec import first_able
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
 
+# Seconds.
 TIMEOUT = 4.0
 # Web servers and proxies, by the words of their images.
 SERVERS = frozenset(
@@ -39,73 +42,6 @@ _OTHERWISE = re.compile(
 _LATE = re.compile(r"timed out|timeout|no answer within", re.IGNORECASE)
 _REQUEST = re.compile(r"request\(\s*[\"']\w+[\"']\s*,\s*[\"'](?P<path>[^\"']+)[\"']")
 
-# Prints the answer as it came: status line, headers, body. What is asked comes in variables: it is not
-# for a list of processes. Answers are read up to 4 kB. https is not verified: the kind tls does that.
-SCRIPT = r"""
-set -f
-unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY all_proxy
-if command -v curl >/dev/null 2>&1; then
-  printf 'url = "%s"\n' "$URL" | curl -K - -qgsSki --noproxy '*' --http1.1 -m "$PATIENCE" -X "$METHOD" \
-    ${BODY:+-H 'Content-Type: application/json' --data-raw "$BODY"} 2>&1 | head -c 4096
-  exit 0
-fi
-for python in python3 python; do
-  command -v $python >/dev/null 2>&1 || continue
-  exec $python -ISc '
-import os, socket, sys
-url, seconds, body = os.environ["URL"], float(os.environ["PATIENCE"]), os.environ["BODY"].encode()
-scheme, _, rest = url.partition("://")
-address, slash, path = rest.partition("/")
-host, port = os.environ["HOST"], int(os.environ["PORT"])
-try:
-    sock = socket.create_connection((host, port), seconds)
-    if scheme == "https":
-        import ssl
-        context = ssl._create_unverified_context()
-        sock = context.wrap_socket(sock, server_hostname=host)
-    head = "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: stackhand\r\nAccept: */*\r\nConnection: close\r\n" % (
-        os.environ["METHOD"], slash + path or "/", address)
-    if body:
-        head += "Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
-    sock.settimeout(seconds)
-    sock.sendall(head.encode() + b"\r\n" + body)
-    got = b""
-    while len(got) < 4096:
-        more = sock.recv(4096)
-        if not more:
-            break
-        got += more
-        if b"\r\n\r\n" in got and got.partition(b"\r\n\r\n")[2]:
-            break
-    sys.stdout.write(got.decode("latin-1"))
-except Exception as error:
-    print("%s: %s" % (type(error).__name__, error))
-'
-done
-if command -v node >/dev/null 2>&1; then
-  exec node -e '
-const e = process.env, u = new URL(e.URL), m = require(u.protocol === "https:" ? "https" : "http");
-const r = m.request(u, {method: e.METHOD, rejectUnauthorized: false, timeout: e.PATIENCE * 1000,
-  headers: e.BODY ? {"Content-Type": "application/json"} : {}}, a => {
-  console.log("HTTP/" + a.httpVersion + " " + a.statusCode + " " + a.statusMessage + "\r\n\r");
-  let n = 0; a.on("data", d => { process.stdout.write(d); n += d.length; if (n > 4096) process.exit(0); });
-});
-r.on("timeout", () => r.destroy(new Error("timed out"))); r.on("error", x => { console.log(String(x)); });
-r.end(e.BODY);'
-fi
-if [ "$METHOD" = GET ] && command -v wget >/dev/null 2>&1; then
-  certificates=; case $URL in https:*) certificates=--no-check-certificate;; esac
-  said=$(wget -S -O - -T "$PATIENCE" $certificates "$URL" 2>&1 | head -c 4096)
-  if [ -n "$said" ]; then printf '%s\n' "$said"; exit 0; fi
-fi
-case $URL in https:*) exit 127;; esac
-command -v bash >/dev/null 2>&1 || exit 127
-exec bash -c 'rest=${URL#*://}; address=${rest%%/*}; path=/; case $rest in */*) path=/${rest#*/};; esac
-exec 3<>"/dev/tcp/$HOST/$PORT" || exit 0
-printf "%s %s HTTP/1.0\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s" "$METHOD" "$path" "$address" "${#BODY}" "$BODY" >&3
-read -t "${PATIENCE%.*}" -r line <&3 && printf "%s\n" "$line" && head -c 4096 <&3' 2>&1
-"""
-
 
 class Late(NoAnswer):
     """There was no answer in time."""
@@ -116,7 +52,7 @@ class Url:
     """Where to ask, as seen from inside the container.
 
     `given` is whether the service's own healthcheck asks there, `plain` whether it does so as we do: with a bare GET,
-    and no look at what comes.
+    without a look at the body.
     """
 
     scheme: str
@@ -162,14 +98,14 @@ def probed_url(shown: Traits) -> Url | None:
     >>> str(probed_url(Traits(probe="curl -f http://localhost:8000/health || exit 1")))
     'http://localhost:8000/health'
     """
-    probe = shown.asked
+    probe = shown.healthcheck
     texts = _URL.findall(probe) + [f"http://{found['url']}" for found in _BARE.finditer(probe)]
     client = _CLIENT.search(probe)
     if client:
         path = _REQUEST.search(probe)
         texts.append(f"{client['scheme'].lower()}://{client['host']}:{client['port']}{path['path'] if path else '/'}")
     found = (url_of(text.rstrip(",."), given=True) for text in texts if "$" not in text)
-    url = next((url for url in found if url and shown.is_me(url.host)), None)
+    url = next((url for url in found if url and shown.is_own_host(url.host)), None)
     # A user and password in the URL are left out when we ask.
     otherwise = _OTHERWISE.search(probe) or any("@" in text.partition("?")[0] for text in texts)
     return replace(url, plain=False) if url and otherwise else url
@@ -183,38 +119,41 @@ def request(
     Raises NoAnswer with what came instead of an HTTP answer, Late where nothing came within `seconds`, CannotAsk where
     nothing is there to ask with.
     """
-    for place in context.neighbours(service):
+    words = [scripts.read(__package__, "http_probe.py"), scripts.read(__package__, "http_probe.js")]
+
+    def ask(place: str) -> ExecResult:
         host = url.host if place == service else _name(context, service)
-        there = Url(url.scheme, host, url.port, url.path)
         environment = {
-            "URL": str(there),
+            "URL": str(Url(url.scheme, host, url.port, url.path)),
             "HOST": host,
             "PORT": str(url.port),
             "METHOD": method,
             "BODY": body,
-            "PATIENCE": f"{seconds:g}",
+            "TIMEOUT": f"{seconds:g}",
         }
-        answer = context.shell(place, SCRIPT, environment=environment, timeout=seconds + 1)
-        if answer.not_found:
-            continue
-        reply = _reply(answer)
-        if isinstance(reply, Reply):
-            return reply
-        if place != service:
-            # A server that listens on the loopback address only is none of a neighbour's business.
-            raise CannotAsk(f"{service} has no program to ask with, and from {place} there is no answer: {reply}")
-        raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
-    raise CannotAsk("no container on its networks has a program to ask with (curl, wget, python3, node, bash)")
+        script = scripts.read(__package__, "http_probe.sh")
+        return context.shell(place, script, *words, environment=environment, timeout=seconds + 1)
+
+    answer = first_able(context.neighbours(service), ask)
+    if answer is None:
+        raise CannotAsk("no container on its networks has a program to ask with (curl, wget, python3, node, bash)")
+    reply = _reply(answer.result)
+    if isinstance(reply, Reply):
+        return reply
+    if answer.place != service:
+        # A server may listen on the loopback address only, which no neighbour reaches.
+        raise CannotAsk(f"{service} has no program to ask with, and from {answer.place} there is no answer: {reply}")
+    raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
 
 
 def _name(context: CheckContext, service: str) -> str:
-    """Return what leads to the container that is asked: of several, the service's name leads to any."""
+    """Return the name that leads to the container that is asked: of several, the service's name may lead to another."""
     running = [each for each in context.containers() if each.service == service and each.running]
     return context.container(service).name if len(running) > 1 else service
 
 
 def _reply(answer: ExecResult) -> Reply | str:
-    """Return the HTTP answer in what the script printed; what it said instead where that is none."""
+    """Return the HTTP answer that the script printed, or what it said instead."""
     if answer.exit_code is None:
         return f"no answer within {answer.seconds:.0f} s"
     return parse(answer.stdout) or answer.last_error
@@ -237,7 +176,7 @@ def parse(text: str) -> Reply | None:
 
 
 def json_of(reply: Reply) -> Mapping[str, object]:
-    """Return the JSON object that an answer begins with, an empty one where it is none."""
+    """Return the JSON object that an answer begins with, an empty one for anything else."""
     import json
 
     try:

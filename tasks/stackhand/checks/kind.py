@@ -1,30 +1,30 @@
-"""What a kind of service is made of: how it is recognised, its facts, and the checks that read them."""
+"""The base class of kinds: how a service is recognised, its facts, and the checks that read them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from stackhand.checks import legacy
-from stackhand.checks.check import CannotAsk, Check, NoAnswer, Verdict, fail, ok, skip
+from stackhand.checks.check import Check, Verdict, fail, ok, skip
+from stackhand.checks.context import CheckContext
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
 from stackhand.engine.compose.project import KIND_LABEL
 from stackhand.errors import StackError
-
-if TYPE_CHECKING:
-    from stackhand.checks.context import CheckContext
 
 F = TypeVar("F")
 
 
 class Kind(Generic[F]):
-    """A kind of service. `F` are its facts: all that its checks want to know, asked at one moment.
+    """A kind of service. `F` are its facts: all that its checks need, asked at one moment.
 
-    A subclass names what it is recognised by, and says in `look` how to ask. `images` and `programs` are words of the
-    image's name and of the command, `probes` words of the healthcheck, `ports` what it listens on; ports count only
-    where no kind was recognised otherwise. `holds_data` says that its volumes hold what nothing brings back;
-    `instead_of` names more general kinds, which a service of this kind is not as well.
+    A subclass says by which words it is recognised, and asks in `collect`. `images` and `programs` are words of the
+    image's name and of the command, `probes` words of the healthcheck, `ports` the ports that it listens on; ports
+    count only where nothing else says what a service is.
+
+    `holds_data` says that its volumes hold data that cannot be made again; `every_container` has each container of the
+    service asked, not only the first; `instead_of` names more general kinds that a service of this kind is not.
     """
 
     name: ClassVar[str]
@@ -62,13 +62,9 @@ class Kind(Generic[F]):
         """
         raise NotImplementedError
 
-    def checks(self) -> Sequence[Any]:
+    def checks(self) -> Sequence[Check]:
         """Return the questions that this kind asks; the first is whether it answers at all."""
         return (Check(f"{self.name}.answers", "services", self.check_responds),)
-
-    def fixes(self) -> Mapping[str, legacy.Fix]:
-        """Return what can be put right, by the id of the finding."""
-        return {}
 
     def warm(self, context: CheckContext, service: str, what: str) -> None:
         """Carry out one configured warm-up, in this kind's own words: a query, a path, a model.
@@ -89,6 +85,6 @@ class Kind(Generic[F]):
                 yield skip(f"that it is {self.name} is a guess, and it does not answer as such", error.message, hint)
                 return
             more = f"`inv services.logs -s {service}` says more; `inv services.restart -s {service}` restarts it"
-            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more)
+            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more, blames=error.blames)
         else:
             yield ok(f"it answers as {self.name}")

@@ -1,29 +1,25 @@
 """The runner of checks: ask, fix what a finding calls for, look again.
 
-It is given its checks, the order of their phases, the name under which it takes the lock, and its limits: a `Suite`.
-All checks of a look run side by side, each with a time limit; one that crashes is a finding. What a fix did counts
-only when the same check, asked again, comes out well.
+It is given a suite. All checks of a look run side by side. A fix counts as done only when the same check, asked again,
+comes out well.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
+from stackhand.checks.ask import Question, answer, questions
 from stackhand.checks.causes import attribute
-from stackhand.checks.check import Check, NoAnswer, Verdict
 from stackhand.checks.context import CheckContext
-from stackhand.checks.kind import Kind
-from stackhand.checks.legacy import adapted
-from stackhand.engine.api.containers import Container
-from stackhand.errors import EngineUnreachable, Interrupted, PrerequisiteMissing, StackError
+from stackhand.checks.suite import Suite
+from stackhand.errors import Interrupted, PrerequisiteMissing, StackError
 from stackhand.graph import schedule
-from stackhand.model import STRENGTHS, Action, Finding, Fix, Key, Outcome, Plan, Report, Status, count_by_status
+from stackhand.model import STRENGTHS, Action, Finding, Fix, Key, Outcome, Plan, Report, count_by_status
 
 Steps = Mapping[str, Callable[[], object]]
 Tell = Callable[[str], None]
@@ -32,54 +28,7 @@ Tell = Callable[[str], None]
 _log = logging.getLogger("invoke")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How long and how often a run of checks tries. Times are in seconds.
-
-    `check` is for one check: several answers, each with its own time-out, go into one verdict. `rounds` ends a run in
-    which every fix uncovers new trouble.
-    """
-
-    check: float = 30.0
-    engine: float = 5.0
-    pause: float = 0.4
-    rounds: int = 3
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What a run asks. `checks` are asked of every service; those of its kinds join them where `kinds` is set.
-
-    `task` holds the lock while something is fixed. `phases` are in the order in which they are fixed; a failure in
-    the first of them may pass by itself, so it is waited for.
-    """
-
-    task: str
-    phases: tuple[str, ...]
-    checks: tuple[Check, ...]
-    kinds: bool = True
-    limits: Limits = Limits()
-
-
-@dataclass(frozen=True)
-class _Question:
-    """One check of one service. The same question later is the one of the same id: kinds make their checks anew."""
-
-    id: str
-    service: str
-    check: Check = field(compare=False)
-    container: Container | None = field(default=None, compare=False)
-    place: str = ""
-
-    def ask(self, context: CheckContext) -> list[Verdict]:
-        """Ask it. A verdict about one container of several has its name for a subject."""
-        if self.container is None:
-            return list(self.check.run(context, self.service))
-        verdicts = self.check.run(context.for_container(self.container), self.service)
-        return [replace(each, subject=self.place, summary=f"{self.place}: {each.summary}") for each in verdicts]
-
-
-_Look = dict[_Question, list[Finding]]
+_Look = dict[Question, list[Finding]]
 
 
 def run(
@@ -111,7 +60,7 @@ def run(
 def plan(
     context: CheckContext, names: Sequence[str], suite: Suite, steps: Iterable[str] = ()
 ) -> tuple[Plan, tuple[Finding, ...]]:
-    """Return what a run would do now, and the findings that it could do nothing about."""
+    """Return the plan of a run as things are now, and the findings that it has no fix for."""
     runner = _Runner(context, names, suite, lambda text: None)
     wrong = [each for each in _flat(runner.look(suite.phases)) if each.status in ("fail", "warn")]
     own = tuple(Action("", f"run the step {name}", "fixes.steps names it") for name in steps)
@@ -120,7 +69,7 @@ def plan(
 
 
 class _Runner:
-    """One run: what was tried so far, and what became of it."""
+    """One run: the fixes that it tried so far, and their outcomes."""
 
     def __init__(self, context: CheckContext, names: Sequence[str], suite: Suite, tell: Tell) -> None:
         self._context = context
@@ -134,9 +83,9 @@ class _Runner:
 
     def look(self, phases: Collection[str]) -> _Look:
         """Ask all questions of these phases, side by side."""
-        questions = {str(number): each for number, each in enumerate(self._questions(phases))}
-        answers = schedule.gather({key: partial(self._ask, each) for key, each in questions.items()})
-        return {each: answers[key] for key, each in questions.items()}
+        asked = {str(n): each for n, each in enumerate(questions(self._context, self._names, self._suite, phases))}
+        findings = schedule.gather({key: partial(self._ask, each) for key, each in asked.items()})
+        return {each: findings[key] for key, each in asked.items()}
 
     def wait_for_young(self, found: _Look) -> _Look:
         """Wait for services that started a moment ago and do not answer yet, where there is nothing to fix."""
@@ -191,20 +140,6 @@ class _Runner:
             if not recovering or self._untried(_flat(found)) or time.monotonic() > deadline:
                 return found
             time.sleep(self._suite.limits.pause)
-
-    def _questions(self, phases: Collection[str]) -> list[_Question]:
-        questions: list[_Question] = []
-        for service in self._names:
-            questions += [_Question(check.id, service, check) for check in self._suite.checks]
-            running = [each for each in self._context.containers() if each.service == service and each.running]
-            kinds: Sequence[Kind[object]] = self._context.kinds.of(service) if self._suite.kinds and running else ()
-            for kind in kinds:
-                checks = adapted(kind.checks(), kind.fixes())
-                if kind.every_container and len(running) > 1:
-                    questions += [_Question(c.id, service, c, one, one.name) for one in running for c in checks]
-                else:
-                    questions += [_Question(check.id, service, check) for check in checks]
-        return [question for question in questions if question.check.phase in phases]
 
     def _untried(self, findings: Iterable[Finding]) -> list[Finding]:
         return [each for each in findings if each.to_fix and each.key not in self._tried]
@@ -272,66 +207,20 @@ class _Runner:
                 return left
             time.sleep(self._suite.limits.pause)
 
-    def _ask(self, question: _Question) -> list[Finding]:
-        """Return the findings of one question; one that crashes or takes too long is a finding, too."""
-        context, check, service = self._context, question.check, question.service
-        verdicts = self._verdicts(question)
+    def _ask(self, question: Question) -> list[Finding]:
+        """Return the findings of one question."""
         findings = []
-        for verdict in verdicts:
-            finding = replace(verdict, evidence=context.redact(verdict.evidence)).finding(check, service)
+        for verdict in answer(self._context, question, self._suite):
+            shown = replace(verdict, evidence=self._context.redact(verdict.evidence))
+            finding = shown.finding(question.check, question.service)
             self._blames[finding.key] = verdict.blames
             findings.append(finding)
         return findings
 
-    def _verdicts(self, question: _Question) -> list[Verdict]:
-        context, check, service = self._context, question.check, question.service
-        answers: list[list[Verdict]] = []
-        errors: list[Exception] = []
-
-        def ask() -> None:
-            try:
-                answers.append(question.ask(context))
-            except Exception as error:
-                errors.append(error)
-
-        # A daemon: a check that never ends is left behind, and does not hold up the end of the run.
-        thread = threading.Thread(target=ask, name=f"{check.id} {service}", daemon=True)
-        thread.start()
-        thread.join(self._suite.limits.check)
-        if answers:
-            return answers[0]
-        if not errors:
-            return [self._late(check, service)]
-        error = errors[0]
-        if isinstance(error, NoAnswer):
-            return [Verdict("skip", "not asked: the service does not answer")]
-        if isinstance(error, PrerequisiteMissing | Interrupted):
-            raise error
-        if isinstance(error, StackError):
-            return [_unchecked(check, "warn", error.message)]
-        _log.debug("the check %s of %s crashed", check.id, service, exc_info=error)
-        return [_unchecked(check, "warn", f"the check crashed: {type(error).__name__}: {error}")]
-
-    def _late(self, check: Check, service: str) -> Verdict:
-        """Return the verdict of a check that took too long. Raises EngineUnreachable where the engine hangs."""
-        limits = self._suite.limits
-        if not self._context.engine.answers(within=limits.engine):
-            raise EngineUnreachable(
-                f"the engine does not answer within {limits.engine:.0f} s", "see `inv engine.check`"
-            )
-        guessed = self._context.kinds.is_guess(service, check.id.partition(".")[0])
-        # Whether a service answers is the question itself.
-        status: Status = "skip" if guessed else "fail" if check.phase == self._suite.phases[0] else "warn"
-        return _unchecked(check, status, f"no answer within {limits.check:.0f} s")
-
 
 def _action(finding: Finding, fix: Fix) -> Action:
-    """Return what is to be done about a finding."""
+    """Return the fix of a finding as an action."""
     return Action(finding.service or "", fix.does, finding.summary)
-
-
-def _unchecked(check: Check, status: Status, why: str) -> Verdict:
-    return Verdict(status, f"{check.id} could not be checked", why, "`inv --debug services.fixes` shows more")
 
 
 def _step(context: CheckContext, name: str, step: Callable[[], object], tell: Tell) -> Finding:

@@ -1,4 +1,4 @@
-"""What a service shows of itself in the compose file: image, command, healthcheck, ports, labels."""
+"""The traits of a service that the compose file shows: image, command, healthcheck, ports, labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from stackhand.checks import commands
 from stackhand.engine.compose.project import KIND_LABEL, Service
 
-# After such a word an image's name begins anew: `postgres-exporter` is no postgres, `my-redis-app` no redis; but a
+# Words before such a word say nothing of an image: `postgres-exporter` is no postgres, `my-redis-app` no redis. But a
 # project `web` with a service `redis` has the image `web-redis`.
 _ABOUT_ANOTHER = frozenset(
     """
@@ -46,7 +46,7 @@ _OWN_HOST = re.compile(r"\$\{?HOSTNAME\b|\$\(\s*hostname\b|`\s*hostname\b", re.I
 
 @dataclass(frozen=True)
 class Traits:
-    """What a service shows of itself in the compose file, before anybody asks it.
+    """A service as the compose file describes it, before it is asked.
 
     `images` are the words of the image's name that say what it is, without registry, tag and digest: nothing of
     `redis-exporter`; `argv` the words of entrypoint and command, those of a shell line one by one; `probe` the
@@ -81,17 +81,17 @@ class Traits:
     @property
     def is_client(self) -> bool:
         """Whether the command is that of a job beside a server, whatever the image: it dumps, asks, waits."""
-        return any(commands.is_a_clients(name) for name in self.started)
+        return any(commands.is_client_program(name) for name in self.started)
 
     @property
-    def asked(self) -> str:
+    def healthcheck(self) -> str:
         """The healthcheck with the service's own variables in it: `pg_isready -h $HOST`."""
-        return self.filled(self.probe)
+        return self.interpolate(self.probe)
 
-    def filled(self, text: str) -> str:
+    def interpolate(self, text: str) -> str:
         """Return a text of a shell with the service's own variables in it; those that are not known stay.
 
-        >>> Traits(environment={"PORT": "80"}).filled("$PORT ${HOST:-here} ${OTHER}")
+        >>> Traits(environment={"PORT": "80"}).interpolate("$PORT ${HOST:-here} ${OTHER}")
         '80 here ${OTHER}'
         """
 
@@ -104,14 +104,14 @@ class Traits:
     @property
     def probes_itself(self) -> bool:
         """Whether the healthcheck asks this service, as far as it names a host (`-h`, `--host`, a URL) at all."""
-        found = list(_PROBED_HOST.finditer(self.asked))
-        # What libpq's programs ask where they are told no host.
+        found = list(_PROBED_HOST.finditer(self.healthcheck))
+        # The host that libpq's programs ask where the command names no other.
         beside = self.environment.get("PGHOST", "") if "pg_isready" in self.probe and not found else ""
-        return self.is_me(beside) and all(
-            not each["unknown"] and self.is_me(each["host"] or each["of_url"] or "") for each in found
+        return self.is_own_host(beside) and all(
+            not each["unknown"] and self.is_own_host(each["host"] or each["of_url"] or "") for each in found
         )
 
-    def is_me(self, host: str) -> bool:
+    def is_own_host(self, host: str) -> bool:
         """Return whether a host's name leads to the container itself, seen from inside it.
 
         A variable whose value is not known does not, and no host at all does.
@@ -122,7 +122,7 @@ class Traits:
 
 
 def traits(service: Service) -> Traits:
-    """Return what a service shows of itself.
+    """Return the traits of a service.
 
     >>> traits(Service("db", "docker.io/library/postgres:16-alpine")).images == {"postgres"}
     True
@@ -144,7 +144,7 @@ def traits(service: Service) -> Traits:
 
 
 def own_names(service: Service) -> list[str]:
-    """Return what a service is called on its networks: its name first, then those that the compose file adds."""
+    """Return the names of a service on its networks: its own first, then those that the compose file adds."""
     raw = service.raw
     names = [service.name, raw.get("container_name"), raw.get("hostname")]
     for options in (raw.get("networks") or {}).values():

@@ -1,4 +1,4 @@
-"""Programs that are known to keep what cannot be had again, and have no kind of their own: their volumes are data."""
+"""Well-known programs whose volumes hold data that cannot be made again, and that have no kind of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Service
 
-# Words of image names and of programs. One too many costs some disk space, one too few costs somebody's data.
+# Words of image names and of programs. One too many costs disk space, one too few costs data.
 STORES = frozenset(
     """
     aerospike arangodb authentik bitwarden cassandra ceph chroma chromadb clickhouse cockroach cockroachdb consul
@@ -22,7 +22,7 @@ STORES = frozenset(
 )
 
 
-# Where programs keep what they must not lose, by custom; the rest of /var/lib is state too, caches are elsewhere.
+# Where programs keep data by custom; the rest of /var/lib is state too, caches are elsewhere.
 _PLACES = re.compile(
     r"^(/var/lib/(?!apt|dpkg|apk|docker/tmp)|/var/opt/|/var/www/.*/(data|files|uploads?)|/bitnami|/data/db|/srv/data|"
     r"(/root|/home/[^/]+)/\.(?!cache|npm|yarn|gradle|m2|cargo|local/share/pnpm))|"
@@ -37,7 +37,7 @@ _VARIABLES = re.compile(r"^(PGDATA|POSTGRES_INITDB_ARGS|MYSQL_ROOT_PASSWORD|MARI
 
 
 def looks_like_data(service: Service, volume: str, target: str) -> str:
-    """Return why a volume of a service of no known kind may hold what nothing brings back; "" where nothing says so.
+    """Return why a volume of a service of unknown kind may hold data that cannot be made again; "" for no reason.
 
     >>> looks_like_data(Service("web", "acme/web"), "uploads", "/app/uploads")
     'by its place /app/uploads'

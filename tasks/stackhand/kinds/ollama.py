@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
+from stackhand.checks.errors import NoAnswer
 from stackhand.checks.http import Url, json_of, probed_url, request
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 
 _PORT = 11434
-# A large model is read from a slow disk.
-_LOADING = 300.0
+# Seconds: a large model is read from a slow disk.
+_LOAD_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ollama(Kind[OllamaFacts]):
         """Load one model: without a prompt `/api/generate` does just that. It stays for as long as the server says."""
         body = json.dumps({"model": what, "stream": False})
         url = _url(context, service, "/api/generate")
-        reply = request(context, service, url, method="POST", body=body, seconds=_LOADING)
+        reply = request(context, service, url, method="POST", body=body, seconds=_LOAD_TIMEOUT)
         if reply.status >= 400:
             why = json_of(reply).get("error") or reply.line
             raise StackError(f"{service}: {what} could not be loaded: {why}", f"`inv models.pull {what}` fetches it")

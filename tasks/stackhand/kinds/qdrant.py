@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stackhand.checks.check import NoAnswer
 from stackhand.checks.context import CheckContext
+from stackhand.checks.errors import NoAnswer
 from stackhand.checks.http import Url, probed_url, request
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits

@@ -1,4 +1,4 @@
-"""Which kinds there are: those of this folder, and those that other packages bring."""
+"""The list of kinds: those of this folder, and those of other packages."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def recognise(project: Project) -> ServiceKinds:
 
 
 def kinds_of(service: Service) -> tuple[Kind[Any], ...]:
-    """Return the kinds that one service is of: as its label says, else by what it shows of itself.
+    """Return the kinds of one service: those of its label, else those that its traits match.
 
-    Raises UnknownKind where the label names a kind that there is not.
+    Raises UnknownKind where there is no kind of the label's name.
     """
     shown = traits(service)
     known = kinds()
@@ -60,7 +60,7 @@ def kinds_of(service: Service) -> tuple[Kind[Any], ...]:
 
 
 def data_kind(service: Service) -> str | None:
-    """Return the kind for whose sake a service's volumes are kept, or None where they hold nothing to lose.
+    """Return the kind because of which a service's volumes are kept, or None where they hold nothing to lose.
 
     A label changes what is asked of a service; what is in its volumes it does not change. A job made of a database's
     image may keep dumps there, or end in a server.
@@ -74,7 +74,7 @@ def data_kind(service: Service) -> str | None:
 
 def _recognised(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
     found = _possible(shown, known)
-    # What program or image say goes before a guess: a web server that asks for a database is none.
+    # Program and image count more than a guess: a web server whose healthcheck asks a database is no database.
     if any(shown.programs & kind.programs or shown.images & kind.images for kind in found):
         found = tuple(kind for kind in found if kind.matches_strongly(shown))
     general = frozenset(name for kind in found for name in kind.instead_of)
@@ -82,7 +82,7 @@ def _recognised(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], .
 
 
 def _possible(shown: Traits, known: Sequence[Kind[Any]]) -> tuple[Kind[Any], ...]:
-    """Return all kinds that something speaks for, ports only where nothing else does."""
+    """Return all kinds that match; those that match by port only where no other does."""
     found = tuple(kind for kind in known if kind.matches(shown))
     return found or tuple(kind for kind in known if kind.matches_port(shown))
 
@@ -99,7 +99,7 @@ def _labelled(service: str, names: frozenset[str], known: Sequence[Kind[Any]]) -
 
 
 def _brought(taken: set[str]) -> list[Kind[Any]]:
-    """Return the kinds of other packages, whose names are to be none of `taken`. Raises BrokenKind."""
+    """Return the kinds of other packages; their names must not be among `taken`. Raises BrokenKind."""
     from importlib.metadata import entry_points
 
     found: list[Kind[Any]] = []

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from stackhand.checks import run as runner
 from stackhand.checks.context import CheckContext, ServiceActions
-from stackhand.checks.legacy import adapted
-from stackhand.checks.run import Limits, Steps, Suite, Tell
+from stackhand.checks.run import Steps, Tell
+from stackhand.checks.suite import Limits, Suite
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.project import Project
 from stackhand.errors import FixFailed
@@ -37,7 +37,7 @@ def check_context(
     named: Collection[str] = (),
     dry: bool = False,
 ) -> CheckContext:
-    """Return what the checks of a project read and its fixes act with; `named` are the services that a person named.
+    """Return the context of the checks of a project; `named` are the services that a person named.
 
     Raises UnknownKind, BrokenKind.
     """
@@ -47,7 +47,7 @@ def check_context(
         recognise(project),
         settings,
         state,
-        ServiceActions(actions.start, actions.restart, actions.run_once),
+        ServiceActions(actions.start, actions.restart, actions.recreate, actions.run_once),
         named=named,
         verified_healthy=actions.starter.records.proven,
         redact=redactor.text,
@@ -66,8 +66,8 @@ def raise_unless_ok(report: Report) -> None:
 
 
 def _suite() -> Suite:
-    checks = [check for module in _MODULES for check in adapted(module.CHECKS, module.FIXES)]
-    return Suite("services.fixes", PHASES, tuple(checks), limits=LIMITS)
+    checks = tuple(check for module in _MODULES for check in module.CHECKS)
+    return Suite("services.fixes", PHASES, checks, limits=LIMITS)
 
 
 def run(

@@ -33,7 +33,7 @@ def unfinished(state: StateFolder, containers: Callable[[], Sequence[Container]]
 
 def _describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
     # Imported here: hardly any start finds such a run.
-    from stackhand.checks import context as fixes
+    from stackhand.checks import restarts as fixes
     from stackhand.services import stop
     from stackhand.services.reset import journal as reset
     from stackhand.services.restart import run as restart

@@ -107,7 +107,7 @@ def test_a_guess_that_has_no_answer_is_no_failure(tmp_path: Path) -> None:
     assert [each.status for each in Http().check_responds(stage, "web")] == ["skip"]
 
 
-SLOW = "#!/bin/sh\ncat >/dev/null\nprintf %s \"$PATIENCE\" > ${0%/*}/patience\necho 'curl: (28) Operation timed out'\n"
+SLOW = "#!/bin/sh\ncat >/dev/null\nprintf %s \"$TIMEOUT\" > ${0%/*}/patience\necho 'curl: (28) Operation timed out'\n"
 REFUSED = "#!/bin/sh\necho 'curl: (7) Connection refused'\n"
 
 

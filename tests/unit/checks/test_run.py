@@ -16,7 +16,7 @@ from builders import START, container, healthy, project, service
 from stackhand.checks.check import Check, NoAnswer, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.checks.kind import Kind
-from stackhand.checks.run import Limits
+from stackhand.checks.suite import Limits
 from stackhand.errors import EngineUnreachable, LockHeld, StackError
 from stackhand.model import Fix, Report, Strength
 from stackhand.services import fixes as fixing
@@ -98,7 +98,7 @@ def context(
     redact: Callable[[str], str] = str,
     patience: float = 0.01,
 ) -> CheckContext:
-    hands = ServiceActions(lambda name: None, lambda name: None, lambda name, command: None)
+    hands = ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None)
     return CheckContext(
         project(service("web")),
         StubEngine([healthy()] if containers is None else containers),  # type: ignore[arg-type]
@@ -363,7 +363,7 @@ def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> Non
         mend(toy.world, "role")  # meanwhile, by the other run
         return lock(task)
 
-    place.state.lock = lock_late  # type: ignore[method-assign]
+    place.state.lock = lock_late  # type: ignore[assignment, method-assign]
     report = fixing.run(place, ["web"])
     assert report.ok
     assert report.outcomes == ()
@@ -386,7 +386,7 @@ def test_a_finding_names_its_cause_and_causes_come_first(tmp_path: Path) -> None
         ServiceKinds({"web": (web,), "db": (db,)}),
         Fixes(patience=0.01),
         StateFolder(tmp_path),
-        ServiceActions(lambda name: None, lambda name: None, lambda name, command: None),
+        ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None),
     )
     report = fixing.run(place, ["web", "db"])
     wrong = [each for each in report.findings if each.status == "fail"]

@@ -9,7 +9,7 @@ from builders import service
 
 from stackhand.checks.http import Reply, Url, parse, probed_url, url_of
 from stackhand.checks.traits import traits
-from stackhand.kinds.http import HttpFacts, check_status, url_to_ask
+from stackhand.kinds.http import HttpFacts, evaluate_status, url_to_ask
 
 API = (
     "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); "
@@ -113,8 +113,9 @@ def test_whether_a_healthcheck_asks_as_we_do(test: Any, plain: bool) -> None:
 )
 def test_judging_an_answer(status: int, asked: str, healthy: bool, verdict: str) -> None:
     url = Url("http", "localhost", 80, "/", given=asked != "guessed", plain=asked != "otherwise")
-    finding = check_status("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url))
+    finding = evaluate_status("web", HttpFacts(url, Reply(status, "first line"), healthy), str(url), ("db",))
     assert finding.status == verdict
+    assert finding.blames == (("db",) if verdict in ("fail", "warn") and status >= 500 else ())
     if verdict != "ok":
         assert finding.evidence == f"http://localhost:80/: {status} first line"
         assert finding.remedy

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from builders import container, ended, healthy, project, service
 
+from stackhand.checks.check import Fix
 from stackhand.engine.api.containers import Container
-from stackhand.services.checks.attached import judge_attached
-from stackhand.services.checks.ready import judge_service
+from stackhand.services.checks.attached import evaluate_attached
+from stackhand.services.checks.ready import evaluate_ready
 from stackhand.services.status import ServiceStatus, summarise
 
 STACK = project(
@@ -16,6 +17,9 @@ STACK = project(
     service("none", replicas=0),
     networks={"front": "shop_front", "back": "shop_back"},
 )
+
+
+FIX = Fix("mend", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +57,8 @@ def test_a_service_is_as_good_as_its_worst_container(
     ],
 )
 def test_findings_about_services(state: str, status: str, fixable: bool) -> None:
-    finding = judge_service(ServiceStatus("web", state, "some detail", ()))
-    assert (finding.status, finding.fixable, finding.service) == (status, fixable, "web")
+    finding = evaluate_ready(ServiceStatus("web", state, "some detail", ()), FIX)
+    assert (finding.status, finding.fix is FIX) == (status, fixable)
     assert bool(finding.remedy) is (status == "fail")
 
 
@@ -68,9 +72,9 @@ def test_findings_about_services(state: str, status: str, fixable: bool) -> None
     ],
 )
 def test_findings_about_networks(attached: set[str], status: str) -> None:
-    finding = judge_attached(STACK, container(networks=frozenset(attached)))
+    finding = evaluate_attached(STACK, container(networks=frozenset(attached)), FIX)
     assert finding.status == status
-    assert finding.fixable is (status == "fail")
+    assert (finding.fix is FIX) is (status == "fail")
     if status == "fail":
         assert "shop_back" in finding.summary
         assert finding.remedy.startswith("docker network connect")

@@ -12,6 +12,8 @@ from stackhand.engine.api import archive, containers
 from stackhand.engine.api.containers import Container, Image
 from stackhand.engine.api.events import Event, Listener
 from stackhand.engine.api.exec import ExecResult, Probe, execute
+from stackhand.engine.api.helper import Helper
+from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import EngineUnreachable, StackError
@@ -159,6 +161,10 @@ class Engine:
             self.api, container, argv, timeout, _MAX_OUTPUT, demux=True, environment=environment, user=user
         )
         return ExecResult(code, *streams, seconds=seconds)
+
+    def run_helper(self, helper: Helper, timeout: float | None = None) -> ExecResult:
+        """Run a program in a container that is made for it, and removed after it. Raises StackError."""
+        return run_helper(self.api, helper, timeout)
 
     def read_folder(self, container: str, path: str) -> dict[str, str] | None:
         """Return the text of each small file below a folder of a container, running or not: see `archive`."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from stackhand.engine.api.sdk import errors
 
+# A shell's exit code for a program that is not there; engines before 23.0 say 126 where no shell was asked.
+NOT_FOUND = (127, 126)
 # Seconds: for the exit code after the output has ended, and for the children of a program that is killed.
 _EXIT_CODE_TIMEOUT = 0.5
 _KILL_TIMEOUT = 1.0
@@ -47,7 +49,7 @@ class ExecResult:
     @property
     def not_found(self) -> bool:
         """Whether the container has no such program, or may not execute it."""
-        return self.exit_code in (126, 127)
+        return self.exit_code in NOT_FOUND
 
     @property
     def last_error(self) -> str:

@@ -1,26 +1,26 @@
-"""The kind celery: workers. Beat and Flower are none."""
+"""The kind celery: workers. Beat and Flower are not workers."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
+from stackhand.checks.check import Check, Fix, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Kind
-from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits
-from stackhand.kinds.celery.facts import VALUED, CeleryFacts, look
-from stackhand.model import Finding
+from stackhand.kinds.celery.facts import VALUED, CeleryFacts, collect
 
 _MEGABYTE = 1024 * 1024
 _FULL = 0.9
 _PROBE = re.compile(r"celery\b.*\b(inspect|status)\b")
 # Projects made of a well-known template start theirs with `/start-celeryworker`.
 _SCRIPT = re.compile(r"(^|[-_.])celery[-_]?worker([-_.]|$)")
-# A warm shutdown lets tasks end; a start imports the application.
-_RESTART = 30.0
+# Seconds: a warm shutdown lets tasks end, a start imports the application.
+_SETTLE = 30.0
 
 
 class Celery(Kind[CeleryFacts]):
@@ -31,7 +31,7 @@ class Celery(Kind[CeleryFacts]):
     every_container = True
 
     def matches(self, shown: Traits) -> bool:
-        """Return whether the command starts a worker; an unseen one is known by a healthcheck that inspects."""
+        """Return whether the command starts a worker; where it is not known, the healthcheck says so."""
         if "celery" in shown.programs:
             return "worker" in subcommands(shown.argv)
         if any(_SCRIPT.search(name) for name in shown.started):
@@ -40,35 +40,28 @@ class Celery(Kind[CeleryFacts]):
 
     def collect(self, context: CheckContext, service: str) -> CeleryFacts:
         """Ask for ping, active queues and statistics."""
-        return look(context, service)
+        return collect(context, service)
 
     def checks(self) -> Sequence[Check]:
         """Return: does it answer, does it consume, does its pool fit its limits."""
         return (
             *super().checks(),
-            Check("celery.consumes", "services", lambda context, one: judge_queues(one, context.facts(self, one))),
-            Check("celery.pool", "tuning", lambda context, one: judge_pool(one, context.facts(self, one))),
+            Check("celery.consumes", "services", self.check_queues),
+            Check("celery.pool", "tuning", self.check_pool),
         )
 
-    def fixes(self) -> Mapping[str, Fix]:
-        """Return how a worker that has stopped listening comes back: by a restart."""
-        return {"celery.consumes": Fix("restart", self._restart, patience=_RESTART)}
+    def check_queues(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check that the worker consumes its queues."""
+        restart = Fix("restart", partial(context.restart, service), "restart", _SETTLE)
+        yield evaluate_queues(service, context.facts(self, service), restart)
 
-    def _restart(self, context: CheckContext, finding: Finding) -> None:
-        service = finding.service or ""
-        running = [each for each in context.containers() if each.service == service and each.running]
-        if len(running) > 1:
-            # The others are busy, and well.
-            for container in running:
-                if container.name == finding.subject:
-                    with context.restarting(service):
-                        context.engine.restart(container.id)
-        else:
-            context.restart(service)
+    def check_pool(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check the pool's size against the container's limits."""
+        return evaluate_pool(context.facts(self, service))
 
 
 def subcommands(argv: Sequence[str]) -> list[str]:
-    """Return what a command has celery do; for each time that it starts it, where it does so more than once.
+    """Return the subcommands of celery in a command, one for each time that the command starts celery.
 
     >>> subcommands(["celery", "-A", "worker", "beat"])
     ['beat']
@@ -86,47 +79,26 @@ def subcommands(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def judge_queues(service: str, facts: CeleryFacts) -> Iterable[Finding]:
-    """Judge whether the worker takes tasks: after its broker restarted it may answer pings and take none."""
+def evaluate_queues(service: str, facts: CeleryFacts, restart: Fix | None = None) -> Verdict:
+    """Return whether the worker takes tasks. After its broker restarted it may answer a ping and take no task.
+
+    https://github.com/celery/celery/issues/8030, 8990 and 9054.
+    """
     missing = sorted(facts.wanted - facts.queues)
     evidence = f"active queues: {', '.join(sorted(facts.queues)) or 'none'}; configured: {_list(facts.wanted)}"
     if facts.queues and not missing:
-        yield Finding("celery.consumes", service, "services", "ok", f"it consumes {_list(facts.queues)}")
-    elif facts.queues:
-        yield Finding(
-            "celery.consumes",
-            service,
-            "services",
-            "warn",
-            f"it does not consume {', '.join(missing)}",
-            evidence,
-            f"if it is to: `celery control --destination {facts.name} add_consumer {missing[0]}`, or restart it",
-        )
-    elif facts.active:
-        yield Finding(
-            "celery.consumes",
-            service,
-            "services",
-            "fail",
-            f"it consumes nothing any more, and still works on {facts.active} tasks",
-            evidence,
-            "it is restarted once those are done: `inv services.fixes`",
-        )
-    else:
-        yield Finding(
-            "celery.consumes",
-            service,
-            "services",
-            "fail",
-            "it answers, and consumes nothing",
-            evidence,
-            f"`docker compose restart {service}`",
-            fixable=True,
-        )
+        return ok(f"it consumes {_list(facts.queues)}")
+    if facts.queues:
+        add = f"if it is to: `celery control --destination {facts.name} add_consumer {missing[0]}`, or restart it"
+        return warn(f"it does not consume {', '.join(missing)}", evidence, add)
+    if facts.active:
+        summary = f"it consumes nothing any more, and still works on {facts.active} tasks"
+        return fail(summary, evidence, "it is restarted once those are done: `inv services.fixes`")
+    return fail("it answers, and consumes nothing", evidence, f"`docker compose restart {service}`", fix=restart)
 
 
-def judge_pool(service: str, facts: CeleryFacts) -> Iterable[Finding]:
-    """Judge the pool's size against the container's limits of CPU and memory."""
+def evaluate_pool(facts: CeleryFacts) -> Iterable[Verdict]:
+    """Yield whether the pool fits the container's limits of CPU and memory; nothing where it has no processes."""
     if not facts.children or not facts.concurrency:
         return
     problems = []
@@ -146,16 +118,13 @@ def judge_pool(service: str, facts: CeleryFacts) -> Iterable[Finding]:
                 f"{facts.memory_limit // _MEGABYTE} MB"
             )
     if not problems:
-        yield Finding("celery.pool", service, "tuning", "ok", "its pool fits its limits")
+        yield ok("its pool fits its limits")
         return
     least = facts.autoscale.partition(",")[2] or "0"
     setting = f"--autoscale={fitting},{min(int(least), fitting)}" if facts.autoscale else f"--concurrency={fitting}"
-    remedy = (
-        f"`{setting}` in its command, or a higher limit" if fitting < facts.concurrency else "a higher memory limit"
-    )
-    yield Finding(
-        "celery.pool", service, "tuning", "warn", "its pool is too large for its limits", "; ".join(problems), remedy
-    )
+    smaller = f"`{setting}` in its command, or a higher limit"
+    remedy = smaller if fitting < facts.concurrency else "a higher memory limit"
+    yield warn("its pool is too large for its limits", "; ".join(problems), remedy)
 
 
 def _list(queues: Iterable[str]) -> str:

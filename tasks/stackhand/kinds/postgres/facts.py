@@ -8,15 +8,18 @@ from typing import Any
 
 import msgspec
 
-from stackhand.checks.check import CannotAsk
+from stackhand.checks.check import CannotAsk, NoAnswer, Verdict, skip
+from stackhand.checks.context import CheckContext
+from stackhand.errors import StackError
 from stackhand.kinds.postgres.psql import Admin
-from stackhand.model import Finding
+
+POSTGRES = "postgres"
 
 _DOCUMENT = re.compile(r'^(?=\{"section")', re.MULTILINE)
 
 
 class Role(msgspec.Struct, frozen=True):
-    """A role that may log in, or that somebody is interested in.
+    """A role that may log in, or that a client, a PgBouncer or `fixes.roles` names.
 
     `fingerprint` is a hash of its password's verifier, "" where it has no password.
     """
@@ -34,8 +37,8 @@ class Role(msgspec.Struct, frozen=True):
 class Cluster(msgspec.Struct, frozen=True, tag_field="section", tag="cluster"):
     """The server as a whole.
 
-    `identifier` is that of its data, made with it; `databases` are those that let somebody in; `orphans` are idle
-    sessions of roles that were dropped.
+    `identifier` names its data (system_identifier of pg_control_system); `databases` are those that allow connections;
+    `orphans` counts the idle sessions of roles that were dropped.
     """
 
     version: int
@@ -47,10 +50,11 @@ class Cluster(msgspec.Struct, frozen=True, tag_field="section", tag="cluster"):
     orphans: int = 0
 
 
-class Held(msgspec.Struct, frozen=True, order=True):
-    """Privileges of a role on things of one schema. Names are as SQL has them, quoted where they have to be.
+class Grant(msgspec.Struct, frozen=True, order=True):
+    """Privileges of a role on objects of one schema. Names are as SQL has them, quoted where they have to be.
 
-    `kind` is that of pg_default_acl: r tables and views, S sequences, f functions.
+    `kind` is that of pg_default_acl (https://www.postgresql.org/docs/current/catalog-pg-default-acl.html): r tables and
+    views, S sequences, f functions.
     """
 
     role: str
@@ -61,7 +65,7 @@ class Held(msgspec.Struct, frozen=True, order=True):
 
 
 class Default(msgspec.Struct, frozen=True, order=True):
-    """What a role is given on everything that `owner` will make in a schema, or in all of them where that is ""."""
+    """What a role is given on each object that `owner` will create in a schema, or in any schema where that is ""."""
 
     role: str
     owner: str
@@ -70,8 +74,8 @@ class Default(msgspec.Struct, frozen=True, order=True):
     privileges: tuple[str, ...]
 
 
-class Space(msgspec.Struct, frozen=True):
-    """A schema: which roles of interest may use it, and what each was given on it directly."""
+class SchemaInfo(msgspec.Struct, frozen=True):
+    """A schema: which of the roles that were asked about may use it, and what each was given on it directly."""
 
     name: str
     usage: tuple[str, ...] = ()
@@ -88,29 +92,29 @@ class Function(msgspec.Struct, frozen=True):
 
 
 class Rights(msgspec.Struct, frozen=True, tag_field="section", tag="rights"):
-    """Who may do what in one database, as far as the roles of interest go.
+    """What the roles that were asked about may do in one database.
 
-    `missing` is what the database's default privileges give and the role does not have; `configured` says of each
-    configured grant whether it is in effect; `things` are all there are, of no role; `closed` says that
-    some of them are tables or sequences of no extension's, and none of those is open to everybody.
+    `missing` is what default privileges give and the role does not have. `configured` says of each configured grant
+    whether it is in effect. `objects` lists all objects, without a role. `closed` says that there are tables or
+    sequences that no extension brought, and that PUBLIC has no right on any of them.
     """
 
     database: str
     owner: str
     connect: tuple[str, ...] = ()
-    spaces: tuple[Space, ...] = ()
-    held: tuple[Held, ...] = ()
+    schemas: tuple[SchemaInfo, ...] = ()
+    held: tuple[Grant, ...] = ()
     defaults: tuple[Default, ...] = ()
-    missing: tuple[Held, ...] = ()
+    missing: tuple[Grant, ...] = ()
     owners: tuple[str, ...] = ()
     functions: tuple[Function, ...] = ()
     configured: dict[str, bool] = {}
-    things: tuple[Held, ...] = ()
+    objects: tuple[Grant, ...] = ()
     closed: bool = False
 
-    def space(self, name: str) -> Space:
-        """Return the schema of this name, one that nobody may use where there is none."""
-        return next((each for each in self.spaces if each.name == name), Space(name))
+    def schema(self, name: str) -> SchemaInfo:
+        """Return the schema of this name, one that no role may use where it does not exist."""
+        return next((each for each in self.schemas if each.name == name), SchemaInfo(name))
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -123,8 +127,11 @@ class Index(msgspec.Struct, frozen=True):
     expected: int = 0
 
 
-class Upkeep(msgspec.Struct, frozen=True, tag_field="section", tag="upkeep"):
-    """What one database lacks in care. `warmable` says that pg_prewarm is installed."""
+class Maintenance(msgspec.Struct, frozen=True, tag_field="section", tag="maintenance"):
+    """What the tables and indexes of one database need. `warmable` says that pg_prewarm is installed.
+
+    `unanalysed` has the sizes of tables without statistics, in bytes.
+    """
 
     database: str
     unanalysed: dict[str, int] = {}
@@ -134,7 +141,7 @@ class Upkeep(msgspec.Struct, frozen=True, tag_field="section", tag="upkeep"):
 
 
 class Migrations(msgspec.Struct, frozen=True, tag_field="section", tag="migrations"):
-    """The rows of a table that some migration tool keeps."""
+    """A table in which a migration tool keeps what it has applied."""
 
     database: str
     schema: str
@@ -142,23 +149,30 @@ class Migrations(msgspec.Struct, frozen=True, tag_field="section", tag="migratio
     rows: tuple[dict[str, Any], ...] = ()
 
 
-Section = Cluster | Rights | Upkeep | Migrations
+Section = Cluster | Rights | Maintenance | Migrations
 
 
 class Server(msgspec.Struct, frozen=True):
-    """One Postgres server. `admin` is None where nobody may administer it, `denied` says why.
+    """One Postgres server. `admin` is None where there is no way in as administrator; `denied` says why.
 
-    `asked` are the databases that were asked about, `complaint` is what the server refused to say.
+    `asked` are the databases that were asked about; `error` says which of the questions failed, and why.
     """
 
     admin: Admin | None = None
     denied: str = ""
     cluster: Cluster = Cluster(0)
     rights: Mapping[str, Rights] = {}
-    upkeep: Mapping[str, Upkeep] = {}
+    maintenance: Mapping[str, Maintenance] = {}
     migrations: tuple[Migrations, ...] = ()
     asked: tuple[str, ...] = ()
-    complaint: str = ""
+    error: str = ""
+
+    @property
+    def administrator(self) -> Admin:
+        """The way in as its administrator. Raises StackError where there is none."""
+        if self.admin is None:
+            raise StackError(self.denied)
+        return self.admin
 
     def role(self, name: str) -> Role | None:
         """Return the role of this name, or None."""
@@ -166,47 +180,63 @@ class Server(msgspec.Struct, frozen=True):
 
     @property
     def available(self) -> int:
-        """How many connections there are for everybody who is no superuser."""
+        """The number of connections for roles that are no superusers."""
         settings = self.cluster.settings
-        kept = int(settings.get("superuser_reserved_connections", 3)) + int(settings.get("reserved_connections", 0))
-        return int(settings.get("max_connections", 0)) - kept
+        reserved = int(settings.get("superuser_reserved_connections", 3)) + int(settings.get("reserved_connections", 0))
+        return int(settings.get("max_connections", 0)) - reserved
 
 
-def unread(
-    id: str, service: str, phase: str, server: Server, sections: Mapping[str, Rights] | Mapping[str, Upkeep]
-) -> Iterable[Finding]:
-    """Return the findings about databases that are there and were asked about, and of which these did not come."""
+def server_facts(context: CheckContext, service: str) -> Server:
+    """Return the facts of a Postgres service. Raises NoAnswer."""
+    server: Server = context.facts_of(POSTGRES, service)
+    return server
+
+
+def administered_servers(context: CheckContext) -> Iterable[tuple[str, Server]]:
+    """Yield the project's Postgres services that answer an administrator, and their facts."""
+    for name in context.kinds.services(POSTGRES):
+        try:
+            server = server_facts(context, name)
+        except NoAnswer:
+            continue  # its own check says so
+        if server.admin is not None and server.available > 0:
+            yield name, server
+
+
+def unread(server: Server, sections: Mapping[str, Rights] | Mapping[str, Maintenance]) -> Iterable[Verdict]:
+    """Yield a verdict for each database that exists and was asked about, and whose section did not come."""
     for database in server.asked:
         if database in server.cluster.databases and database not in sections:
-            said = server.complaint or "the answer ended before it"
-            yield Finding(id, service, phase, "skip", f"{database} could not be read", said, subject=database)
+            why = server.error or "the answer ended before it"
+            yield skip(f"{database} could not be read", why, subject=database)
 
 
-def parse(text: str, admin: Admin, asked: Sequence[str] = (), complaint: str = "") -> Server:
-    """Return the server of a script's answer: JSON documents, each beginning a line of its own.
+def parse(text: str, admin: Admin, asked: Sequence[str] = (), error: str = "") -> Server:
+    """Read the answer to the script of `queries`: JSON documents, each of which begins a line.
 
-    Raises CannotAsk where nothing came of the server as a whole: no role is missing because nobody could see it.
+    Raises CannotAsk without the section of the server as a whole: a role that could not be seen is not a missing one.
     """
-    found = [section for each in _DOCUMENT.split(text)[1:] if (section := _section(each))]
-    cluster = next((each for each in found if isinstance(each, Cluster)), None)
+    sections = [section for document in _DOCUMENT.split(text)[1:] if (section := _section(document))]
+    cluster = next((each for each in sections if isinstance(each, Cluster)), None)
     if cluster is None:
-        raise CannotAsk(complaint or "it answers, and does not say what was asked")
+        raise CannotAsk(error or "it answers, and does not say what was asked")
     return Server(
         admin,
         cluster=cluster,
-        rights={each.database: each for each in found if isinstance(each, Rights)},
-        upkeep={each.database: each for each in found if isinstance(each, Upkeep)},
-        migrations=tuple(each for each in found if isinstance(each, Migrations)),
+        rights={each.database: each for each in sections if isinstance(each, Rights)},
+        maintenance={each.database: each for each in sections if isinstance(each, Maintenance)},
+        migrations=tuple(each for each in sections if isinstance(each, Migrations)),
         asked=tuple(asked),
-        complaint=complaint,
+        error=error,
     )
 
 
 def _section(document: str) -> Section | None:
+    """Return one section, None where the time limit has cut it off. Raises ValidationError for an unknown one."""
     try:
-        found: Section = msgspec.json.decode(document, type=Section)
+        section: Section = msgspec.json.decode(document, type=Section)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return None  # cut off: the limit of time has passed while it was told
-    return found
+        return None
+    return section

@@ -1,332 +1,112 @@
-"""Rights of the roles that clients use: what they lack, how sure that is, and the statements that give it back.
-
-A right is given back on its own only where it is certain that it belongs to the role: configured in `fixes.roles`; or
-the role had it when all was well, on the same data and with the same migrations applied; or nothing is remembered of
-the role, default privileges for that very schema give it, and the role has nothing left there. Anything else may have
-been taken away on purpose: that is a warning with the exact statement.
-"""
+"""The check of rights: each role has them in the databases that it uses, and gets back those that it certainly had."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from functools import partial
 
-import msgspec
-
-from stackhand.kinds.postgres.facts import Default, Held, Migrations, Rights, Role, Server
-from stackhand.kinds.postgres.psql import identifier, literal
-
-_WHAT = {"r": "TABLE", "S": "SEQUENCE", "f": "FUNCTION"}
-_NOUNS = {"r": "tables", "S": "sequences", "f": "functions"}
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What a role had when all was well. `data` names the server's data, `migrations` what was applied to it."""
-
-    data: str
-    migrations: str = ""
-    connect: bool = False
-    usage: tuple[str, ...] = ()
-    granted: dict[str, tuple[str, ...]] = {}
-    held: tuple[Held, ...] = ()
-    defaults: tuple[Default, ...] = ()
-    limit: int = -1
-    settings: tuple[str, ...] = ()
-    member_of: tuple[str, ...] = ()
+from stackhand.checks.check import Fix, Verdict, fail, ok, warn
+from stackhand.checks.context import CheckContext
+from stackhand.errors import StackError
+from stackhand.kinds.postgres import configured_grants, grant_history
+from stackhand.kinds.postgres.access import Access
+from stackhand.kinds.postgres.facts import Rights, Role, Server, unread
+from stackhand.kinds.postgres.grant_history import GrantHistory
+from stackhand.kinds.postgres.missing_grants import MissingGrants, missing_grants
+from stackhand.settings import Role as ConfiguredRole
 
 
-class Lack(msgspec.Struct, frozen=True):
-    """What a role lacks, as statements: those that are certain, those that are configured, and those that somebody
-    may have meant so.
+def check_grants(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Check the rights of each role in each database that it uses. They are remembered where all is well."""
+    access = Access.load(context, service)
+    yield from unread(access.server, access.server.rights)
+    for name, database in access.pairs():
+        role, rights = access.server.role(name), access.server.rights.get(database)
+        if not database:
+            yield _no_database(name)
+        if role is None or rights is None:
+            continue  # other checks say so
+        configured = access.configured.get(name)
+        yield from _unreadable(name, configured)
+        given = configured.grants if configured and access.database_of(configured) == database else ()
+        history = access.history(name, database)
+        missing = missing_grants(access.server, rights, role, history, given)
+        fix = Fix(f"give back the rights of {name}@{database} in", partial(_give_back, access, database, missing))
+        yield evaluate_grants(access.server, rights, role, missing, fix)
+        if _is_settled(access.server, rights, missing, history):
+            grant_history.save(context, service, grant_history.snapshot(access.server, rights, role), database, name)
+
+
+def evaluate_grants(server: Server, rights: Rights, role: Role, missing: MissingGrants, fix: Fix) -> Verdict:
+    """Return the verdict about the rights of one role in one database. `fix` is offered where it is certain."""
+    subject = f"{role.name}@{rights.database}"
+    if missing.certain or missing.configured:
+        return fail(
+            f"the role {role.name} lacks rights in {rights.database}",
+            "; ".join(missing.reasons),
+            "; ".join((*missing.certain, *missing.configured, *missing.doubtful)),
+            subject=subject,
+            fix=None if server.cluster.recovery else fix,
+        )
+    if missing.doubtful:
+        return warn(
+            f"the role {role.name} has fewer rights in {rights.database} than its default privileges or its past",
+            "; ".join(missing.reasons),
+            f"unless they were taken away on purpose: {'; '.join(missing.doubtful)}",
+            subject=subject,
+        )
+    named = {*rights.owners, *(each.role for each in rights.held), *(each.role for each in rights.defaults)}
+    if rights.closed and role.name not in named and not role.superuser and not role.member_of:
+        return warn(
+            f"the role {role.name} has no rights on anything in {rights.database}",
+            "no table, sequence or function is granted to it, and no default privileges name it",
+            f"say in fixes.roles.{role.name}.grants what it may do: SELECT ON ALL TABLES IN SCHEMA public",
+            subject=subject,
+        )
+    return ok(f"{role.name} has its rights in {rights.database}", subject=subject)
+
+
+def _give_back(access: Access, database: str, missing: MissingGrants) -> None:
+    """Give a role what it certainly had, all of it or nothing, then each configured grant. Raises StackError."""
+    access.execute(list(missing.certain), database)
+    errors = []
+    # Each in its own transaction: a wrong one does not keep the others back.
+    for statement in missing.configured:
+        try:
+            access.execute([statement], database)
+        except StackError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _is_settled(server: Server, rights: Rights, missing: MissingGrants, history: GrantHistory | None) -> bool:
+    """Return whether the rights of a role are to be remembered as they are.
+
+    Not where fewer are left than before with the same migrations: then what is remembered stays. Migrations that were
+    applied since may have taken rights away on purpose.
     """
+    if missing.certain or missing.configured or server.cluster.recovery:
+        return False
+    applied = grant_history.applied_migrations(server.migrations, rights.database)
+    return not missing.doubtful or history is None or history.migrations != applied
 
-    certain: tuple[str, ...] = ()
-    configured: tuple[str, ...] = ()
-    doubtful: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
 
-
-def remember(server: Server, rights: Rights, role: Role) -> Known:
-    """Return what a role has now."""
-    return Known(
-        data=server.cluster.identifier,
-        migrations=applied(server.migrations, rights.database),
-        connect=role.name in rights.connect,
-        usage=tuple(each.name for each in rights.spaces if role.name in each.usage),
-        granted={each.name: each.granted[role.name] for each in rights.spaces if role.name in each.granted},
-        held=tuple(sorted(each for each in rights.held if each.role == role.name)),
-        defaults=tuple(sorted(each for each in rights.defaults if each.role == role.name)),
-        limit=role.limit,
-        settings=role.settings,
-        member_of=role.member_of,
+def _no_database(role: str) -> Verdict:
+    """Return the warning about a configured role whose database is not known."""
+    return warn(
+        f"it is not said which database the grants of {role} are for",
+        remedy=f"set stackhand.fixes.roles.{role}.database",
+        subject=role,
     )
 
 
-def applied(tables: Iterable[Migrations], database: str) -> str:
-    """Return what tells the migrations applied to a database from those of another time."""
-    rows = [f"{each.schema}.{each.table} {row}" for each in tables if each.database == database for row in each.rows]
-    return "\n".join(sorted(rows)) and f"{len(rows)} {hash_of(rows)}"
-
-
-def hash_of(lines: Iterable[str]) -> str:
-    """Return a short name for lines in any order."""
-    import hashlib
-
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
-
-
-def lack(server: Server, rights: Rights, role: Role, known: Known | None, configured: Sequence[str] = ()) -> Lack:
-    """Return what a role lacks in one database."""
-    if role.superuser:
-        return Lack()
-    known = known if known and known.data == server.cluster.identifier else None
-    same = known is not None and known.migrations == applied(server.migrations, rights.database)
-    name = role.name
-    certain: list[str] = []
-    asked: list[str] = []
-    doubtful: list[str] = []
-    reasons: list[str] = []
-    mine = [each for each in rights.held if each.role == name]
-    empty = not mine and name not in rights.owners
-    if name not in rights.connect:
-        # Without any memory: a client that may not even enter its own database has lost that.
-        sure = known is None or (same and known.connect)
-        connect = f"GRANT CONNECT ON DATABASE {identifier(rights.database)} TO {identifier(name)}"
-        (certain if sure else doubtful).append(connect)
-        reasons.append(f"it may not connect to {rights.database}")
-    # By default privileges, then by memory: what both say is said once.
-    lost = [*_by_default(rights, name, known, same=same), *_by_memory(rights, name, known, same=same)]
-    spaces = (
-        {each.schema for each in mine}
-        | {each.schema for each, _ in lost}
-        | {each.schema for each in rights.defaults if each.role == name and each.schema}
-    )
-    spaces |= set(known.usage) & {each.name for each in rights.spaces} if known and same else set()
-    for space in sorted(spaces):
-        if name not in rights.space(space).usage:
-            held = any(each.schema == space for each in mine)
-            sure = (same and space in known.usage) if known else _is_bound(rights, name, space) and not held
-            (certain if sure else doubtful).append(f"GRANT USAGE ON SCHEMA {space} TO {identifier(name)}")
-            reasons.append(f"it may not use the schema {space}")
-    for each, sure in lost:
-        (certain if sure else doubtful).append(_grant(each))
-        reasons.append(f"it lacks {', '.join(each.privileges)} on {_listed(each)}")
-    if known and same:
-        more = _on_schemas(known, rights, name) + _defaults(known, rights) + _memberships(known, role)
-        (certain if empty else doubtful).extend(more)
-        reasons += ["rights on schemas, default privileges or memberships are gone"] if more else []
-    for grant in configured:
-        if rights.configured.get(key(name, grant)) is False:
-            asked.append(f"GRANT {grant} TO {identifier(name)}")
-            reasons.append(f"fixes.roles gives it {grant}")
-    return Lack(*(tuple(dict.fromkeys(each)) for each in (certain, asked, doubtful, reasons)))
-
-
-def _is_bound(rights: Rights, name: str, schema: str) -> bool:
-    """Return whether default privileges name this role for this very schema: that is no accident."""
-    return any(each.role == name and each.schema == schema for each in rights.defaults)
-
-
-def _by_default(rights: Rights, name: str, known: Known | None, *, same: bool) -> list[tuple[Held, bool]]:
-    """Return what default privileges give and the role does not have, each with whether it is certain.
-
-    They only say what is given to what will be made. So what the role had with these migrations decides. Where nothing
-    is remembered of it at all, a loss is certain only when they are for this very schema, nothing is left in it, and no
-    other role lacks the same: such things are older than the default privileges, or are meant to be closed.
-    """
-    left = {each.schema for each in rights.held if each.role == name}
-    found: list[tuple[Held, bool]] = []
-    for each in rights.missing:
-        if each.role != name:
-            continue
-        if known is None and each.schema not in left and _is_bound(rights, name, each.schema):
-            found.append((each, not _others_lack(rights, each)))
-            continue
-        had = tuple(thing for thing in each.names if known and same and _had(known, each, thing))
-        others = tuple(thing for thing in each.names if thing not in had)
-        found += [
-            (msgspec.structs.replace(each, names=some), sure) for some, sure in ((had, True), (others, False)) if some
-        ]
-    return found
-
-
-def _others_lack(rights: Rights, lost: Held) -> bool:
-    """Return whether default privileges give another role the same things, and it does not have them either."""
-    return any(
-        each.role != lost.role and each.schema == lost.schema and set(each.names) & set(lost.names)
-        for each in rights.missing
-    )
-
-
-def _by_memory(rights: Rights, name: str, known: Known | None, *, same: bool) -> list[tuple[Held, bool]]:
-    """Return what the role had, has not, and no default privilege gives, each with whether it is certain."""
-    left = {each.schema for each in rights.held if each.role == name}
-    there = {(each.schema, each.kind): set(each.names) for each in rights.things}
-    has = {
-        (each.schema, each.kind, thing, privilege)
-        for each in (*rights.held, *rights.missing)
-        if each.role == name
-        for thing in each.names
-        for privilege in each.privileges
-    }
-    found: list[tuple[Held, bool]] = []
-    for each in known.held if known else ():
-        lost: dict[tuple[str, ...], list[str]] = {}
-        for thing in each.names:
-            gone = tuple(word for word in each.privileges if (each.schema, each.kind, thing, word) not in has)
-            if gone and thing in there.get((each.schema, each.kind), ()):
-                lost.setdefault(gone, []).append(thing)
-        whole = each.schema not in left
-        if whole or same:
-            sure = whole and same
-            found += [(Held(name, each.schema, each.kind, words, tuple(names)), sure) for words, names in lost.items()]
-    return found
-
-
-def _had(known: Known, each: Held, thing: str) -> bool:
-    had = {
-        word
-        for one in known.held
-        if (one.schema, one.kind) == (each.schema, each.kind) and thing in one.names
-        for word in one.privileges
-    }
-    return had.issuperset(each.privileges)
-
-
-def _defaults(known: Known, rights: Rights) -> list[str]:
-    lost = [each for each in known.defaults if each not in rights.defaults]
-    return [
-        f"ALTER DEFAULT PRIVILEGES FOR ROLE {identifier(each.owner)}"
-        f"{f' IN SCHEMA {each.schema}' if each.schema else ''} GRANT {', '.join(each.privileges)}"
-        f" ON {_WHAT[each.kind]}S TO {identifier(each.role)}"
-        for each in lost
-    ]
-
-
-def _on_schemas(known: Known, rights: Rights, name: str) -> list[str]:
-    """Return what the role had on schemas beside USAGE."""
-    found = []
-    for space in rights.spaces:
-        has = {*space.granted.get(name, ()), "USAGE"}
-        lost = [word for word in known.granted.get(space.name, ()) if word not in has]
-        found += [f"GRANT {', '.join(lost)} ON SCHEMA {space.name} TO {identifier(name)}"] if lost else []
-    return found
-
-
-def _memberships(known: Known, role: Role) -> list[str]:
-    lost = [each for each in known.member_of if each not in role.member_of]
-    return [f"GRANT {identifier(each)} TO {identifier(role.name)}" for each in lost]
-
-
-def role_settings(name: str, known: Known) -> list[str]:
-    """Return the statements that give a role that was made anew its own settings."""
-    found = [f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {known.limit};"] if known.limit != -1 else []
-    for setting in known.settings:
-        variable, _, value = setting.partition("=")
-        # A list (search_path) stands as it was written, anything else is one value.
-        given = value if variable == "search_path" else literal(value)
-        found.append(f"ALTER ROLE {identifier(name)} SET {identifier(variable)} TO {given};")
-    return found
-
-
-def _grant(each: Held) -> str:
-    things = ", ".join(f"{each.schema}.{name}" for name in each.names)
-    return f"GRANT {', '.join(each.privileges)} ON {_WHAT[each.kind]} {things} TO {identifier(each.role)}"
-
-
-def _listed(each: Held) -> str:
-    shown = ", ".join(each.names[:3]) + (f" and {len(each.names) - 3} more" if len(each.names) > 3 else "")
-    return f"the {_NOUNS[each.kind]} {shown} in {each.schema}"
-
-
-def key(role: str, grant: str) -> str:
-    """Return what names one configured grant of a role."""
-    return f"{role}: {grant}"
-
-
-_ALL = {
-    "r": ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"),
-    "S": ("USAGE", "SELECT", "UPDATE"),
-    "f": ("EXECUTE",),
-    "n": ("USAGE", "CREATE"),
-    "d": ("CONNECT", "CREATE", "TEMPORARY"),
-}
-_CONFIGURED = re.compile(
-    r"(?P<privileges>[A-Za-z, ]+?)\s+ON\s+(?:ALL\s+(?P<all>TABLES|SEQUENCES|FUNCTIONS|ROUTINES)\s+IN\s+)?"
-    r"(?:(?P<what>TABLE|SEQUENCE|FUNCTION|SCHEMA|DATABASE)\s+)?(?P<names>[^;]+)",
-    re.IGNORECASE,
-)
-_KINDS = {"TABLE": "r", "SEQUENCE": "S", "FUNCTION": "f", "ROUTINE": "f", "SCHEMA": "n", "DATABASE": "d"}
-
-
-def expression(role: str, grant: str) -> str | None:
-    """Return an SQL expression that is true where a configured grant is in effect, None where that cannot be told.
-
-    >>> expression("app", "readers")
-    "coalesce((SELECT pg_has_role(w.oid, g.oid, 'MEMBER') FROM pg_roles w, pg_roles g WHERE w.rolname = 'app' AND g.rolname = 'readers'), false)"
-    """  # noqa: E501
-    who = f"w.rolname = {literal(role)}"
-    if " " not in grant.strip():
-        group = grant.strip().strip('"')
-        return (
-            f"coalesce((SELECT pg_has_role(w.oid, g.oid, 'MEMBER') FROM pg_roles w, pg_roles g WHERE {who} "
-            f"AND g.rolname = {literal(group)}), false)"
-        )
-    found = _CONFIGURED.fullmatch(grant.strip())
-    if not found:
-        return None
-    everything = (found["all"] or "").upper().rstrip("S")
-    kind = _KINDS[everything or "SCHEMA" if everything else (found["what"] or "TABLE").upper()]
-    words = [" ".join(word.upper().split()) for word in found["privileges"].split(",")]
-    privileges = _ALL[kind] if words in (["ALL"], ["ALL PRIVILEGES"]) else tuple(words)
-    if not set(privileges) <= {*_ALL[kind], "TEMP"}:
-        return None
-    tests = [
-        _test(kind, name.strip(), privilege, who, whole=bool(everything))
-        for name in found["names"].split(",")
-        for privilege in privileges
-    ]
-    return None if None in tests else " AND ".join(filter(None, tests))
-
-
-def _test(kind: str, name: str, privilege: str, who: str, *, whole: bool) -> str | None:
-    right = literal(privilege)
-    plain = name.strip('"')
-    if kind in "nd":
-        table, column, check = (
-            ("pg_namespace", "nspname", "schema") if kind == "n" else ("pg_database", "datname", "database")
-        )
-        return (
-            f"EXISTS (SELECT FROM pg_roles w, {table} t WHERE {who} AND t.{column} = {literal(plain)} "
-            f"AND has_{check}_privilege(w.oid, t.oid, {right}))"
-        )
-    if kind == "f":
-        if not whole:
-            return None
-        return (
-            f"NOT EXISTS (SELECT FROM pg_roles w, pg_proc t JOIN pg_namespace n ON n.oid = t.pronamespace WHERE {who} "
-            f"AND n.nspname = {literal(plain)} AND NOT has_function_privilege(w.oid, t.oid, {right}))"
-        )
-    kinds, check = ("'S'", "sequence") if kind == "S" else ("'r', 'p', 'v', 'm', 'f'", "table")
-    # In a CASE: asked of another kind of thing, the function is an error.
-    lacks = f"CASE WHEN t.relkind IN ({kinds}) THEN NOT has_{check}_privilege(w.oid, t.oid, {right}) ELSE false END"
-    if whole:
-        return (
-            f"NOT EXISTS (SELECT FROM pg_roles w, pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace WHERE {who} "
-            f"AND n.nspname = {literal(plain)} AND {lacks})"
-        )
-    return (
-        f"EXISTS (SELECT FROM pg_roles w, pg_class t WHERE {who} AND t.oid = to_regclass({literal(name)}) "
-        f"AND t.relkind IN ({kinds}) AND NOT {lacks})"
-    )
-
-
-def recall(memory: object, service: str, database: str, role: str) -> Known | None:
-    """Return what was remembered of a role, None where that is nothing or not to be understood."""
-    found = memory
-    for step in (service, database, role):
-        found = found.get(step) if isinstance(found, Mapping) else None
-    try:
-        return msgspec.convert(found, Known) if found else None
-    except msgspec.ValidationError:
-        return None
+def _unreadable(name: str, role: ConfiguredRole | None) -> Iterable[Verdict]:
+    """Yield a warning for each configured grant that no SQL expression can check."""
+    for grant in role.grants if role else ():
+        if configured_grants.expression(name, grant) is None:
+            yield warn(
+                f"it cannot be told whether the grant of {name} is in effect: {grant}",
+                remedy="write it as PRIVILEGES ON [ALL] TABLE|SEQUENCE|FUNCTION|SCHEMA|DATABASE …, or as a role's name",
+                subject=f"{name}: {grant}",
+            )

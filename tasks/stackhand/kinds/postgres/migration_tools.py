@@ -1,4 +1,4 @@
-"""Which migrations are pending and which half-applied: one pure function for each tool's table."""
+"""Which migrations are pending and which half-applied: one pure function for the table of each tool."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Files = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class State:
-    """What is to be applied still, and what was begun and never ended.
+class MigrationState:
+    """Migrations by what the tool's table says: `pending` ones, and those that began and did not end (`partial`).
 
-    `ahead` is what the database has and no file tells of, where that leaves open what is pending.
+    `unknown` ones are in the database and in no file, where that leaves open which are pending.
     """
 
     pending: tuple[str, ...] = ()
-    half: tuple[str, ...] = ()
-    ahead: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tool:
     """How one tool keeps its table, where its files usually are below the program's folder, and how it is called."""
 
-    judge: Callable[[Rows, Files], State]
+    evaluate: Callable[[Rows, Files], MigrationState]
     folders: tuple[str, ...]
     called: str
 
@@ -52,36 +52,36 @@ def _number(name: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def schema_migrations(rows: Rows, files: Files) -> State:
-    """Judge `schema_migrations`: of golang-migrate (one row and `dirty`), else a row for each file.
+def schema_migrations(rows: Rows, files: Files) -> MigrationState:
+    """Evaluate `schema_migrations`: of golang-migrate (one row and `dirty`), else a row for each file.
 
     A row has the file's name without its ending, or what stands before the first underscore (Rails, dbmate). Where
     there is a column finished_at, NULL is a migration that never ended.
 
     >>> schema_migrations([{"version": "0001_a"}], {"0001_a.sql": "", "0002_b.sql": ""})
-    State(pending=('0002_b',), half=(), ahead=())
+    MigrationState(pending=('0002_b',), partial=(), unknown=())
     >>> schema_migrations([{"version": 2, "dirty": True}], {"1_a.up.sql": "", "2_b.up.sql": ""})
-    State(pending=(), half=('2',), ahead=())
+    MigrationState(pending=(), partial=('2',), unknown=())
     """
     names = _names(files, ".sql", ".py", ".rb", ".js", ".ts")
     if any("dirty" in row for row in rows):
         last = max((int(row["version"]) for row in rows), default=-1)
-        half = tuple(str(row["version"]) for row in rows if row["dirty"])
+        partial = tuple(str(row["version"]) for row in rows if row["dirty"])
         pending = tuple(_stem(name) for name in names if (number := _number(name)) is not None and number > last)
-        return State(pending, half)
+        return MigrationState(pending, partial)
     versions = {str(row.get("version")) for row in rows}
-    half = tuple(str(row["version"]) for row in rows if "finished_at" in row and row["finished_at"] is None)
+    partial = tuple(str(row["version"]) for row in rows if "finished_at" in row and row["finished_at"] is None)
     pending = tuple(stem for name in names if not {stem := _stem(name), stem.partition("_")[0]} & versions)
-    return State(pending, half)
+    return MigrationState(pending, partial)
 
 
-def alembic_version(rows: Rows, files: Files) -> State:
-    """Judge Alembic's: the newest revisions that its files name are in the table.
+def alembic_version(rows: Rows, files: Files) -> MigrationState:
+    """Evaluate Alembic's: the newest revisions that its files name are in the table.
 
-    With one that no file names (a branch is checked out that does not have it) nothing can be said of the others.
+    Where no file names the applied revision (it is on another branch), nothing can be said of the others.
 
     >>> alembic_version([{"version_num": "a1"}], {"a1_x.py": "revision = 'a1'", "b2_y.py": "revision = 'b2'\\ndown_revision = 'a1'"})
-    State(pending=('b2',), half=(), ahead=())
+    MigrationState(pending=('b2',), partial=(), unknown=())
     """  # noqa: E501
     parents: dict[str, set[str]] = {}
     for name in _names(files, ".py"):
@@ -91,30 +91,30 @@ def alembic_version(rows: Rows, files: Files) -> State:
             parents[revision[1]] = set(re.findall(r"['\"]([^'\"]+)['\"]", before[1] if before else ""))
     applied = {str(row.get("version_num")) for row in rows}
     if applied - set(parents):
-        return State(ahead=tuple(sorted(applied - set(parents))))
+        return MigrationState(unknown=tuple(sorted(applied - set(parents))))
     queue = list(applied)
     while queue:
         fresh = parents.get(queue.pop(), set()) - applied
         applied |= fresh
         queue += fresh
-    return State(tuple(sorted(set(parents) - applied)))
+    return MigrationState(tuple(sorted(set(parents) - applied)))
 
 
-def flyway_schema_history(rows: Rows, files: Files) -> State:
-    """Judge Flyway's: `success` is false where one failed. It never applies what a baseline stands for.
+def flyway_schema_history(rows: Rows, files: Files) -> MigrationState:
+    """Evaluate Flyway's: `success` is false where one failed. It never applies what a baseline stands for.
 
     https://documentation.red-gate.com/fd/flyway-baseline-on-migrate-setting-277578974.html
 
     >>> flyway_schema_history([{"version": "1", "success": True}], {"V1__a.sql": "", "V1_1__b.sql": "", "R__c.sql": ""})
-    State(pending=('1.1',), half=(), ahead=())
+    MigrationState(pending=('1.1',), partial=(), unknown=())
     """
     done = {_dotted(str(row["version"])) for row in rows if row.get("version") is not None}
-    half = tuple(str(row.get("version") or row.get("script")) for row in rows if row.get("success") is False)
+    partial = tuple(str(row.get("version") or row.get("script")) for row in rows if row.get("success") is False)
     found = [re.match(r"V([\d._]+?)__", name) for name in _names(files, ".sql", ".java", ".class")]
     versions = [_dotted(each[1]) for each in found if each]
     baselines = [_ordered(_dotted(str(row["version"]))) for row in rows if row.get("type") in _BASELINES]
     after = max(baselines, default=())
-    return State(tuple(each for each in versions if each not in done and _ordered(each) > after), half)
+    return MigrationState(tuple(each for each in versions if each not in done and _ordered(each) > after), partial)
 
 
 _BASELINES = ("BASELINE", "SQL_BASELINE", "JDBC_BASELINE")
@@ -128,30 +128,30 @@ def _dotted(version: str) -> str:
     return ".".join(str(int(part)) if part.isdigit() else part for part in re.split(r"[._]", version))
 
 
-def prisma_migrations(rows: Rows, files: Files) -> State:
-    """Judge Prisma's: a folder for each migration; one that neither ended nor was rolled back is half-applied."""
+def prisma_migrations(rows: Rows, files: Files) -> MigrationState:
+    """Evaluate Prisma's: a folder for each migration; one that neither ended nor was rolled back is half-applied."""
     folders = sorted({str(PurePosixPath(name).parent) for name in files if name.endswith("/migration.sql")})
     done = {row.get("migration_name") for row in rows if row.get("finished_at")}
-    half = tuple(
+    partial = tuple(
         str(row.get("migration_name"))
         for row in rows
         if row.get("finished_at") is None and row.get("rolled_back_at") is None
     )
-    return State(tuple(name for name in folders if name not in done and name not in half), half)
+    return MigrationState(tuple(name for name in folders if name not in done and name not in partial), partial)
 
 
-def goose_db_version(rows: Rows, files: Files) -> State:
-    """Judge goose's: the last row of a version says whether it is applied."""
+def goose_db_version(rows: Rows, files: Files) -> MigrationState:
+    """Evaluate goose's: the last row of a version says whether it is applied."""
     applied: dict[int, bool] = {}
     for row in sorted(rows, key=lambda row: int(row.get("id") or 0)):
         applied[int(row["version_id"])] = bool(row.get("is_applied"))
-    return State(_numbered(files, {version for version, there in applied.items() if there}, ".sql", ".go"))
+    return MigrationState(_numbered(files, {version for version, there in applied.items() if there}, ".sql", ".go"))
 
 
-def sqlx_migrations(rows: Rows, files: Files) -> State:
-    """Judge sqlx's: `success` is false while one runs, and stays so when it fails."""
-    half = tuple(str(row["version"]) for row in rows if row.get("success") is False)
-    return State(_numbered(files, {int(row["version"]) for row in rows}, ".sql"), half)
+def sqlx_migrations(rows: Rows, files: Files) -> MigrationState:
+    """Evaluate sqlx's: `success` is false while one runs, and stays so when it fails."""
+    partial = tuple(str(row["version"]) for row in rows if row.get("success") is False)
+    return MigrationState(_numbered(files, {int(row["version"]) for row in rows}, ".sql"), partial)
 
 
 def _numbered(files: Files, done: Iterable[int], *suffixes: str) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ TOOLS: Mapping[str, Tool] = {
     "_sqlx_migrations": Tool(sqlx_migrations, _PLAIN, "sqlx"),
     "schema_migrations": Tool(schema_migrations, _PLAIN, r"dbmate|golang-migrate|migrate/migrate|rails|rake"),
 }
-# Tools with a table of which nothing is known here; psql has none.
+# Tools whose table is not known here; psql has none.
 _OTHERS = re.compile(
     r"""(?<![\w-])(
     artisan | atlas | diesel | django(-admin)? | drizzle(-kit)? | dotnet | ecto | evolve | graphile-migrate | knex
@@ -194,7 +194,7 @@ _RECORDS = re.compile(
     | \.["]? (schema|db|database|app)? _? (info|patch(es)? | revisions? | upgrades? | versions?) ["]? $""",
     re.VERBOSE | re.IGNORECASE,
 )
-# Extensions bring them, into databases that have nothing else.
+# Tables of extensions: they are also in databases that are otherwise empty.
 _OF_EXTENSIONS = re.compile(r"(spatial_ref_sys|(geometry|geography|raster)_\w+|pg_\w+|hypopg\w*|timescaledb\w*)$")
 
 
@@ -218,18 +218,18 @@ def record_of_another(tables: Iterable[str]) -> str:
 
 
 def is_empty(tables: Iterable[str]) -> bool:
-    """Return whether a database of these `schema.table` has nothing but what extensions bring."""
+    """Return whether a database with these `schema.table` has only tables of extensions."""
     return all(_OF_EXTENSIONS.match(each.rpartition(".")[2].strip('"')) for each in tables)
 
 
 def pending_of(table: str, files: Files, *, named: bool) -> tuple[str, ...]:
-    """Return what is pending where nothing is applied yet.
+    """Return the pending migrations of a database to which none is applied yet.
 
-    Of a tool that nobody `named`, only plain SQL counts: programs in such a folder may be anybody's.
+    Where the command does not name the tool (`named`), only SQL counts: other programs may lie in such a folder.
 
     >>> pending_of("schema_migrations", {"0001_a.js": "", "0001_a.sql": ""}, named=False)
     ('0001_a',)
     """
     if table in ("schema_migrations", "goose_db_version", "_sqlx_migrations") and not named:
         files = {name: text for name, text in files.items() if name.endswith(".sql")}
-    return TOOLS[table].judge((), files).pending
+    return TOOLS[table].evaluate((), files).pending

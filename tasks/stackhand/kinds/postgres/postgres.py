@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from stackhand.checks.check import Check, Verdict, skip
 from stackhand.checks.connections import value_of
 from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Kind
-from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
-from stackhand.errors import StackError
-from stackhand.kinds.postgres import auth_query as lookups
-from stackhand.kinds.postgres import facts, grants
-from stackhand.kinds.postgres import maintenance as indexes
-from stackhand.kinds.postgres import prewarm as warmth
-from stackhand.kinds.postgres import queries as query
-from stackhand.kinds.postgres.access import ADMIN, Judges, configured
-from stackhand.kinds.postgres.facts import Server
-from stackhand.kinds.postgres.logins import POSTGRES, links
-from stackhand.kinds.postgres.psql import Admin, NoAdministrator, administrators, complaints, first_answer
-from stackhand.model import Finding
+from stackhand.kinds.postgres import (
+    auth_query,
+    configured_grants,
+    facts,
+    grants,
+    maintenance,
+    prewarm,
+    queries,
+    roles,
+)
+from stackhand.kinds.postgres.access import configured_roles
+from stackhand.kinds.postgres.facts import POSTGRES, Server
+from stackhand.kinds.postgres.login_map import login_map
+from stackhand.kinds.postgres.psql import Admin, NoAdministrator, administrators, first_answer, server_errors
 
-# Databases asked about at once: the script has to fit into a pipe (64 KB).
+# The way in that worked, in the context's scratch.
+_ADMIN = "postgres.admin"
+# Databases in one script: it has to fit into a pipe (64 KB).
 _BATCH = 4
-# What stands before a server, listens on its port and is asked with its tools.
+# They stand before a server, listen on its port and answer its tools.
 _POOLERS = frozenset({"odyssey", "pgagroal", "pgbouncer", "pgcat", "pgdog", "pgpool", "pgpool2", "supavisor"})
 _HOSTS = ("PGHOST", "POSTGRES_HOST", "POSTGRESQL_HOST")
 
@@ -39,11 +44,8 @@ class Postgres(Kind[Server]):
     ports = frozenset({5432})
     holds_data = True
 
-    def __init__(self) -> None:
-        self._judges = Judges(self)
-
     def matches(self, shown: Traits) -> bool:
-        """Return whether it is one: no pooler, and no client, whatever its image and its healthcheck are."""
+        """Return whether it is a server. A pooler or a client is none, whatever its image and its healthcheck are."""
         if shown.programs & self.programs:
             return True
         if _is_pooler(shown) or _is_client(shown):
@@ -51,103 +53,77 @@ class Postgres(Kind[Server]):
         return super().matches(shown)
 
     def matches_port(self, shown: Traits) -> bool:
-        """Return whether it listens on the port of one, and is no pooler."""
+        """Return whether it listens on the port of a server, and is no pooler."""
         return super().matches_port(shown) and not _is_pooler(shown)
 
     def collect(self, context: CheckContext, service: str) -> Server:
-        """Ask the server for everything with one script. Raises NoAnswer."""
-        known = links(context, service)
-        roles_configured = configured(context, service)
-        databases = list(dict.fromkeys([*known.databases, *_own(context, service)]))
-        roles = list(dict.fromkeys([*known.roles, *roles_configured]))
-        calls = [(each.database, lookups.parse(each.query)) for each in known.lookups]
+        """Ask the server for all facts, with one script for each few databases. Raises NoAnswer."""
+        known = login_map(context, service)
+        configured = configured_roles(context, service)
+        databases = list(dict.fromkeys([*known.databases, *_initial_databases(context, service)]))
+        names = list(dict.fromkeys([*known.roles, *configured]))
+        calls = [(each.database, auth_query.parse(each.query)) for each in known.auth_queries]
         functions = {name: [call.name for database, call in calls if call and database == name] for name in databases}
         expressions = {
-            grants.key(role, grant): expression
-            for role, each in roles_configured.items()
-            for grant in each.grants
-            if (expression := grants.expression(role, grant))
+            configured_grants.grant_key(name, grant): expression
+            for name, role in configured.items()
+            for grant in role.grants
+            if (expression := configured_grants.expression(name, grant))
         }
 
         def questions(some: Sequence[str]) -> str:
-            return query.script(some, roles, functions, dict.fromkeys(some, expressions))
+            return queries.script(some, names, functions, dict.fromkeys(some, expressions))
 
-        text = query.cluster(roles) + questions(databases[:_BATCH])
+        text = queries.cluster(names) + questions(databases[:_BATCH])
         container = context.container(service).id
-        # The way that let us in: the others are not tried again.
-        way: Admin | None = context.scratch.get((ADMIN, container))
+        # The way in that worked before: the others are not tried again.
+        way: Admin | None = context.scratch.get((_ADMIN, container))
         try:
             admin, answer = first_answer(context, service, [way] if way else administrators(context, service), text)
         except NoAdministrator as denied:
-            context.scratch.pop((ADMIN, container), None)
+            context.scratch.pop((_ADMIN, container), None)
             return Server(denied=denied.message)
-        context.scratch[ADMIN, container] = admin
+        context.scratch[_ADMIN, container] = admin
         rest = range(_BATCH, len(databases), _BATCH)
         answers = [answer, *(admin.query(context, service, questions(databases[n : n + _BATCH])) for n in rest)]
         text = "\n".join(each.stdout for each in answers)
-        return facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_complaint, answers)))))
+        return facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_error, answers)))))
 
     def checks(self) -> Sequence[Check]:
-        """Return what is asked about a server."""
+        """Return the checks; within a phase, findings are put right in this order."""
         return (
             *super().checks(),
-            *self._judges.checks(),
-            Check(warmth.PREWARM, "caches", self._warm),
-            Check(indexes.ANALYSE, "tuning", self._analyse),
-            Check(indexes.INVALID, "tuning", self._indexes),
-            Check(indexes.BLOATED, "tuning", self._bloat),
+            Check("postgres.admin", "databases", check_administrator),
+            Check("postgres.role", "databases", roles.check_roles),
+            Check("postgres.orphans", "databases", roles.check_orphans),
+            Check("postgres.auth_query", "databases", auth_query.check_auth_query),
+            Check("postgres.grants", "databases", grants.check_grants),
+            Check("postgres.prewarm", "caches", prewarm.check_prewarm),
+            Check("postgres.analyse", "tuning", maintenance.check_analyse),
+            Check("postgres.index", "tuning", maintenance.check_indexes),
+            Check("postgres.bloat", "tuning", maintenance.check_bloat),
         )
 
-    def fixes(self) -> Mapping[str, Fix]:
-        """Return what can be put right."""
-        return {
-            **self._judges.fixes(),
-            warmth.PREWARM: Fix("load the most used tables of", self._prewarm),
-            indexes.ANALYSE: Fix("analyse {subject} in", self._do_analyse),
-            indexes.INVALID: Fix("rebuild or drop {subject} in", self._rebuild),
-        }
-
     def warm(self, context: CheckContext, service: str, what: str) -> None:
-        """Carry out a query, as a reader that changes nothing. `DATABASE: QUERY` names the database."""
-        known = links(context, service).databases
+        """Run a query in a transaction that may only read. `DATABASE: QUERY` names the database. Raises StackError."""
+        known = login_map(context, service).databases
         first, _, rest = what.partition(":")
         database, text = (
             (first.strip(), rest) if rest and first.strip() in known else ((known or ["postgres"])[0], what)
         )
-        admin = self._admin(context, service)
+        admin = context.facts(self, service).administrator
         admin.execute(context, service, f"BEGIN READ ONLY;\n{text.strip().rstrip(';')};\nROLLBACK;", database)
 
-    def _analyse(self, context: CheckContext, service: str) -> Iterable[Finding]:
-        return indexes.judge_analyse(service, context.facts(self, service))
 
-    def _indexes(self, context: CheckContext, service: str) -> Iterable[Finding]:
-        return indexes.judge_indexes(service, context.facts(self, service))
-
-    def _bloat(self, context: CheckContext, service: str) -> Iterable[Finding]:
-        return indexes.judge_bloat(service, context.facts(self, service))
-
-    def _warm(self, context: CheckContext, service: str) -> Iterable[Finding]:
-        return warmth.judge(context, service, context.facts(self, service))
-
-    def _do_analyse(self, context: CheckContext, finding: Finding) -> None:
-        service, (database, table) = finding.service or "", _parts(finding)
-        upkeep = context.facts(self, service).upkeep[database]
-        indexes.analyse(context, service, self._admin(context, service), upkeep, table)
-
-    def _rebuild(self, context: CheckContext, finding: Finding) -> None:
-        service, (database, index) = finding.service or "", _parts(finding)
-        upkeep = context.facts(self, service).upkeep[database]
-        indexes.rebuild(context, service, self._admin(context, service), upkeep, index)
-
-    def _prewarm(self, context: CheckContext, finding: Finding) -> None:
-        service = finding.service or ""
-        warmth.load(context, service, context.facts(self, service), self._admin(context, service))
-
-    def _admin(self, context: CheckContext, service: str) -> Admin:
-        server = context.facts(self, service)
-        if server.admin is None:
-            raise StackError(server.denied)
-        return server.admin
+def check_administrator(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Say where roles, rights and indexes cannot be checked."""
+    server = facts.server_facts(context, service)
+    if server.admin is None:
+        yield skip(
+            "roles, rights and indexes were not checked: no account in the container may administer the database",
+            server.denied,
+            "let the container's own account in through the local socket (pg_hba.conf: local all all peer)",
+        )
 
 
 def _is_pooler(shown: Traits) -> bool:
@@ -155,25 +131,21 @@ def _is_pooler(shown: Traits) -> bool:
 
 
 def _is_client(shown: Traits) -> bool:
-    """Return whether it only asks a server, that of another service: by its healthcheck, or in a program of its own."""
+    """Return whether it only asks another service's server: in its healthcheck, or by a program of its own."""
     if "pg_isready" in shown.probe and not shown.probes_itself:
         return True
     hosts = [shown.environment[name] for name in _HOSTS if name in shown.environment]
     own = any(not word.startswith("-") for word in shown.argv[:1])
-    return own and any(not shown.is_me(host) for host in hosts)
+    return own and any(not shown.is_own_host(host) for host in hosts)
 
 
-def _complaint(answer: ExecResult) -> str:
-    return complaints(answer.stderr) or ("" if answer.ok else answer.last_error)
+def _error(answer: ExecResult) -> str:
+    """Return what failed in an answer, "" for nothing."""
+    return server_errors(answer.stderr) or ("" if answer.ok else answer.last_error)
 
 
-def _parts(finding: Finding) -> tuple[str, str]:
-    database, _, thing = finding.subject.partition(": ")
-    return database, thing
-
-
-def _own(context: CheckContext, service: str) -> list[str]:
-    """Return the database that the server was made with."""
-    made = context.project.services[service]
+def _initial_databases(context: CheckContext, service: str) -> list[str]:
+    """Return the database that the image creates at the first start."""
+    about = context.project.services[service]
     names = ("POSTGRES_DB", "POSTGRESQL_DATABASE")
-    return [value for name in names if (value := value_of(context.project, made, name))]
+    return [value for name in names if (value := value_of(context.project, about, name))]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
+from stackhand.checks.check import Fix, Verdict, ok, warn
 from stackhand.checks.context import CheckContext
-from stackhand.kinds.postgres.facts import Server
-from stackhand.kinds.postgres.psql import Admin
-from stackhand.model import Finding
+from stackhand.kinds.postgres.facts import Server, server_facts
 
-PREWARM = "postgres.prewarm"
-_MEMORY = "prewarmed"
-# Up to half of the buffers, the most used first: the rest is for what comes.
+_DOCUMENT = "prewarmed"
+# The most used tables and indexes first, up to half of the buffers: the rest is for new pages.
 _LOAD = """
 SELECT pg_prewarm(oid::regclass) FROM (
   SELECT c.oid, sum(pg_relation_size(c.oid)) OVER (ORDER BY u.used DESC, c.oid) AS total FROM pg_class c JOIN (
@@ -22,31 +21,30 @@ WHERE total <= (SELECT setting::bigint * 8192 / 2 FROM pg_settings WHERE name = 
 """
 
 
-def judge(context: CheckContext, service: str, server: Server) -> Iterable[Finding]:
-    """Return the finding about a server that has pg_prewarm; one that keeps itself warm (autoprewarm) has none."""
-    container = context.running(service)
-    warmable = [each.database for each in server.upkeep.values() if each.warmable]
+def check_prewarm(context: CheckContext, service: str) -> Iterable[Verdict]:
+    """Check that a server with pg_prewarm has loaded its tables. One that warms itself (autoprewarm) gets no verdict.
+
+    https://www.postgresql.org/docs/current/pgprewarm.html
+    """
+    container, server = context.running(service), server_facts(context, service)
+    warmable = [each.database for each in server.maintenance.values() if each.warmable]
     if not warmable or container is None or "pg_prewarm" in server.cluster.settings.get("shared_preload_libraries", ""):
         return
-    if (context.state.recall(_MEMORY) or {}).get(service) == container.run_key:
-        yield Finding(PREWARM, service, "caches", "ok", "its most used tables were loaded since its start")
+    if (context.state.recall(_DOCUMENT) or {}).get(service) == container.run_key:
+        yield ok("its most used tables were loaded since its start")
     else:
-        yield Finding(
-            PREWARM,
-            service,
-            "caches",
-            "warn",
+        yield warn(
             "its most used tables were not loaded since its start",
-            evidence=f"pg_prewarm is installed in {', '.join(warmable)}",
-            remedy="shared_preload_libraries = 'pg_prewarm' has the server do it by itself",
-            fixable=True,
+            f"pg_prewarm is installed in {', '.join(warmable)}",
+            "shared_preload_libraries = 'pg_prewarm' has the server do it by itself",
+            fix=Fix("load the most used tables of", partial(load, context, service, server)),
         )
 
 
-def load(context: CheckContext, service: str, server: Server, admin: Admin) -> None:
+def load(context: CheckContext, service: str, server: Server) -> None:
     """Load the most used tables of the databases that have pg_prewarm. Raises StackError."""
     run = context.container(service).run_key
-    for upkeep in server.upkeep.values():
-        if upkeep.warmable:
-            admin.execute(context, service, _LOAD, upkeep.database, limit=300)
-    context.state.update(_MEMORY, lambda known: {**(known or {}), service: run})
+    for maintenance in server.maintenance.values():
+        if maintenance.warmable:
+            server.administrator.execute(context, service, _LOAD, maintenance.database, limit=300)
+    context.state.update(_DOCUMENT, lambda known: {**(known or {}), service: run})

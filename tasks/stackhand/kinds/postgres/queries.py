@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from stackhand.kinds.postgres.psql import identifier, literal, names
 
-# What the tools call the table of what they have applied.
+# Tables in which migration tools keep what they have applied.
 MIGRATION_TABLES = (
     "schema_migrations",
     "alembic_version",
@@ -42,7 +42,7 @@ _SETTINGS = (
     "password_encryption",
     "shared_preload_libraries",
 )
-# Settings of a role that say how it works; whatever else was put there may be private.
+# Settings of a role that say how it works. Any other may be private.
 ROLE_SETTINGS = (
     "search_path",
     "statement_timeout",
@@ -62,7 +62,7 @@ def script(
     """Return the script for some databases.
 
     `functions` are the names of each database's auth functions, `configured` its configured grants: an expression for
-    each. A database that does not exist is passed over.
+    each. A database that does not exist is skipped.
     """
     parts = []
     for number, database in enumerate(databases):
@@ -73,7 +73,7 @@ def script(
             # As a connection string the name may be anything.
             f"\\connect {identifier(database)}",
             rights(roles, functions.get(database, ()), configured.get(database, {})),
-            UPKEEP,
+            MAINTENANCE,
             MIGRATIONS,
             "\\endif",
         ]
@@ -103,7 +103,7 @@ SELECT json_build_object('section', 'cluster',
 """
 
 
-# An idle session whose role was dropped: what it does from now on fails, and a pool would hand it out again.
+# An idle session whose role was dropped: its next query fails, and a pool would hand it out again.
 ORPHAN = """a.backend_type = 'client backend' AND a.state = 'idle' AND a.usesysid IS NOT NULL
     AND NOT EXISTS (SELECT FROM pg_roles o WHERE o.oid = a.usesysid)"""
 
@@ -148,7 +148,7 @@ missing AS (
 SELECT json_build_object('section', 'rights', 'database', current_database(),
   'owner', pg_get_userbyid(b.datdba),
   'connect', (SELECT coalesce(json_agg(role), '[]') FROM who WHERE has_database_privilege(oid, b.oid, 'CONNECT')),
-  'spaces', (SELECT coalesce(json_agg(json_build_object('name', s.name,
+  'schemas', (SELECT coalesce(json_agg(json_build_object('name', s.name,
       'usage', (SELECT coalesce(json_agg(role), '[]') FROM who WHERE has_schema_privilege(oid, s.oid, 'USAGE')),
       'granted', (SELECT coalesce(json_object_agg(role, privileges), '{{}}') FROM (SELECT w.role,
           array_agg(a.privilege_type ORDER BY a.privilege_type) AS privileges
@@ -169,7 +169,7 @@ SELECT json_build_object('section', 'rights', 'database', current_database(),
     '[]') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE p.proname = ANY ({names(functions)}) AND p.pronargs = 1),
   'configured', json_build_object({grants}),
-  'things', (SELECT coalesce(json_agg(x), '[]') FROM (SELECT '' AS role, schema, kind, ARRAY[]::text[] AS privileges,
+  'objects', (SELECT coalesce(json_agg(x), '[]') FROM (SELECT '' AS role, schema, kind, ARRAY[]::text[] AS privileges,
       array_agg(name ORDER BY name) AS names FROM thing GROUP BY schema, kind) x),
   'closed', (SELECT count(*) > 0 AND NOT coalesce(bool_or(
         EXISTS (SELECT FROM aclexplode(t.acl) a WHERE a.grantee = 0)), false)
@@ -179,11 +179,12 @@ SELECT json_build_object('section', 'rights', 'database', current_database(),
 """
 
 
-# A table counts as never analysed when nothing is known of its columns, whatever the statistics views remember: those
-# are lost in a crash. The size stands for "many rows": 1 MB are some ten thousand.
-# Estimated size of a B-tree: an entry has 8 bytes of header, 4 of line pointer and its columns, at a fill of 90 %.
-UPKEEP = """
-SELECT json_build_object('section', 'upkeep', 'database', current_database(),
+# A table was never analysed when pg_statistic has nothing of its columns. The statistics views do not tell: a crash
+# empties them. 1 MB stands for "many rows", some ten thousand.
+# The expected size of a B-tree: an entry has 8 bytes of header, 4 of line pointer and its columns, at a fill factor of
+# 90 % (https://www.postgresql.org/docs/current/storage-page-layout.html).
+MAINTENANCE = """
+SELECT json_build_object('section', 'maintenance', 'database', current_database(),
   'unanalysed', (SELECT coalesce(json_object_agg(x.name, x.size), '{}') FROM (
       SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_relation_size(c.oid) AS size
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

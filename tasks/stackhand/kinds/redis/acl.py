@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-# Who logs in without a name.
+# The user of a login without a name.
 DEFAULT = "default"
 
 

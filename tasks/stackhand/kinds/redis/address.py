@@ -8,53 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Service
 
-# How the healthcheck reaches the server is how it is reached.
+# Options of redis-cli in a healthcheck: the server is reached by them.
 _OPTIONS_WITH_A_WORD = ("-p", "-s", "--cacert", "--cert", "--key")
 _OPTIONS = ("--tls", "--insecure")
 _SEARCHED = ("/run", "/etc", "/data", "/usr/local/etc", "/opt", "/conf", "/config")
 _USUAL = "6379"
 _TITLE = re.compile(r"unixsocket:(?P<socket>/.*)|.*:(?P<port>\d+)")
-# A server shows where it listens in the list of processes: `redis-server *:6380`. The rest its configuration has, which
-# is looked for where the command names none.
-_LISTENS = r"""
-{
-for process in /proc/[0-9]*; do
-  line=$(tr '\0' ' ' < "$process/cmdline")
-  program=${line%% *} rest=${line#* }
-  case ${program##*/} in
-    redis-server | valkey-server | keydb-server) printf '\n@@ title %s\n' "${rest%% *}";;
-  esac
-done
-set -f
-if [ -n "$CONFIG" ]; then
-  configs="$CONFIG $(sed -n 's/^[[:space:]]*include[[:space:]]*//p' "$CONFIG")"
-else
-  configs=$(find $PLACES -maxdepth 3 -type f \( -name 'redis*.conf' -o -name 'valkey*.conf' -o -name 'keydb*.conf' \) \
-    -size -200k | head -20)
-fi
-for config in $configs; do
-  printf '\n@@ config %s\n' "$config"
-  grep -E '^[[:space:]]*(port|unixsocket|tls-(port|cert-file|key-file|auth-clients))[[:space:]]' "$config"
-done
-} 2>/dev/null
-true
-"""
 
 
 @dataclass(frozen=True)
 class Listening:
-    """What a server says of where it listens: the title of its process, and the settings of its configuration."""
+    """Where a server listens: by the title of its process, and by the settings of its configuration."""
 
     port: str = ""
     socket: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def reached(context: CheckContext, service: Service) -> list[str]:
+def options_for(context: CheckContext, service: Service) -> list[str]:
     """Return the options of redis-cli by which a server is reached. Raises NoAnswer where no container runs."""
     shown = traits(service)
     told = connection(shown)
@@ -62,12 +38,12 @@ def reached(context: CheckContext, service: Service) -> list[str]:
         return told
     config = config_of(shown)
     environment = {"CONFIG": config, "PLACES": " ".join(places(service))}
-    answer = context.shell(service.name, _LISTENS, environment=environment)
+    answer = context.shell(service.name, scripts.read(__package__, "address_probe.sh"), environment=environment)
     return connection(shown, listening(answer.stdout, named=bool(config)))
 
 
 def config_of(shown: Traits) -> str:
-    """Return the configuration that the command names, "" where it names none."""
+    """Return the configuration that the command names, "" where there is no such word."""
     return next((word for word in shown.argv if word.endswith(".conf")), "")
 
 
@@ -92,26 +68,25 @@ def in_memory(service: Service) -> list[str]:
 def listening(text: str, *, named: bool) -> Listening:
     """Return what the script printed. Of configurations that nobody `named`, the one counts that fits the process.
 
-    >>> listening("@@ title *:6380\\n@@ config /a.conf\\nport 6379\\n@@ config /b.conf\\nport 6380\\n", named=False)
+    >>> text = "\\036title *:6380\\n\\036config /a.conf\\nport 6379\\n\\036config /b.conf\\nport 6380\\n"
+    >>> listening(text, named=False)
     Listening(port='6380', socket='', settings={'port': '6380'})
     """
     titles: set[str] = set()
     configs: list[dict[str, str]] = []
-    for part in re.split(r"^@@ ", text, flags=re.MULTILINE)[1:]:
-        head, _, body = part.partition("\n")
-        what, _, rest = head.partition(" ")
-        if what == "title":
-            titles.add(rest)
+    for section in scripts.sections(text):
+        if section.name == "title":
+            titles.add(section.about)
         else:
-            pairs = (line.split(None, 1) for line in body.splitlines() if line.strip())
+            pairs = (line.split(None, 1) for line in section.body.splitlines() if line.strip())
             configs.append({pair[0]: pair[-1].strip().strip("\"'") for pair in pairs})
-    # Who sees the processes of the whole machine does not know which is the one.
+    # Where the processes of the whole machine are seen, nothing says which of several is the one.
     title = _TITLE.fullmatch(titles.pop()) if len(titles) == 1 else None
     port, socket = (title["port"] or "", title["socket"] or "") if title else ("", "")
     if named:
         return Listening(port, socket, {key: value for each in configs for key, value in each.items()})
-    fitting = [each for each in configs if port in (each.get("port", _USUAL), each.get("tls-port"))]
-    return Listening(port, socket, fitting[0] if fitting else {})
+    fitting = (config for config in configs if port in (config.get("port", _USUAL), config.get("tls-port")))
+    return Listening(port, socket, next(fitting, {}))
 
 
 def connection(shown: Traits, found: Listening = Listening()) -> list[str]:
@@ -132,10 +107,10 @@ def connection(shown: Traits, found: Listening = Listening()) -> list[str]:
     if socket.startswith("/"):
         return ["-s", socket]
     if tls_port.isdecimal() and ("--tls" in probed or port == "0"):
-        # Whether its certificate is good is the kind tls's business.
+        # The kind tls checks the certificate.
         tls = [] if "--tls" in probed else ["--tls", "--insecure"]
         certificate, key = setting("tls-cert-file"), setting("tls-key-file")
-        # By default it wants one of its clients.
+        # By default it requires a certificate of its clients.
         needed = certificate and key and setting("tls-auth-clients") != "no" and "--cert" not in probed
         return [*probed, *tls, *(["--cert", certificate, "--key", key] if needed else []), "-p", tls_port]
     numbers = (option(shown, "--port"), found.port, found.settings.get("port", ""))
@@ -145,7 +120,7 @@ def connection(shown: Traits, found: Listening = Listening()) -> list[str]:
 
 def _probed(shown: Traits) -> list[str]:
     try:
-        words: Sequence[str] = shlex.split(shown.asked)
+        words: Sequence[str] = shlex.split(shown.healthcheck)
     except ValueError:
         words = []
     found: list[str] = []
@@ -159,5 +134,5 @@ def _probed(shown: Traits) -> list[str]:
 
 
 def option(shown: Traits, name: str) -> str:
-    """Return what follows an option on the command line, "" where it is not there."""
+    """Return the value of an option on the command line, "" where it is not there."""
     return next((value for word, value in zip(shown.argv, shown.argv[1:], strict=False) if word == name), "")

@@ -1,6 +1,6 @@
-"""Certificates: what they say, whether one was issued by another, which host names they carry.
+"""Certificates: their contents, whether one was issued by another, which host names they are for.
 
-Nothing here asks a service: text in, facts and verdicts out.
+Nothing here asks a service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stackhand.engine.compose.project import Service
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
-# Words of a folder or volume that hold what certificates are made with, and of programs that fetch them.
+# Words of folders and volumes with certificates or keys, and of programs that fetch them.
 _PLACES = frozenset(
     "acme ca cas cert certificate certificates certs keys letsencrypt pki ssl step tls".split()  # noqa: SIM905
 )
@@ -83,6 +83,11 @@ class CertificateFile:
         """The folder that the file is in."""
         return self.path.rpartition("/")[0]
 
+    @property
+    def stem(self) -> str:
+        """The file's name, without its extension."""
+        return self.path.rpartition("/")[2].rpartition(".")[0]
+
 
 def read(text: str) -> tuple[Certificate, ...]:
     """Return the certificates in a text, in their order. What cannot be read is left out."""
@@ -143,7 +148,10 @@ def leads_to(chain: Sequence[Certificate], authorities: Iterable[Certificate]) -
 
 
 def carries(certificate: Certificate, name: str) -> bool:
-    """Return whether a certificate is good for a host name or an address (RFC 6125: `*` stands for one label)."""
+    """Return whether a certificate is for a host name or an address.
+
+    `*` stands for one label: https://www.rfc-editor.org/rfc/rfc6125#section-6.4.3.
+    """
     wanted = _plain(name)
     for pattern in certificate.names:
         if _plain(pattern) == wanted:

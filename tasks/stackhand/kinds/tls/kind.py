@@ -1,4 +1,4 @@
-"""The kind tls: what serves certificates. It is asked by a handshake, beside the files that it has them from."""
+"""The kind tls: servers with certificates. They are asked by a handshake, and their certificate files are read."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import urlsplit
 
-from stackhand.checks.check import CannotAsk, NoAnswer, Verdict, skip
+from stackhand.checks.check import Check, Fix, Verdict, skip
 from stackhand.checks.connections import SECRETS, Client
 from stackhand.checks.context import CheckContext
+from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.http import SERVERS
 from stackhand.checks.kind import Kind
-from stackhand.checks.legacy import Check, Fix
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import StackError
 from stackhand.kinds.tls import checks as tls_checks
-from stackhand.kinds.tls import handshake
 from stackhand.kinds.tls.certificates import writable_mounts
 from stackhand.kinds.tls.checks import Expectations
-from stackhand.kinds.tls.handshake import Shown
-from stackhand.model import Finding
+from stackhand.kinds.tls.handshake import CONFIG, TlsObservation, observe
 
 _USUAL = (443, 8443)
 # --ssl-certfile (uvicorn), --certfile (gunicorn), --tls-cert-file (redis), --cert-file (minio, etcd), ssl_cert=…
@@ -42,14 +40,14 @@ _MOUNTS_OF_CERTIFICATES = re.compile(
 
 @dataclass(frozen=True)
 class TlsFacts:
-    """What a service shows and has of certificates, and what is expected of them."""
+    """What was seen of a service's certificates, and what is expected of them."""
 
-    shown: Shown
-    circumstances: Expectations = field(default_factory=Expectations)
+    observed: TlsObservation
+    expected: Expectations = field(default_factory=Expectations)
 
 
 class Tls(Kind[TlsFacts]):
-    """What serves certificates: web servers and proxies, and whatever has been given a certificate and a key."""
+    """A server with a certificate: web servers, proxies, and any service that is given a certificate and a key."""
 
     name = "tls"
     ports = frozenset(_USUAL)
@@ -64,78 +62,77 @@ class Tls(Kind[TlsFacts]):
         )
 
     def matches_strongly(self, shown: Traits) -> bool:
-        """Return True: only ports that somebody calls through TLS have to answer."""
+        """Return True: only ports that are called through TLS have to answer."""
         return True
 
     def collect(self, context: CheckContext, service: str) -> TlsFacts:
         """Shake hands with the service, and read the certificate files that it sees."""
         definition = context.project.services[service]
-        shows = traits(definition)
-        expected = expectations(context.project, definition, context.clients_of(service))
-        certain, possible = _ports(shows, context.container(service).exposed, context.clients_of(service))
+        container, clients = context.container(service), context.clients_of(service)
+        expected = expectations(context.project, definition, clients)
+        certain, possible = _ports(traits(definition), container.exposed, clients)
         ports = certain or possible
-        found = handshake.ask(
-            context, service, "localhost", ports, list(expected.names) or [service], _places(definition)
-        )
-        answering = next((port for port in ports if found.on(port)), None)
+        observed = observe(context, service, ports, list(expected.names) or [service], _places(definition))
+        answering = next((port for port in ports if observed.on(port)), None)
         if answering is None and certain:
-            _unanswered(found, certain)
-        around = replace(
+            raise _no_certificate(observed, certain[0])
+        expected = replace(
             expected,
-            named=expected.named | found.named,
+            named=expected.named | observed.named,
             port=answering,
-            started=context.container(service).started_at,
+            started=container.started_at,
             days=context.settings.certificate_days,
         )
-        file = tls_checks.in_use(found, around)
-        maker = _maker(context.project, definition, file.path) if file else None
-        return TlsFacts(found, replace(around, maker=maker, file=file.path if file else ""))
+        file = tls_checks.in_use(observed, expected)
+        issuer_job = _issuer_job(context.project, definition, file.path) if file else None
+        return TlsFacts(observed, replace(expected, issuer_job=issuer_job, file=file.path if file else ""))
 
     def checks(self) -> Sequence[Check]:
-        """Return the questions: does it answer, and what is to be said of its certificates."""
-        judged = [Check(f"tls.{name}", "network", partial(self._judge, name)) for name in tls_checks.JUDGES]
-        return (*super().checks(), *judged)
-
-    def fixes(self) -> Mapping[str, Fix]:
-        """Return how all of it is put right: the project's own one-shot makes it anew, and the service takes it up."""
-        renew = Fix("renew the certificates of", self._renew)
-        taken_up = Fix("have new certificates taken up by", self._renew)
-        return {f"tls.{name}": taken_up if name == "served" else renew for name in tls_checks.JUDGES}
+        """Return the questions: does it answer, and what is wrong with its certificates."""
+        of_certificates = (
+            Check(f"tls.{name}", "network", partial(self._check, name)) for name in tls_checks.EVALUATORS
+        )
+        return (*super().checks(), *of_certificates)
 
     def check_responds(self, context: CheckContext, service: str) -> Iterable[Verdict]:
         """Check that the service completes a TLS handshake."""
         for verdict in super().check_responds(context, service):
-            if verdict.status == "ok" and context.facts(self, service).circumstances.port is None:
+            if verdict.status == "ok" and context.facts(self, service).expected.port is None:
                 why = "no port of it is known to speak TLS, and none that was tried does"
                 hint = "the label stackhand.kind says what else it is; an https:// healthcheck says where it listens"
                 yield skip("there was no handshake", why, hint)
             else:
                 yield verdict
 
-    def _judge(self, name: str, context: CheckContext, service: str) -> Iterable[Finding]:
+    def _check(self, name: str, context: CheckContext, service: str) -> Iterable[Verdict]:
         facts = context.facts(self, service)
-        return tls_checks.judge(name, service, facts.shown, facts.circumstances, datetime.now(timezone.utc))
+        does = "have new certificates taken up by" if name == "served" else "renew the certificates of"
+        renew = Fix(does, partial(self._renew, context, service), "restart")
+        return tls_checks.evaluate(name, facts.observed, facts.expected, _now(), renew)
 
-    def _renew(self, context: CheckContext, finding: Finding) -> None:
+    def _renew(self, context: CheckContext, service: str) -> None:
         """Have new certificates made where those on disk are not good, and have the service take up what is there.
 
-        Looks anew before each step: another finding's repair may have seen to it, or a run that was killed.
+        Looks again before each step: another finding's fix may have seen to it, or a run that was killed.
         """
-        service = finding.service or ""
-        facts = self._anew(context, service)
-        maker = facts.circumstances.maker
-        if maker and tls_checks.broken(facts.shown, facts.circumstances, datetime.now(timezone.utc)):
-            context.actions.start(maker)
-            facts = self._anew(context, service)
-        if tls_checks.broken(facts.shown, facts.circumstances, datetime.now(timezone.utc)):
+        facts = self._look_again(context, service)
+        issuer_job = facts.expected.issuer_job
+        if issuer_job and tls_checks.broken(facts.observed, facts.expected, _now()):
+            context.actions.start(issuer_job)
+            facts = self._look_again(context, service)
+        if tls_checks.broken(facts.observed, facts.expected, _now()):
             # A server that is started with a pair that does not fit may not come up at all.
             raise StackError(f"the certificates are not good yet, so {service} was not restarted")
-        if tls_checks.outdated(facts.shown, facts.circumstances):
+        if tls_checks.outdated(facts.observed, facts.expected):
             context.restart(service)
 
-    def _anew(self, context: CheckContext, service: str) -> TlsFacts:
+    def _look_again(self, context: CheckContext, service: str) -> TlsFacts:
         context.invalidate()
         return context.facts(self, service)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def probed(shown: Traits) -> list[tuple[str, int]]:
@@ -145,13 +142,13 @@ def probed(shown: Traits) -> list[tuple[str, int]]:
     [('localhost', 8443)]
     """
     found = []
-    for text in _URL.findall(shown.asked):
+    for text in _URL.findall(shown.healthcheck):
         try:
             url = urlsplit(text)
             host, port = url.hostname or "", url.port or 443
         except ValueError:
             continue
-        if host and shown.is_me(host):
+        if host and shown.is_own_host(host):
             found.append((host, port))
     return found
 
@@ -168,7 +165,7 @@ def expectations(project: Project, service: Service, clients: Iterable[Client]) 
     authorities = {} if _BLIND.search(shown.probe) else dict.fromkeys(_AUTHORITY.findall(shown.probe))
     words = [part for word in shown.argv for part in word.split("=")]
     named = {word for word in (*words, *shown.environment.values()) if word.startswith("/") and _FILE.search(word)}
-    return Expectations(names=names, authorities=tuple(authorities), named=frozenset(named))
+    return Expectations(service.name, names, authorities=tuple(authorities), named=frozenset(named))
 
 
 def _ports(shown: Traits, exposed: Iterable[int], clients: Iterable[Client]) -> tuple[list[int], list[int]]:
@@ -180,15 +177,15 @@ def _ports(shown: Traits, exposed: Iterable[int], clients: Iterable[Client]) -> 
     return list(dict.fromkeys(certain)), possible
 
 
-def _unanswered(found: Shown, ports: Sequence[int]) -> None:
-    """Raise what is to be said of a service that showed no certificate where it should. Raises CannotAsk, NoAnswer."""
-    if not found.tool:
-        raise CannotAsk(
+def _no_certificate(observed: TlsObservation, port: int) -> NoAnswer:
+    """Return the error about a service that presented no certificate on a port where it should."""
+    if not observed.tool:
+        return CannotAsk(
             "neither its container nor a neighbour's has openssl, python3 or curl",
             "a container with openssl on its network is enough",
         )
-    said = next((each.said for each in found.served if each.said), "it said nothing")
-    raise NoAnswer(f"port {ports[0]}: {said} (asked with {found.tool} in {found.asker})")
+    said = next((each.said for each in observed.presented if each.said), "it said nothing")
+    return NoAnswer(f"port {port}: {said} (asked with {observed.tool} in {observed.asker})")
 
 
 def _pairs(environment: Mapping[str, str]) -> list[str]:
@@ -224,12 +221,12 @@ def _places(service: Service) -> list[str]:
         found.append(f"{target if target.startswith('/') else f'{SECRETS}/{target}'}/")
     found += [str(each.get("target") or f"/{each['source']}") for each in raw.get("configs") or ()]
     return [
-        path.rstrip("/") if path.endswith("/") or _FILE.search(path) else f"{handshake.CONFIG}{path}"
+        path.rstrip("/") if path.endswith("/") or _FILE.search(path) else f"{CONFIG}{path}"
         for path in dict.fromkeys(found)
     ]
 
 
-def _maker(project: Project, service: Service, path: str) -> str | None:
+def _issuer_job(project: Project, service: Service, path: str) -> str | None:
     """Return the one-shot that makes a service's certificates: it completes first, and writes where they are read."""
     mounts = {str(each.get("target") or ""): each.get("source") for each in service.raw.get("volumes") or ()}
     place = max((target for target in mounts if path.startswith(f"{target.rstrip('/')}/")), key=len, default=None)

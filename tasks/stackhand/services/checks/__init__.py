@@ -1,1 +1,1 @@
-"""Checks of any service, whatever its kind: readiness, networks, TCP, stale addresses, warm-ups."""
+"""Checks of any service, independent of its kind: readiness, networks, TCP, stale addresses, warm-ups."""

@@ -4,68 +4,59 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from stackhand.checks.check import Check, Fix, Verdict, fail, ok
 from stackhand.checks.context import CheckContext
-from stackhand.checks.legacy import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
-from stackhand.model import Finding
 
 
-def check_attached(context: CheckContext, service: str) -> Iterable[Finding]:
+def check_attached(context: CheckContext, service: str) -> Iterable[Verdict]:
     """Check that every running container of a service is on all networks that it is configured for, by name."""
     if not _networks(context.project, context.project.services[service]):
         return  # network_mode: it has none, or another's
     for container in context.containers():
         if container.service == service and container.running:
-            yield judge_attached(context.project, container)
+            connect = Fix("connect", partial(_connect, context, service, container.name))
+            yield evaluate_attached(context.project, container, connect)
 
 
-def judge_attached(project: Project, container: Container) -> Finding:
-    """Return the finding about the networks of one container."""
+def evaluate_attached(project: Project, container: Container, connect: Fix | None = None) -> Verdict:
+    """Return the verdict about the networks of one container, which `connect` attaches to those that it lacks."""
     service = project.services[container.service]
     for key, network in sorted(_networks(project, service).items()):
-        wanted = _aliases(service, key)
-        connect = f"docker network connect {''.join(f'--alias {name} ' for name in wanted)}{network} {container.name}"
+        aliases = _aliases(service, key)
+        command = f"docker network connect {''.join(f'--alias {name} ' for name in aliases)}{network} {container.name}"
         if network not in container.networks:
-            return Finding(
-                "network.attached",
-                container.service,
-                "network",
-                "fail",
+            return fail(
                 f"{container.name} is off its network {network}",
-                evidence=f"{container.name} is attached to {', '.join(sorted(container.networks)) or 'no network'}",
-                remedy=connect,
-                fixable=True,
+                f"{container.name} is attached to {', '.join(sorted(container.networks)) or 'no network'}",
+                command,
                 subject=container.name,
+                fix=connect,
             )
         attachment = container.attachments.get(network)
         known = attachment.aliases if attachment else None
-        if known is not None and not known.issuperset(wanted):
-            missing = ", ".join(name for name in wanted if name not in known)
-            return Finding(
-                "network.attached",
-                container.service,
-                "network",
-                "fail",
+        if known is not None and not known.issuperset(aliases):
+            missing = ", ".join(name for name in aliases if name not in known)
+            return fail(
                 f"{container.name} is on {network} without the name {missing}",
-                evidence=f"it is known there as {', '.join(sorted(known)) or 'nothing'}",
-                remedy=f"docker network disconnect {network} {container.name}; {connect}",
-                fixable=True,
+                f"it is known there as {', '.join(sorted(known)) or 'nothing'}",
+                f"docker network disconnect {network} {container.name}; {command}",
                 subject=container.name,
+                fix=connect,
             )
-    return Finding(
-        "network.attached", container.service, "network", "ok", "it is on its networks", subject=container.name
-    )
+    return ok("it is on its networks", subject=container.name)
 
 
-def _connect(context: CheckContext, finding: Finding) -> None:
-    """Attach a container where it is missing, and anew where it lacks a name; all as the compose file has it."""
-    service = context.project.services[finding.service or ""]
-    everybody = context.engine.containers(context.project.name)
-    for container in everybody:
-        if container.name != finding.subject:
+def _connect(context: CheckContext, name: str, container_name: str) -> None:
+    """Attach a container to each network that it lacks, and again where it lacks a name: as the compose file has it."""
+    service = context.project.services[name]
+    containers = context.engine.containers(context.project.name)
+    for container in containers:
+        if container.name != container_name:
             continue
         for key, network in _networks(context.project, service).items():
             attachment = container.attachments.get(network)
@@ -75,15 +66,15 @@ def _connect(context: CheckContext, finding: Finding) -> None:
                 context.engine.disconnect(container.id, network)
             # Compose makes the container's own name one of them, too.
             names = (container.name, *_aliases(service, key))
-            options = {**_options(service, key), "links": _links(service, everybody)}
+            options = {**_options(service, key), "links": _links(service, containers)}
             context.engine.connect(container.id, network, options, names)
-            context.address_changed_at[service.name] = time.time()
+            context.address_changed_at[name] = time.time()
 
 
 def _links(service: Service, containers: Iterable[Container]) -> list[tuple[str, str]]:
-    """Return what `links` asks for, as Compose has it: each container of the linked service, and the name for it."""
-    found = [(entry.partition(":")[0], entry.partition(":")[2]) for entry in service.raw.get("links") or ()]
-    return [(each.name, alias or name) for name, alias in found for each in containers if each.service == name]
+    """Return the links of a service as Compose has them: each container of a linked service, and the name for it."""
+    links = [(entry.partition(":")[0], entry.partition(":")[2]) for entry in service.raw.get("links") or ()]
+    return [(each.name, alias or name) for name, alias in links for each in containers if each.service == name]
 
 
 def _networks(project: Project, service: Service) -> dict[str, str]:
@@ -101,4 +92,3 @@ def _aliases(service: Service, key: str) -> tuple[str, ...]:
 
 
 CHECKS = (Check("network.attached", "network", check_attached),)
-FIXES = {"network.attached": Fix("connect", _connect)}

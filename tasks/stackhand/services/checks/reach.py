@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stackhand.checks.check import Check, Verdict, fail, ok, skip
 from stackhand.checks.connections import Client
 from stackhand.checks.context import CheckContext
-from stackhand.checks.legacy import Check, Fix
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
-from stackhand.model import Finding
-from stackhand.services.checks import tcp_probe as wires
-from stackhand.services.checks.tcp_probe import Reply, Seen
+from stackhand.services.checks.tcp_probe import ConnectionReport, Reply, merged, probe
 
-# What is spoken to by single packets: nothing accepts a connection there. DNS, time, logs, metrics, traces.
-_PACKET_PORTS = frozenset({53, 123, 161, 162, 514, 5775, 6831, 6832, 8125, 12201})
+# Ports of DNS, time, logs, metrics and traces, which go by UDP: nothing accepts a connection there.
+_UDP_PORTS = frozenset({53, 123, 161, 162, 514, 5775, 6831, 6832, 8125, 12201})
 # A dependency that declares a whole range of ports proves its network with a few.
 _MOST_PORTS = 4
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a service has to reach. `because` says where that is written; a `promised` port must accept connections."""
+    """A port that a service has to reach. `because` says where that is written; a `promised` one must not refuse."""
 
     server: str
     host: str
@@ -34,14 +32,14 @@ class Target:
 def targets(
     project: Project, service: Service, clients: Iterable[Client], running: Sequence[Container]
 ) -> list[Target]:
-    """Return what a service has to reach: the endpoints of its environment, and the ports of what it depends on."""
-    up = {each.service: each for each in running if each.running}
+    """Return the ports that a service has to reach: those of its environment, else those of its dependencies."""
+    up = {container.service: container for container in running if container.running}
     found: dict[tuple[str, int], Target] = {}
     for client in clients:
         server = project.services.get(client.server)
         if client.service != service.name or client.server not in up or not client.port or server is None:
             continue
-        if not _together(project, service, server) or _by_packets(client, server):
+        if not _together(project, service, server) or _by_udp(client, server):
             continue
         target = Target(client.server, client.host, client.port, f"{client.variable} names it", True)
         found.setdefault((target.host, target.port), target)
@@ -57,58 +55,54 @@ def targets(
     return list(found.values())
 
 
-def seen(context: CheckContext, service: str) -> Seen:
-    """Return what the containers of a service say of their connections; asked once for both checks that want it."""
-
-    wanted = [(each.host, each.port) for each in of(context, service)]
-    return context.cached(("wires", service), lambda: ask(context, service, wanted))
-
-
-def ask(context: CheckContext, service: str, wanted: Sequence[tuple[str, int]]) -> Seen:
-    """Ask all containers of a service."""
-    mine = [each for each in context.containers() if each.service == service and each.running]
-    return wires.merged(wires.look(context.for_container(each), service, wanted) for each in mine)
+def report(context: CheckContext, service: str) -> ConnectionReport:
+    """Return what the containers of a service report of their connections; two checks share the answer."""
+    ports = [(target.host, target.port) for target in targets_of(context, service)]
+    return context.cached(("connections", service), lambda: ask(context, service, ports))
 
 
-def of(context: CheckContext, service: str) -> list[Target]:
-    """Return what a service has to reach, as things are now."""
+def ask(context: CheckContext, service: str, ports: Sequence[tuple[str, int]]) -> ConnectionReport:
+    """Ask all containers of a service about these hosts and ports."""
+    running = [each for each in context.containers() if each.service == service and each.running]
+    return merged(probe(context.for_container(each), service, ports) for each in running)
+
+
+def targets_of(context: CheckContext, service: str) -> list[Target]:
+    """Return the ports that a service has to reach, as things are now."""
     return targets(context.project, context.project.services[service], context.clients, context.containers())
 
 
-def check_reach(context: CheckContext, service: str) -> Iterable[Finding]:
+def check_reach(context: CheckContext, service: str) -> Iterable[Verdict]:
     """Check that a service reaches what it has to."""
-    wanted = of(context, service)
-    return judge_reach(service, wanted, seen(context, service)) if wanted and context.running(service) else ()
+    wanted = targets_of(context, service)
+    if wanted and context.running(service):
+        yield from evaluate_reach(service, wanted, report(context, service))
 
 
-def judge_reach(service: str, wanted: Sequence[Target], found: Seen) -> Iterable[Finding]:
-    """Return a finding for each target that is not reached, or one that all are."""
+def evaluate_reach(service: str, wanted: Sequence[Target], found: ConnectionReport) -> Iterable[Verdict]:
+    """Yield a verdict for each target that is not reached, or one that all are."""
     if found.problem:
-        names = ", ".join(dict.fromkeys(each.server for each in wanted))
-        yield Finding(
-            "network.reach", service, "network", "skip", f"whether it reaches {names} is not known", found.problem
-        )
+        names = ", ".join(dict.fromkeys(target.server for target in wanted))
+        yield skip(f"whether it reaches {names} is not known", found.problem)
         return
-    wrong = [
-        finding
-        for target in wanted
-        for finding in _judge(service, target, found.replies.get((target.host, target.port)))
-    ]
-    if wrong:
-        yield from wrong
-        return
-    reached = ", ".join(f"{each.host}:{each.port}" for each in wanted)
-    yield Finding("network.reach", service, "network", "ok", f"it reaches {reached}")
+    replies = [(target, found.replies.get((target.host, target.port))) for target in wanted]
+    missed = [(target, reply) for target, reply in replies if reply and not _is_reached(target, reply)]
+    if not missed:
+        yield ok(f"it reaches {', '.join(f'{target.host}:{target.port}' for target in wanted)}")
+    for target, reply in missed:
+        yield _not_reached(service, target, reply)
 
 
-def _judge(service: str, target: Target, reply: Reply | None) -> Iterable[Finding]:
+def _is_reached(target: Target, reply: Reply) -> bool:
+    return reply.result == "reached" or (reply.result == "refused" and not target.promised)
+
+
+def _not_reached(service: str, target: Target, reply: Reply) -> Verdict:
     place = f"{target.host}:{target.port}"
-    if reply is None or reply.verdict == "reached" or (reply.verdict == "refused" and not target.promised):
-        return
-    if reply.verdict == "unresolved":
+    if reply.result == "unresolved":
         summary = f"it does not resolve {target.host}"
         remedy = f"see that {service} and {target.server} are on one network, and that {target.host} is a name there"
-    elif reply.verdict == "refused":
+    elif reply.result == "refused":
         summary = f"{place} refuses its connections"
         remedy = f"see on which port {target.server} listens, and that it listens on 0.0.0.0: {target.because}"
     else:
@@ -116,11 +110,11 @@ def _judge(service: str, target: Target, reply: Reply | None) -> Iterable[Findin
         remedy = f"see the firewall rules of the machine, and of {target.server}'s container"
     where = f"{target.host} is {reply.address}; " if reply.address else ""
     evidence = f"{target.because}; {where}{reply.said}"
-    yield Finding("network.reach", service, "network", "fail", summary, evidence, remedy, subject=place)
+    return fail(summary, evidence, remedy, subject=place, blames=(target.server,))
 
 
 def _together(project: Project, service: Service, server: Service) -> bool:
-    """Return whether two services can be meant to meet: a variable may name a service for somebody else's use."""
+    """Return whether two services can reach each other by configuration: a variable may name one for another's use."""
     mine, theirs = _networks(project, service), _networks(project, server)
     if mine is None or theirs is None:
         return False
@@ -140,12 +134,12 @@ def _networks(project: Project, service: Service) -> set[str] | None:
     return None if mode else set(service.networks)
 
 
-def _by_packets(client: Client, server: Service) -> bool:
+def _by_udp(client: Client, server: Service) -> bool:
     if client.scheme == "udp" or client.scheme.startswith("statsd"):
         return True
     udp = {port for port, protocol in _declared(server) if protocol == "udp"}
     tcp = {port for port, protocol in _declared(server) if protocol == "tcp"}
-    return client.port not in tcp and (client.port in udp or (client.port in _PACKET_PORTS and not client.scheme))
+    return client.port not in tcp and (client.port in udp or (client.port in _UDP_PORTS and not client.scheme))
 
 
 def _tcp_ports(server: Service, container: Container) -> list[int]:
@@ -163,4 +157,3 @@ def _declared(server: Service) -> Iterable[tuple[int, str]]:
 
 
 CHECKS = (Check("network.reach", "network", check_reach),)
-FIXES: dict[str, Fix] = {}

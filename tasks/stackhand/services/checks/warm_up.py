@@ -1,56 +1,50 @@
-"""Warm-ups: what `fixes.warm` names is carried out once for each run of a service's container."""
+"""Warm-ups: the entries of `fixes.warm` are carried out once for each run of a service's container."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 
+from stackhand.checks.check import Check, Fix, Verdict, ok, warn
 from stackhand.checks.context import CheckContext
-from stackhand.checks.legacy import Check, Fix
 from stackhand.errors import StackError
-from stackhand.model import Finding
+from stackhand.state.document import Document
 
-_MEMORY = "warmed"
+# The digest of the warm-ups that were carried out last, by service.
+_WARMED: Document[dict[str, str]] = Document("warmed", lambda value: {**value}, dict)
 
 
-def check_warm(context: CheckContext, service: str) -> Iterable[Finding]:
+def check_warm(context: CheckContext, service: str) -> Iterable[Verdict]:
     """Check that a service was warmed since its container started."""
     entries = context.settings.warm.get(service, ())
     container = context.running(service)
     if not entries or container is None:
         return
-    mark = _mark(container.run_key, entries)
-    if (context.state.recall(_MEMORY) or {}).get(service) == mark:
-        yield Finding("caches.warm", service, "caches", "ok", "it was warmed since its start")
+    if _WARMED.read(context.state).get(service) == _digest(container.run_key, entries):
+        yield ok("it was warmed since its start")
     else:
-        yield Finding(
-            "caches.warm",
-            service,
-            "caches",
-            "warn",
+        yield warn(
             "it was not warmed since its start",
-            evidence="; ".join(entries),
-            remedy="`inv services.fixes` warms it",
-            fixable=True,
+            "; ".join(entries),
+            "`inv services.fixes` warms it",
+            fix=Fix("warm", partial(_warm, context, service, entries)),
         )
 
 
-def _warm(context: CheckContext, finding: Finding) -> None:
-    service = finding.service or ""
+def _warm(context: CheckContext, service: str, entries: Iterable[str]) -> None:
     kinds = context.kinds.of(service)
     if not kinds:
         raise StackError(f"{service} is of no kind that has warm-ups; the label stackhand.kind names one")
     run = context.container(service).run_key
-    entries = context.settings.warm[service]
     for entry in entries:
         kinds[0].warm(context, service, entry)
-    context.state.update(_MEMORY, lambda known: {**(known or {}), service: _mark(run, entries)})
+    _WARMED.update(context.state, lambda known: {**known, service: _digest(run, entries)})
 
 
-def _mark(run: str, entries: Iterable[str]) -> str:
-    """Return what names a run of a container together with what it was warmed by."""
+def _digest(run: str, entries: Iterable[str]) -> str:
+    """Return a digest of a run of a container and of its warm-ups."""
     return hashlib.sha256("\n".join((run, *entries)).encode()).hexdigest()
 
 
 CHECKS = (Check("caches.warm", "caches", check_warm),)
-FIXES = {"caches.warm": Fix("warm", _warm)}

@@ -10,10 +10,17 @@ import pytest
 from builders import project, service
 from shells import Shell, context, running
 
+from stackhand.checks import scripts
 from stackhand.checks.check import CannotAsk
-from stackhand.kinds.celery.facts import _ASK, _FIND, said_by
+from stackhand.kinds.celery.facts import VALUED, answer_in
 
 MINE = "0"
+
+
+def _probe(name: str) -> str:
+    return scripts.read("stackhand.kinds.celery", name)
+
+
 CELERY = """
 import types, sys
 conf = types.SimpleNamespace(broker_url=None, broker_read_url=None, broker_write_url=None, result_backend=None,
@@ -41,12 +48,12 @@ def test_no_application_is_asked_that_nobody_named(
     (tmp_path / "celery.py").write_text(CELERY)
     program = [sys.executable, "-c", "input()", "worker", *words]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as worker:
-        asking = [sys.executable, "-c", _ASK, str(worker.pid)]
+        asking = [sys.executable, "-c", _probe("ask_worker.py"), str(worker.pid)]
         environment = {"PYTHONPATH": str(tmp_path), **variables}
         done = subprocess.run(asking, env=environment, capture_output=True, text=True, check=True)
         worker.communicate(b"\n")
     with pytest.raises(CannotAsk, match=says):
-        said_by(done.stdout)
+        answer_in(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_which_process_is_the_worker(
         if readable:
             (folder / "exe").symlink_to(shell.folder / "python3")
     answer = context(project(service("worker")), shell, tmp_path).shell(
-        "worker", _FIND.replace("/proc/", f"{tmp_path}/proc/"), "become", "ask"
+        "worker", _probe("find_worker.sh").replace("/proc/", f"{tmp_path}/proc/"), "become", "ask", " ".join(VALUED)
     )
     assert answer.exit_code == code
     assert says in answer.stdout

@@ -11,13 +11,13 @@ import pytest
 from builders import START, project, service
 from shells import Shell, context, running
 
-from stackhand.checks.check import CannotAsk, NoAnswer
+from stackhand.checks import scripts
+from stackhand.checks.check import CannotAsk, NoAnswer, Verdict
 from stackhand.checks.context import CheckContext
 from stackhand.errors import StackError
-from stackhand.kinds.redis import address as redis_where
 from stackhand.kinds.redis.address import Listening, listening
-from stackhand.kinds.redis.facts import Account, look
-from stackhand.kinds.redis.kind import Redis, judge_logins
+from stackhand.kinds.redis.facts import Account, collect
+from stackhand.kinds.redis.kind import Redis
 from stackhand.kinds.registry import kinds_of
 
 
@@ -64,9 +64,24 @@ def processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The container's list of processes: none is in it that a test does not put there."""
     folder = tmp_path / "proc"
     folder.mkdir()
-    script = redis_where._LISTENS.replace("/proc/", f"{folder}/")
-    monkeypatch.setattr(redis_where, "_LISTENS", script)
+    read = scripts.read
+
+    def with_own_processes(package: str, name: str) -> str:
+        text = read(package, name)
+        return text.replace("/proc/", f"{folder}/") if name == "address_probe.sh" else text
+
+    monkeypatch.setattr(scripts, "read", with_own_processes)
     return folder
+
+
+def _logins(stage: CheckContext, service: str = "redis") -> list[Verdict]:
+    stage.invalidate()
+    return list(Redis().check_logins(stage, service))
+
+
+def _act(verdict: Verdict) -> None:
+    assert verdict.fix
+    verdict.fix.act()
 
 
 def _stack(tmp_path: Path, *, users: str, listed: str, file: str, **environment: str) -> tuple[CheckContext, Shell]:
@@ -91,14 +106,14 @@ ADMIN = f"user admin on >admin-word ~* +@all\nuser default off #{_hash('app-word
 
 def test_all_is_well(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="app app-word\nadmin admin-word\n", listed=APP + ADMIN, file=APP + ADMIN)
-    facts = look(stage, "redis")
+    facts = collect(stage, "redis")
     assert [(each.user, each.services, each.ok) for each in facts.logins] == [("app", ("api", "worker"), True)]
     assert facts.admin == Account("admin", "admin-word")
     assert facts.users is not None
     assert set(facts.users) == {"app", "admin", "default"}
     assert (facts.aclfile, facts.written_at_start) == (f"{shell.folder}/users.acl", True)
-    assert facts.queue_of == ("worker",)
-    assert [each.status for each in judge_logins("redis", facts)] == ["ok"]
+    assert [each.status for each in _logins(stage)] == ["ok"]
+    assert any("tasks of worker" in each.summary for each in Redis().check_memory(stage, "redis"))
     assert facts.info["maxmemory"] == "0"
     # Nobody was asked for what he may not: Redis keeps a log of that.
     assert not (shell.folder / "denied").exists()
@@ -110,73 +125,75 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 def test_nobody_can_log_in_but_the_administrator_that_the_file_tells_of(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=APP + ADMIN)
-    facts = look(stage, "redis")
-    (finding,) = judge_logins("redis", facts)
-    assert (finding.id, finding.status, finding.fixable, finding.subject) == ("redis.login", "fail", True, "app")
+    (finding,) = _logins(stage)
+    assert (finding.id, finding.status, finding.subject) == ("", "fail", "app")
+    assert finding.fix
+    assert (finding.fix.does, finding.fix.strength) == ("put back the user app of", "reload")
     assert "there is no such user" in finding.summary
-    Redis().fixes()["redis.login"].act(stage, finding)
+    finding.fix.act()
     assert (shell.folder / "said").read_text() == f"admin ACL SETUSER {APP.removeprefix('user ')}"
     assert _hash("app-word") not in " ".join(word for argv, _ in shell.asked for word in argv)
 
 
 def test_a_refused_fix_says_why(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=APP + ADMIN)
-    (finding,) = judge_logins("redis", look(stage, "redis"))
+    (finding,) = _logins(stage)
     (shell.folder / "refuse").touch()
     with pytest.raises(StackError, match="redis: ERR not so"):
-        Redis().fixes()["redis.login"].act(stage, finding)
+        _act(finding)
 
 
 def test_of_a_user_that_is_there_only_the_password_is_put_right(tmp_path: Path) -> None:
     other = f"user app on #{_hash('another')} ~* +get\n"
     stage, shell = _stack(tmp_path, users="app another\nadmin admin-word\n", listed=other + ADMIN, file=APP + ADMIN)
-    (finding,) = judge_logins("redis", look(stage, "redis"))
+    (finding,) = _logins(stage)
     assert "the password is another one" in finding.summary
-    Redis().fixes()["redis.login"].act(stage, finding)
+    _act(finding)
     assert (shell.folder / "said").read_text() == f"admin ACL SETUSER app resetpass #{_hash('app-word')}\n"
 
 
 def test_a_restart_saves_first(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN)
-    (finding,) = judge_logins("redis", look(stage, "redis"))
-    assert (finding.id, finding.fixable) == ("redis.reload", True)
+    (finding,) = _logins(stage)
+    assert finding.id == "redis.reload"
+    assert finding.fix
+    assert (finding.fix.does, finding.fix.strength) == ("restart", "restart")
     (shell.folder / "refuse").touch()
     with pytest.raises(StackError):
-        Redis().fixes()["redis.reload"].act(stage, finding)
+        _act(finding)
     assert shell.restarted == []
     (shell.folder / "refuse").unlink()
-    Redis().fixes()["redis.reload"].act(stage, finding)
+    _act(finding)
     assert (shell.folder / "said").read_text().splitlines()[-1] == "admin SHUTDOWN SAVE"
     assert shell.restarted == ["redis"]
     (shell.folder / "users").write_text("app app-word\nadmin admin-word\n")
-    Redis().fixes()["redis.reload"].act(stage, finding)
+    _act(finding)
     assert shell.restarted == ["redis"]
 
 
 def test_a_restart_in_vain_is_not_made_again(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN)
-    (finding,) = judge_logins("redis", look(stage, "redis"))
-    Redis().fixes()["redis.reload"].act(stage, finding)
-    (again,) = judge_logins("redis", look(stage, "redis"))
+    (finding,) = _logins(stage)
+    _act(finding)
+    (again,) = _logins(stage)
     # The same finding: it is still so after its fix.
-    assert (again.key, again.status, again.to_fix) == (finding.key, "fail", False)
+    assert (again.id, again.subject, again.status, again.fix) == (finding.id, finding.subject, "fail", None)
     assert "did not bring it back" in again.summary
     assert "inv up.redis" in again.remedy
     # Somebody has started it anew, perhaps with another file.
     shell._containers[0] = replace(shell._containers[0], started_at=START + timedelta(minutes=1))
-    stage.invalidate()
-    (anew,) = judge_logins("redis", look(stage, "redis"))
-    assert anew.to_fix
+    (anew,) = _logins(stage)
+    assert anew.fix
 
 
 def test_silence(tmp_path: Path) -> None:
     stage, shell = _stack(tmp_path, users="", listed="", file="")
     (shell.folder / "down").touch()
     with pytest.raises(NoAnswer, match="Connection refused"):
-        look(stage, "redis")
+        collect(stage, "redis")
     (shell.folder / "redis-cli").unlink()
     with pytest.raises(CannotAsk, match="has a redis-cli"):
-        look(stage, "redis")
+        collect(stage, "redis")
     assert [each.status for each in Redis().check_responds(stage, "redis")] == ["skip"]
 
 
@@ -205,17 +222,17 @@ def test_where_its_own_configuration_has_it_listen(
         stage.project.services["redis"].raw["command"] = ["redis-server", str(file)]  # type: ignore[index]
     (processes / "1").mkdir()
     (processes / "1" / "cmdline").write_bytes(title.replace(" ", "\0").encode() + b"\0")
-    assert [each.ok for each in look(stage, "redis").logins] == [True]
+    assert [each.ok for each in collect(stage, "redis").logins] == [True]
     Redis().warm(stage, "redis", "EXISTS a")
     assert (shell.folder / "said").read_text() == 'app "EXISTS" "a"\n'
 
 
 def test_of_configurations_lying_around_the_one_counts_that_fits() -> None:
-    text = "@@ title *:7000\n@@ config /etc/redis.conf\n@@ config /b.conf\nport 0\ntls-port 7000\n"
+    text = "\036title *:7000\n\036config /etc/redis.conf\n\036config /b.conf\nport 0\ntls-port 7000\n"
     assert listening(text, named=False) == Listening("7000", "", {"port": "0", "tls-port": "7000"})
-    assert listening(text.partition("@@ config /b")[0], named=False) == Listening("7000")
+    assert listening(text.partition("\036config /b")[0], named=False) == Listening("7000")
     # Two servers are seen: of one of them the title is.
-    assert listening("@@ title *:6380\n@@ title *:6381\n", named=False) == Listening()
+    assert listening("\036title *:6380\n\036title *:6381\n", named=False) == Listening()
 
 
 @pytest.mark.parametrize(("health", "status"), [("healthy", "skip"), ("unhealthy", "fail"), ("none", "fail")])
@@ -250,12 +267,13 @@ def test_a_password_of_the_command(tmp_path: Path, command: str) -> None:
     assert [kind.name for kind in kinds_of(about)] == ["redis"]
     shell = Shell(tmp_path / "bin", {"redis-cli": CLI.replace("= admin", "= default")}, running("cache", "api"))
     (shell.folder / "users").write_text("default own-word\n")
-    facts = look(context(made, shell, tmp_path), "cache")
+    stage = context(made, shell, tmp_path)
+    facts = collect(stage, "cache")
     assert facts.admin == Account("", "own-word")
     assert facts.info["maxmemory"] == "0"
     assert facts.declared["default"].takes(_hash("own-word"))
-    (finding,) = judge_logins("cache", facts)
-    assert (finding.status, finding.fixable) == ("fail", False)
+    (finding,) = _logins(stage, "cache")
+    assert (finding.status, finding.fix) == ("fail", None)
     assert "own-word" not in " ".join(word for argv, _ in shell.asked for word in argv)
 
 
@@ -280,6 +298,6 @@ def test_warm_up(tmp_path: Path) -> None:
 )
 def test_only_known_logins_are_judged(tmp_path: Path, environment: dict[str, str], status: str | None) -> None:
     stage, _ = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN, **environment)
-    found = list(judge_logins("redis", look(stage, "redis")))
+    found = _logins(stage)
     assert [each.status for each in found] == ([status] if status else [])
-    assert not any(each.fixable for each in found)
+    assert not any(each.fix for each in found)

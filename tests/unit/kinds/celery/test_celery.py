@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from builders import container, project, service
-from shells import Shell, context, running
+from shells import context, running
 
-from stackhand.checks.check import CannotAsk, NoAnswer
+from stackhand.checks.check import CannotAsk, Fix, NoAnswer, Verdict
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
-from stackhand.kinds.celery.facts import CeleryFacts, look, said_by
-from stackhand.kinds.celery.kind import Celery, judge_pool, judge_queues
-from stackhand.model import Finding
+from stackhand.kinds.celery import facts
+from stackhand.kinds.celery.facts import CeleryFacts, answer_in, collect
+from stackhand.kinds.celery.kind import Celery, evaluate_pool, evaluate_queues
 
 MB = 2**20
 WELL = CeleryFacts(
@@ -67,9 +67,8 @@ def test_recognition(raw: dict[str, Any], recognised: bool) -> None:
     assert Celery().matches(traits(service("it", image="celery-thing", raw=raw))) is recognised
 
 
-def _queues(**changes: Any) -> Finding:
-    (finding,) = judge_queues("worker", replace(WELL, **changes))
-    return finding
+def _queues(**changes: Any) -> Verdict:
+    return evaluate_queues("worker", replace(WELL, **changes), Fix("restart", lambda: None))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def _queues(**changes: Any) -> Finding:
 )
 def test_queues(changes: dict[str, Any], status: str, fixable: bool, says: str) -> None:
     finding = _queues(**changes)
-    assert (finding.status, finding.fixable) == (status, fixable)
+    assert (finding.status, finding.fix is not None) == (status, fixable)
     assert says in finding.summary
     assert finding.remedy or status == "ok"
 
@@ -105,14 +104,14 @@ def test_queues(changes: dict[str, Any], status: str, fixable: bool, says: str) 
     ],
 )
 def test_pool(changes: dict[str, Any], remedy: str | None) -> None:
-    (finding,) = judge_pool("worker", replace(WELL, **changes))
+    (finding,) = evaluate_pool(replace(WELL, **changes))
     assert finding.status == ("warn" if remedy else "ok")
     assert finding.remedy.startswith(remedy or "")
-    assert not finding.fixable
+    assert not finding.fix
 
 
 def test_a_pool_that_is_none_of_processes() -> None:
-    assert list(judge_pool("worker", replace(WELL, children=(), cpus=0.1, concurrency=500))) == []
+    assert list(evaluate_pool(replace(WELL, children=(), cpus=0.1, concurrency=500))) == []
 
 
 @pytest.mark.parametrize(
@@ -125,15 +124,16 @@ def test_a_pool_that_is_none_of_processes() -> None:
         ({"kind": "control", "error": "no remote control"}, CannotAsk, "no remote control"),
     ],
 )
-def test_why_there_is_no_answer(said: dict[str, Any], error: type[Exception], says: str) -> None:
+def test_why_there_is_no_answer(said: dict[str, Any], error: type[NoAnswer], says: str) -> None:
     with pytest.raises(error, match=says) as caught:
-        said_by("noise of the application\n" + json.dumps(said) + "\n")
+        answer_in("noise of the application\n" + json.dumps(said) + "\n", ["redis"])
     assert type(caught.value) is error
+    assert caught.value.blames == (("redis",) if said["kind"] == "broker" else ())
 
 
 def test_no_answer_at_all() -> None:
     with pytest.raises(NoAnswer, match="printed no answer"):
-        said_by("")
+        answer_in("")
 
 
 class _Engine:
@@ -164,8 +164,8 @@ def test_facts(tmp_path: Path) -> None:
         "main": 2,
     }
     stage = context(project(service("worker")), _Engine(ExecResult(0, f"noise\n{json.dumps(said)}\n")), tmp_path)
-    facts = look(stage, "worker")
-    assert facts == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
+    found = collect(stage, "worker")
+    assert found == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_facts(tmp_path: Path) -> None:
 )
 def test_the_script_does_not_get_far(tmp_path: Path, answer: ExecResult, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        look(context(project(service("worker")), _Engine(answer), tmp_path), "worker")
+        collect(context(project(service("worker")), _Engine(answer), tmp_path), "worker")
 
 
 class _Dropped(_Engine):
@@ -206,15 +206,49 @@ def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
         "main": 0,
     }
     engine = _Dropped(ExecResult(0, json.dumps(said)))
-    assert look(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
+    assert collect(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
     assert engine.users == ["", "33:34"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "brokers"),
+    [
+        ({"CELERY_BROKER_URL": "redis://redis:6379/0"}, ["redis"]),
+        ({"AMQP_URL": "amqp://user:word@rabbit//"}, ["rabbit"]),
+        ({"BROKER_HOST": "rabbit"}, ["rabbit"]),
+        ({"DATABASE_URL": "postgresql://app@db/app"}, []),
+        ({}, []),
+    ],
+)
+def test_the_broker_of_a_worker(tmp_path: Path, environment: dict[str, str], brokers: list[str]) -> None:
+    made = project(service("worker", environment=environment), service("redis"), service("rabbit"), service("db"))
+    assert facts.brokers(context(made, _Engine(ExecResult(0, "")), tmp_path), "worker") == brokers
+
+
+DEAF = {"name": "w@1", "queues": [], "wanted": ["a"], "concurrency": 1, "autoscale": "", "children": [], "main": 0}
+
+
+class _Workers(_Engine):
+    """Some workers of one service, all of them deaf."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(ExecResult(0, json.dumps(DEAF)))
+        self.workers = [container("worker", number=each + 1) for each in range(number)]
+
+    def containers(self, project: str) -> list[Any]:
+        return [*running("redis"), *self.workers]
+
+    def restart(self, container: str) -> None:
+        self.restarted.append(container)
 
 
 @pytest.mark.parametrize(("workers", "restarted"), [(1, ["worker"]), (2, ["id-worker-2"])])
 def test_only_the_deaf_one_is_restarted(tmp_path: Path, workers: int, restarted: list[str]) -> None:
-    all_of_them = [container("worker", number=number + 1) for number in range(workers)]
-    shell = Shell(tmp_path / "bin", {}, [*running("redis"), *all_of_them])
-    stage = context(project(service("worker"), service("redis")), shell, tmp_path)
-    deaf = Finding("celery.consumes", "worker", "services", "fail", "deaf", fixable=True, subject=all_of_them[-1].name)
-    Celery().fixes()["celery.consumes"].act(stage, deaf)
-    assert shell.restarted == restarted
+    engine = _Workers(workers)
+    stage = context(project(service("worker"), service("redis")), engine, tmp_path)
+    check = next(each for each in Celery().checks() if each.id == "celery.consumes")
+    (verdict,) = check.run(stage.for_container(engine.workers[-1]) if workers > 1 else stage, "worker")
+    assert verdict.fix
+    assert (verdict.fix.does, verdict.fix.strength) == ("restart", "restart")
+    verdict.fix.act()
+    assert engine.restarted == restarted

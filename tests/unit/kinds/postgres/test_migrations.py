@@ -14,10 +14,9 @@ from stackhand.checks.kind import Kind
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres.facts import Held, Migrations, Rights, Server
-from stackhand.kinds.postgres.logins import POSTGRES
-from stackhand.kinds.postgres.migration_tools import TOOLS, State
-from stackhand.kinds.postgres.migrations import FIXES, check, judge, migrator
+from stackhand.kinds.postgres.facts import POSTGRES, Grant, Migrations, Rights, Server
+from stackhand.kinds.postgres.migration_tools import TOOLS, MigrationState
+from stackhand.kinds.postgres.migrations import MigrationRun, apply, check_migrations, evaluate, migrator
 from stackhand.kinds.postgres.psql import Admin
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
@@ -26,7 +25,7 @@ ENDED = "2026-11-23T15:46:07"
 
 
 @pytest.mark.parametrize(
-    ("table", "rows", "files", "pending", "half"),
+    ("table", "rows", "files", "pending", "partial"),
     [
         ("schema_migrations", [{"version": "20260101"}], ["20260101_a.rb", "20260102_b.rb"], ["20260102_b"], []),
         (
@@ -83,9 +82,9 @@ ENDED = "2026-11-23T15:46:07"
         ("_sqlx_migrations", [{"version": 1, "success": False}], ["1_a.sql", "2_b.sql"], ["2_b"], ["1"]),
     ],
 )
-def test_tables(table: str, rows: list[Any], files: list[str], pending: list[str], half: list[str]) -> None:
-    state = TOOLS[table].judge(rows, dict.fromkeys(files, ""))
-    assert state == State(tuple(pending), tuple(half))
+def test_tables(table: str, rows: list[Any], files: list[str], pending: list[str], partial: list[str]) -> None:
+    state = TOOLS[table].evaluate(rows, dict.fromkeys(files, ""))
+    assert state == MigrationState(tuple(pending), tuple(partial))
 
 
 def test_alembic_follows_the_revisions() -> None:
@@ -96,12 +95,12 @@ def test_alembic_follows_the_revisions() -> None:
         "d_merge.py": "revision = 'd'\ndown_revision = ('b', 'c')\n",
         "__init__.py": "",
     }
-    of = TOOLS["alembic_version"].judge
-    assert of([{"version_num": "d"}], files) == State()
-    assert of([{"version_num": "b"}], files) == State(("c", "d"))
-    assert of([], files) == State(("a", "b", "c", "d"))
+    of = TOOLS["alembic_version"].evaluate
+    assert of([{"version_num": "d"}], files) == MigrationState()
+    assert of([{"version_num": "b"}], files) == MigrationState(("c", "d"))
+    assert of([], files) == MigrationState(("a", "b", "c", "d"))
     # Applied by a newer version of the program: what its files do not know of, they cannot be compared with.
-    assert of([{"version_num": "e"}], files) == State(ahead=("e",))
+    assert of([{"version_num": "e"}], files) == MigrationState(unknown=("e",))
 
 
 TABLE = Migrations("shop", "public", "schema_migrations")
@@ -110,16 +109,20 @@ TABLE = Migrations("shop", "public", "schema_migrations")
 @pytest.mark.parametrize(
     ("state", "ready", "status", "fixable"),
     [
-        (State(), True, "ok", False),
-        (State(("2_b",)), True, "fail", True),
-        (State(("2_b",)), False, "fail", False),
-        (State((), ("1_a",)), True, "fail", False),
-        (State(("2_b",), ("1_a",)), True, "fail", False),
+        (MigrationState(), True, "ok", False),
+        (MigrationState(("2_b",)), True, "fail", True),
+        (MigrationState(("2_b",)), False, "fail", False),
+        (MigrationState((), ("1_a",)), True, "fail", False),
+        (MigrationState(("2_b",), ("1_a",)), True, "fail", False),
     ],
 )
-def test_while_one_is_half_applied_nothing_is_run(state: State, ready: bool, status: str, fixable: bool) -> None:
-    finding = judge("migrate", TABLE, state, (), ready=ready)
-    assert (finding.status, finding.fixable) == (status, fixable)
+def test_while_one_is_half_applied_nothing_is_run(
+    state: MigrationState, ready: bool, status: str, fixable: bool
+) -> None:
+    finding = evaluate(TABLE, state, MigrationRun("migrate", (), "db", lambda: None, ready=ready))
+    assert (finding.status, bool(finding.fix)) == (status, fixable)
+    # Only a server that does not let it in explains that they are pending.
+    assert finding.blames == (() if ready else ("db",))
 
 
 def _shop(name: str = "setup", **raw: Any) -> Any:
@@ -192,15 +195,18 @@ def _look(
     folder: Path, command: str, folders: dict[str, dict[str, str]], *tables: tuple[str, str], **changes: Any
 ) -> tuple[CheckContext, _Engine]:
     """Return a shop whose migrate service runs this command, and whose database has just these tables."""
-    things = tuple(Held("", schema, "r", (), (name,)) for schema, name in tables)
-    server = Server(Admin("postgres"), rights={"app": Rights("app", "migrator", things=things)})
+    objects = tuple(Grant("", schema, "r", (), (name,)) for schema, name in tables)
+    server = Server(Admin("postgres"), rights={"app": Rights("app", "migrator", objects=objects)})
     server = msgspec.structs.replace(server, **changes)
     environment = {"DATABASE_URL": "postgresql://migrator:word@db/app"}
     migrate = service("migrate", environment=environment, raw={"command": command.split()})
     made = project(service("db"), migrate, service("api", needs("migrate", "service_completed_successfully")))
     engine = _Engine(folders)
     hands = ServiceActions(
-        lambda name: None, lambda name: None, lambda name, words: engine.ran.append((name, tuple(words)))
+        start=lambda name: None,
+        restart=lambda name: None,
+        recreate=lambda name: None,
+        run=lambda name, words: engine.ran.append((name, tuple(words))),
     )
     kinds = ServiceKinds({"db": (_Postgres(server),)})
     return CheckContext(made, engine, kinds, Fixes(), StateFolder(folder), hands), engine  # type: ignore[arg-type]
@@ -243,20 +249,21 @@ def test_without_a_record(
     says: str,
 ) -> None:
     context, _ = _look(tmp_path, command, folders, *tables)
-    (finding,) = check(context, "migrate")
-    assert (finding.status, finding.fixable) == (status, fixable)
+    (finding,) = check_migrations(context, "migrate")
+    assert (finding.status, bool(finding.fix)) == (status, fixable)
     assert says in f"{finding.summary}; {finding.evidence}"
     assert finding.remedy
 
 
 def test_an_empty_database_is_brought_up_to_date(tmp_path: Path) -> None:
     context, engine = _look(tmp_path, "python3 -m shop.migrate", OWN)
-    (finding,) = check(context, "migrate")
-    FIXES[finding.id].act(context, finding)
+    (finding,) = check_migrations(context, "migrate")
+    assert finding.fix
+    finding.fix.act()
     assert engine.ran == [("migrate", ())]
     context, engine = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS)
     with pytest.raises(StackError, match="nothing is run"):
-        FIXES[finding.id].act(context, finding)
+        apply(context)
     assert engine.ran == []
 
 
@@ -269,14 +276,14 @@ def test_an_empty_database_is_brought_up_to_date(tmp_path: Path) -> None:
 )
 def test_a_database_that_cannot_be_seen(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     context, _ = _look(tmp_path, "alembic upgrade head", REVISIONS, **changes)
-    (finding,) = check(context, "migrate")
+    (finding,) = check_migrations(context, "migrate")
     assert (finding.status, finding.evidence) == ("skip", says)
 
 
 def test_no_server_that_is_known(tmp_path: Path) -> None:
     context, _ = _look(tmp_path, "alembic upgrade head", REVISIONS)
     context.kinds = ServiceKinds()
-    (finding,) = check(context, "migrate")
+    (finding,) = check_migrations(context, "migrate")
     assert finding.status == "skip"
     assert "which Postgres server" in finding.evidence
 
@@ -285,5 +292,5 @@ def test_a_record_that_has_them_all(tmp_path: Path) -> None:
     rows = tuple({"version": name.removesuffix(".sql"), "finished_at": ENDED} for name in SQL)
     record = Migrations("app", "public", "schema_migrations", rows)
     context, _ = _look(tmp_path, "python3 -m shop.migrate", OWN, TASKS, migrations=(record,))
-    assert [each.status for each in check(context, "migrate")] == ["ok"]
-    assert list(check(context, "api")) == []
+    assert [each.status for each in check_migrations(context, "migrate")] == ["ok"]
+    assert list(check_migrations(context, "api")) == []

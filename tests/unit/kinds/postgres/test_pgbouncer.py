@@ -1,4 +1,4 @@
-"""What the kind pgbouncer decides, of facts alone: its files, its console's answers, its pools."""
+"""The kind pgbouncer: how it is asked, who gets through it, and warm-ups."""
 
 from __future__ import annotations
 
@@ -8,161 +8,29 @@ from typing import Any
 
 import pytest
 from builders import container, healthy, service
+from postgres_facts import INI, PGBOUNCER_FACTS, POOLED
 
 from stackhand.checks.check import CannotAsk, NoAnswer
 from stackhand.checks.connections import Client
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.errors import StackError
-from stackhand.kinds.postgres import pgbouncer_console as console
-from stackhand.kinds.postgres import pgbouncer_facts as bouncer
-from stackhand.kinds.postgres.logins import Attempt, Links, Login
-from stackhand.kinds.postgres.pgbouncer import PgBouncer, judge_login, judge_missing_user, judge_pools
-from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, Mapped
-from stackhand.kinds.postgres.pools import Pools, pools
+from stackhand.kinds.postgres import pgbouncer_console
+from stackhand.kinds.postgres.login_attempts import Attempt
+from stackhand.kinds.postgres.pgbouncer import PgBouncer, evaluate_login
+from stackhand.kinds.postgres.pgbouncer_facts import Bouncer
 from stackhand.kinds.registry import kinds_of
-
-INI = """
-; a comment
-[databases]
-shop = host=db port=5433 dbname=shop_prod pool_size=7
-"odd name" = host=db user='the owner' password='it''s'
-* = host=db
-
-[users]
-app = pool_mode=session
-
-[pgbouncer]
-listen_port = 6433
-auth_user = lookup
-"""
-
-
-def test_a_configuration_is_read() -> None:
-    settings, databases = bouncer.parse_ini(INI)
-    assert settings == {"listen_port": "6433", "auth_user": "lookup"}
-    assert databases["shop"] == Mapped("shop", "db", 5433, "shop_prod", pool_size=7)
-    assert databases["odd name"] == Mapped("odd name", "db", 5432, "odd name", "the owner", password="it's")
-    assert Bouncer(databases=databases).leads("anything") == Mapped("*", "db", 5432, "anything")
-    assert "it's" not in repr(databases["odd name"])
-
-
-def test_what_the_script_printed_is_read() -> None:
-    text = (
-        f"\x1eini /etc/pgbouncer.ini\n{INI}\n\x1eusers /etc/userlist.txt\n"
-        '"lookup" "its password"\n\x1ewritable /etc/userlist.txt\n\x1econsole\n'
-        "key\tvalue\tdefault\tchangeable\ndefault_pool_size\t99\t20\tyes\n"
-        "\x1edatabases\nname\thost\tport\tdatabase\tforce_user\tpool_size\n"
-        "shop\tdb\t5433\tshop_prod\t\t7\npgbouncer\t\t6432\tpgbouncer\tpgbouncer\t2\n"
-    )
-    found = bouncer.parse(text)
-    assert (found.ini, found.userlist, found.userlist_writable) == ("/etc/pgbouncer.ini", "/etc/userlist.txt", True)
-    assert found.administered
-    assert found.console["PGPORT"] == "6433"
-    assert (found.setting("default_pool_size"), found.in_file("default_pool_size")) == ("99", "20")
-    assert set(found.databases) == {"*", "shop"}
-    assert found.databases["shop"].pool_size == 7
-    assert "its password" not in repr(found)
-
-
-def test_a_console_that_lets_nobody_in() -> None:
-    found = bouncer.parse("\x1eini /etc/pgbouncer.ini\n[pgbouncer]\n\x1econsole\npsql: error: FATAL: not allowed\n")
-    assert (found.running, found.administered) == ({}, False)
-    assert found.console_problem == "psql: error: FATAL: not allowed"
-
-
-FACTS = Bouncer(
-    "/etc/pgbouncer.ini",
-    {"default_pool_size": "15", "reserve_pool_size": "5", "auth_user": "lookup"},
-    {"shop": Mapped("shop", "db", 5432, "shop")},
-    {"default_pool_size": "15", "reserve_pool_size": "5", "auth_user": "lookup"},
-    administered=True,
-)
-APP = Login("app", "shop", "pool", 6432, "pool", "secret", ("api",))
-MIGRATOR = Login("migrator", "shop", "db", 5432, "", "other", ("migrate",))
-
-
-def links(facts: Bouncer = FACTS, *more: Login) -> Links:
-    return Links((MIGRATOR,), (APP, *more), {"pool": facts})
-
-
-@pytest.mark.parametrize(
-    ("facts", "more", "replicas", "expected"),
-    [
-        # A pool for app and one for the lookups; two connections are kept for the service that connects directly.
-        (FACTS, (), 1, Pools(0, 2, 15, 5, 55)),
-        (FACTS, (replace(APP, role="reports"),), 1, Pools(0, 3, 15, 5, 55)),
-        (FACTS, (), 3, Pools(0, 6, 15, 5, 55)),
-        (replace(FACTS, databases={"shop": Mapped("shop", "db", 5432, "shop", pool_size=30)}),
-         (), 1, Pools(70, 0, 15, 5, 55)),
-        (replace(FACTS, databases={"shop": Mapped("shop", "db", 5432, "shop", user="one")}),
-         (replace(APP, role="reports"),), 1, Pools(0, 2, 15, 5, 55)),
-        (replace(FACTS, settings={}, running={}), (), 1, Pools(0, 1, 20, 0, 55)),
-    ],
-)  # fmt: skip
-def test_the_worst_case(facts: Bouncer, more: tuple[Login, ...], replicas: int, expected: Pools) -> None:
-    assert pools("pool", links(facts, *more), 57, {"pool": replicas}) == expected
-
-
-def test_other_pools_of_the_server_take_their_part() -> None:
-    other = replace(APP, host="other", via="other")
-    both = Links((), (APP, other), {"pool": FACTS, "other": FACTS})
-    assert pools("pool", both, 100, {}) == Pools(0, 2, 15, 5, 60)
-
-
-@pytest.mark.parametrize(
-    ("found", "administered", "alone", "status", "fixable", "remedy"),
-    [
-        (Pools(0, 2, 15, 5, 55), True, True, "ok", False, ""),
-        (Pools(0, 2, 100, 5, 55), True, True, "fail", True, "set default_pool_size = 22"),
-        (Pools(0, 2, 100, 5, 55), False, True, "fail", False, "set default_pool_size = 22"),
-        (Pools(0, 2, 100, 5, 55), True, False, "fail", False, "set default_pool_size = 22"),
-        (Pools(70, 0, 15, 5, 55), True, True, "fail", False, "make the pools smaller, or raise max_connections"),
-        (Pools(0, 2, 15, 5, 11), True, True, "fail", False, "make the pools smaller, or raise max_connections"),
-    ],
-)
-def test_pools(found: Pools, administered: bool, alone: bool, status: str, fixable: bool, remedy: str) -> None:
-    finding = judge_pools("pool", replace(FACTS, administered=administered), found, "db", 57, alone=alone)
-    assert (finding.status, finding.fixable, finding.remedy) == (status, fixable, remedy)
-    if fixable:
-        smaller = replace(found, size=found.fitting)
-        assert smaller.worst <= found.free
 
 
 def test_a_login_through_it() -> None:
-    assert judge_login(APP, Attempt("silent", "no answer"), {}, "db").evidence == "no answer"
-    directly = replace(APP, host="db", via="", port=5432)
-    tried = {APP: Attempt("other", "server login failed"), directly: Attempt()}
-    finding = judge_login(APP, tried[APP], tried, "db")
-    assert (finding.status, finding.fixable) == ("fail", False)
+    assert evaluate_login(POOLED, Attempt("silent", "no answer"), {}, "db").evidence == "no answer"
+    directly = replace(POOLED, host="db", via="", port=5432)
+    tried = {POOLED: Attempt("other", "server login failed"), directly: Attempt()}
+    finding = evaluate_login(POOLED, tried[POOLED], tried, "db")
+    assert (finding.status, finding.fix is not None) == ("fail", False)
     assert finding.evidence == "server login failed; logging in directly works"
-    assert judge_login(APP, Attempt(), tried, "db").status == "ok"
-
-
-@pytest.mark.parametrize(
-    ("writable", "administered", "auth_type", "fixable"),
-    [
-        (True, True, "scram-sha-256", True),
-        (False, True, "scram-sha-256", False),
-        (True, False, "scram-sha-256", False),
-        (True, True, "plain", False),
-    ],
-)
-def test_a_missing_entry(writable: bool, administered: bool, auth_type: str, fixable: bool) -> None:
-    facts = replace(
-        FACTS,
-        running={"auth_type": auth_type},
-        userlist="/etc/userlist.txt",
-        userlist_writable=writable,
-        administered=administered,
-    )
-    finding = judge_missing_user("pool", facts, "app")
-    assert (finding.status, finding.fixable) == ("fail", fixable)
-    assert 'the line "app" "VERIFIER"' in finding.remedy
-
-
-def test_an_entry_is_quoted() -> None:
-    assert bouncer.userlist_line('a"b', "SCRAM-SHA-256$x") == '"a""b" "SCRAM-SHA-256$x"'
+    assert finding.blames == ("db",)
+    assert evaluate_login(POOLED, Attempt(), tried, "db").status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +103,9 @@ class Stage:
         return self.known
 
     def facts(self, kind: Any, service: str) -> Bouncer:
-        return FACTS
+        return PGBOUNCER_FACTS
+
+    facts_of = facts
 
     def register_secret(self, secret: str) -> None:
         pass
@@ -245,13 +115,13 @@ class Stage:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [NO_TLS, 'psql: error: connection to server failed: root certificate file "/nonexistent/stackhand" does not exist'],
 )
-def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(said: str) -> None:
+def test_nobody_logs_in_to_the_console_to_see_whether_it_answers(message: str) -> None:
     """PgBouncer 1.18 ends when it looks up who is not in its auth_file for its console."""
-    stage: Any = Stage(READ, psql=ExecResult(2, "", said))
-    found = console.look(stage, "pool")
+    stage: Any = Stage(READ, psql=ExecResult(2, "", message))
+    found = pgbouncer_console.collect(stage, "pool")
     assert (found.running, found.administered) == ({}, False)
     assert [env["PGDATABASE"] for _, _, env in stage.asked] == ["nobody"]
     # That is never sent: libpq stops before it, whatever it is told about TLS.
@@ -276,7 +146,7 @@ def test_only_who_is_in_the_auth_file_logs_in_to_the_console(
     stage: Any = Stage(
         f"{READ}\x1eusers /etc/users.txt\n{entries}\n", console=ExecResult(0, CONFIG) if as_whom else None, known=known
     )
-    found = console.look(stage, "pool")
+    found = pgbouncer_console.collect(stage, "pool")
     assert [env["PGUSER"] for _, _, env in stage.asked[1:]] == ([as_whom] if as_whom else [])
     assert (bool(found.running), found.administered) == (bool(as_whom), orders)
     assert not any("password" in word for _, argv, _ in stage.asked for word in argv)
@@ -301,14 +171,14 @@ REFUSED = ExecResult(2, "", "psql: error: connection to server failed: Connectio
 def test_silence(printed: str, psql: ExecResult, about: Container, kind: type[Exception]) -> None:
     stage: Any = Stage(printed, psql=psql, about=about)
     with pytest.raises(NoAnswer) as caught:
-        console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_without_a_shell_it_cannot_be_asked() -> None:
     stage: Any = Stage(shell=False)
     with pytest.raises(CannotAsk, match="no shell in the container of pool"):
-        console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
 
 
 @pytest.mark.parametrize(("about", "kind"), [(container("pool"), NoAnswer), (healthy("pool"), CannotAsk)])
@@ -316,20 +186,20 @@ def test_a_script_that_takes_too_long(about: Container, kind: type[Exception]) -
     stage: Any = Stage(about=about)
     stage.shell = lambda *_, **__: ExecResult(None, "", "", 5.0)
     with pytest.raises(NoAnswer, match="no answer within 5 s") as caught:
-        console.look(stage, "pool")
+        pgbouncer_console.collect(stage, "pool")
     assert type(caught.value) is kind
 
 
 def test_psql_of_a_neighbour_will_do() -> None:
     stage: Any = Stage(READ, psql={"pool": ExecResult(127, ""), "db": ExecResult(2, "", NO_TLS)})
-    assert console.look(stage, "pool").ini
+    assert pgbouncer_console.collect(stage, "pool").ini
     assert [(asker, env["PGHOST"]) for asker, _, env in stage.asked] == [("pool", "127.0.0.1"), ("db", "pool")]
 
 
 def test_the_socket_is_asked_as_the_account_that_it_runs_under() -> None:
     read = "\x1eini /etc/pgbouncer.ini\n[pgbouncer]\nunix_socket_dir = /run\n"
     stage: Any = Stage(f"{read}\x1eaccount 70\n", f"{read}\x1econsole\n{CONFIG}")
-    found = console.look(stage, "pool")
+    found = pgbouncer_console.collect(stage, "pool")
     assert stage.users == ["", "70"]
     assert (found.administered, found.account) == (True, "70")
     assert dict(found.console) == {"PGHOST": "/run", "PGPORT": "6432", "PGUSER": "pgbouncer"}
@@ -340,17 +210,15 @@ def test_who_only_asks_its_console_is_no_client_of_a_database() -> None:
     stage: Any = Stage(known=known)
     kind = PgBouncer()
     checks = {each.id: each for each in kind.checks()}
-    assert [(each.status, each.subject) for each in checks["pgbouncer.database"].judge(stage, "pool")] == [
-        ("ok", "shop")
-    ]
-    assert list(checks["pgbouncer.userlist"].judge(stage, "pool")) == []
+    assert [(each.status, each.subject) for each in checks["pgbouncer.database"].run(stage, "pool")] == [("ok", "shop")]
+    assert list(checks["pgbouncer.userlist"].run(stage, "pool")) == []
 
 
 def test_what_cannot_be_read_is_not_judged() -> None:
     stage: Any = Stage(known=[client("app", "shop")])
-    stage.facts = lambda *_: Bouncer()
+    stage.facts = stage.facts_of = lambda *_: Bouncer()
     checks = {each.id: each for each in PgBouncer().checks()}
-    assert [each.status for each in checks["pgbouncer.database"].judge(stage, "pool")] == ["skip"]
+    assert [each.status for each in checks["pgbouncer.database"].run(stage, "pool")] == ["skip"]
 
 
 def test_warm_ups_go_through_the_pool() -> None:
@@ -383,5 +251,5 @@ def test_a_warm_up_that_fails_says_why() -> None:
 
 def test_orders_are_given_only_where_they_are_taken() -> None:
     stage: Any = Stage()
-    with pytest.raises(StackError, match="the console of pool takes no orders: not allowed"):
-        console.order(stage, "pool", replace(FACTS, console_problem="not allowed"), "RELOAD")
+    with pytest.raises(StackError, match="the console of pool takes no commands: not allowed"):
+        pgbouncer_console.run_command(stage, "pool", replace(PGBOUNCER_FACTS, console_problem="not allowed"), "RELOAD")

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from stackhand.checks.check import Fix, Verdict
 from stackhand.checks.traits import Traits
 from stackhand.kinds.redis.acl import User, users_of
 from stackhand.kinds.redis.address import connection
+from stackhand.kinds.redis.checks import LoginFixes, evaluate_disk, evaluate_logins, evaluate_memory
 from stackhand.kinds.redis.facts import Account, Login, RedisFacts
-from stackhand.kinds.redis.kind import Redis, judge_disk, judge_logins, judge_memory
-from stackhand.model import Finding
+from stackhand.kinds.redis.kind import Redis
 
 WRONG = "AUTH failed: WRONGPASS invalid username-password pair or user is disabled."
 LOGIN = Login("app", ("api",), WRONG, "right", True, True)
@@ -21,8 +22,11 @@ DECLARED = {"app": User("app", True, frozenset({"right"}), "on #right +@all")}
 BROKEN = RedisFacts(logins=(LOGIN,), users={}, declared=DECLARED, aclfile="/a.acl", admin=Account("admin", "x"))
 
 
-def _judge(**changes: Any) -> Finding:
-    (finding,) = judge_logins("redis", replace(BROKEN, **changes))
+FIXES = LoginFixes(lambda user: Fix(f"put back {user}", lambda: None), Fix("restart", lambda: None))
+
+
+def _evaluate(**changes: Any) -> Verdict:
+    (finding,) = evaluate_logins("redis", replace(BROKEN, **changes), FIXES)
     return finding
 
 
@@ -34,8 +38,8 @@ def _judge(**changes: Any) -> Finding:
         ({"users": {"app": User("app", False, frozenset({"right"}))}}, "redis.login", False, "turned off"),
         ({"declared": {"app": User("app", False, frozenset({"right"}), "off")}}, "redis.login", False, "no such user"),
         ({"declared": {}}, "redis.login", False, "there is no such user"),
-        ({"declared": {}, "written_at_start": True}, "redis.reload", True, "which every start writes anew"),
-        ({"declared": {}, "written_at_start": True, "ephemeral": True}, "redis.login", False, "writes anew"),
+        ({"declared": {}, "written_at_start": True}, "redis.reload", True, "which every start writes again"),
+        ({"declared": {}, "written_at_start": True, "ephemeral": True}, "redis.login", False, "writes again"),
         ({"declared": {}, "written_at_start": True, "logins": (replace(LOGIN, given=False),)},
          "redis.login", False, "was not given"),
         ({"admin": None, "users": None}, "redis.login", False, "though it is configured"),
@@ -50,8 +54,9 @@ def _judge(**changes: Any) -> Finding:
     ],
 )  # fmt: skip
 def test_judging_a_login(changes: dict[str, Any], id: str, fixable: bool, says: str) -> None:
-    finding = _judge(**changes)
-    assert (finding.id, finding.fixable) == (id, fixable)
+    finding = _evaluate(**changes)
+    assert (finding.id or "redis.login", finding.fix is not None) == (id, fixable)
+    assert not finding.fix or (finding.fix is FIXES.restart) is (id == "redis.reload")
     assert says in finding.summary
     assert finding.remedy
 
@@ -59,8 +64,8 @@ def test_judging_a_login(changes: dict[str, Any], id: str, fixable: bool, says: 
 def test_requirepass_that_differs(tmp_path: Path) -> None:
     login = replace(LOGIN, user="default", given=False)
     facts = RedisFacts(logins=(login,), declared={"default": User("default", hashes=frozenset({"other"}))})
-    (finding,) = judge_logins("redis", facts)
-    assert not finding.fixable
+    (finding,) = evaluate_logins("redis", facts, FIXES)
+    assert not finding.fix
     assert "requirepass" in finding.remedy
 
 
@@ -78,20 +83,20 @@ def test_requirepass_that_differs(tmp_path: Path) -> None:
     ],
 )
 def test_memory(info: dict[str, str], limit: int, queue: tuple[str, ...], settings: list[str] | None) -> None:
-    found = list(judge_memory("redis", RedisFacts(info=info, memory_limit=limit * 2**20, queue_of=queue)))
+    found = list(evaluate_memory(RedisFacts(info=info, memory_limit=limit * 2**20), queue))
     if settings is None:
         assert found == []
         return
     assert [each.subject for each in found if each.status == "warn"] == settings
-    assert not any(each.fixable for each in found)
+    assert not any(each.fix for each in found)
     if "maxmemory" in settings:
         assert "`maxmemory 192mb`" in found[0].remedy
 
 
 def test_disk() -> None:
-    assert list(judge_disk("redis", RedisFacts())) == []
-    (well,) = judge_disk("redis", RedisFacts(info={"aof_last_write_status": "ok"}))
-    (ill,) = judge_disk("redis", RedisFacts(info={"rdb_last_bgsave_status": "err"}))
+    assert list(evaluate_disk("redis", RedisFacts())) == []
+    (well,) = evaluate_disk("redis", RedisFacts(info={"aof_last_write_status": "ok"}))
+    (ill,) = evaluate_disk("redis", RedisFacts(info={"rdb_last_bgsave_status": "err"}))
     assert (well.status, ill.status) == ("ok", "fail")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from builders import needs, project, service
 
+from stackhand.checks.check import Fix
 from stackhand.checks.connections import clients
 from stackhand.checks.traits import Traits, traits
 from stackhand.kinds.registry import data_kind
@@ -18,7 +19,7 @@ from stackhand.kinds.tls import checks as tls_checks
 from stackhand.kinds.tls import kind as tls
 from stackhand.kinds.tls.certificates import Certificate, CertificateFile
 from stackhand.kinds.tls.checks import Expectations
-from stackhand.kinds.tls.handshake import Served, Shown
+from stackhand.kinds.tls.handshake import Presented, TlsObservation
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
@@ -80,7 +81,7 @@ def authority(subject: str = "ca", **more: Any) -> tuple[Certificate, ...]:
     return certificates.read(pem(subject=subject, by=subject, names=(), **{"ends": 1000, **more}))
 
 
-def shown(
+def seeing(
     on_disk: tuple[Certificate, ...] | None = None,
     served: tuple[Certificate, ...] | None = None,
     *,
@@ -88,7 +89,7 @@ def shown(
     key: bytes | None = None,
     mode: int = 0o600,
     changed: datetime = NOW - 5 * DAY,
-) -> Shown:
+) -> TlsObservation:
     """What a service with one certificate shows; all is well where nothing else is said."""
     chain = leaf() if on_disk is None else on_disk
     files = (
@@ -96,25 +97,34 @@ def shown(
         CertificateFile(KEY, key=chain[0].key if key is None else key, mode=mode, owner="10001:10001"),
         CertificateFile(CA, authority() if ca is None else ca, mode=0o644),
     )
-    return Shown((Served(8443, "localhost", chain if served is None else served),), files, tool="openssl", asker="web")
+    return TlsObservation(
+        (Presented(8443, "localhost", chain if served is None else served),), files, tool="openssl", asker="web"
+    )
 
 
-def around(**more: Any) -> Expectations:
+def expecting(**more: Any) -> Expectations:
     facts: dict[str, Any] = {
         "names": {"localhost": "its healthcheck asks for it"},
         "authorities": (CA,),
         "named": frozenset({CRT, KEY}),
         "port": 8443,
-        "maker": "certs",
+        "issuer_job": "certs",
         "started": NOW - 4 * DAY,
     }
     return Expectations(**{**facts, **more})
 
 
-def judged(seen: Shown, circumstances: Expectations) -> dict[str, tuple[str, bool]]:
-    """The status of each judgement, and whether it would be put right; those that are content are left out."""
-    found = [each for name in tls_checks.JUDGES for each in tls_checks.judge(name, "web", seen, circumstances, NOW)]
-    return {each.id.removeprefix("tls."): (each.status, each.fixable) for each in found if each.status != "ok"}
+RENEW = Fix("renew the certificates of", lambda: None)
+
+
+def judged(observed: TlsObservation, expectations: Expectations) -> dict[str, tuple[str, bool]]:
+    """The status of each question, and whether it would be put right; those that are well are left out."""
+    found = {
+        name: verdict
+        for name in tls_checks.EVALUATORS
+        for verdict in tls_checks.evaluate(name, observed, expectations, NOW, RENEW)
+    }
+    return {name: (each.status, each.fix is RENEW) for name, each in found.items() if each.status != "ok"}
 
 
 FAIL, LEFT = ("fail", True), ("fail", False)
@@ -126,51 +136,58 @@ LATER = NOW - 1 * DAY
 @pytest.mark.parametrize(
     ("seen", "circumstances", "expected"),
     [
-        pytest.param(shown(), around(), {}, id="all is well"),
-        pytest.param(shown(leaf(ends=-1)), around(), {"dates": FAIL}, id="expired"),
-        pytest.param(shown(leaf(ends=-1)), around(maker=None), {"dates": LEFT}, id="expired, and nobody makes them"),
-        pytest.param(shown(leaf(begins=1)), around(), {"dates": FAIL}, id="not yet valid"),
-        pytest.param(shown(leaf(ends=10)), around(), {"dates": SOON}, id="it ends soon"),
-        pytest.param(shown(ca=authority(ends=-1)), around(), {"dates": FAIL}, id="its authority has expired"),
-        pytest.param(shown(leaf(names=("elsewhere",))), around(), {"names": FAIL}, id="another name"),
-        pytest.param(shown(leaf(signer="other")), around(), {"chain": FAIL}, id="not signed by the authority"),
-        pytest.param(shown(ca=authority("other")), around(), {"chain": FAIL}, id="the healthcheck trusts another"),
+        pytest.param(seeing(), expecting(), {}, id="all is well"),
+        pytest.param(seeing(leaf(ends=-1)), expecting(), {"dates": FAIL}, id="expired"),
         pytest.param(
-            shown(ca=authority("other")), around(authorities=()), {"chain": TOLD}, id="another authority lies beside it"
+            seeing(leaf(ends=-1)), expecting(issuer_job=None), {"dates": LEFT}, id="expired, and nobody makes them"
         ),
-        pytest.param(shown(key=OTHER), around(), {"key": FAIL}, id="the key is another's"),
-        pytest.param(shown(key=OTHER), around(maker=None), {"key": LEFT}, id="the key is another's, nobody makes it"),
-        pytest.param(shown(key=b""), around(), {"key": ("skip", False)}, id="the key cannot be read"),
-        pytest.param(shown(mode=0o644), around(), {"permissions": TOLD}, id="everybody can read the key"),
-        pytest.param(shown(mode=0o640), around(), {}, id="its group may read the key"),
+        pytest.param(seeing(leaf(begins=1)), expecting(), {"dates": FAIL}, id="not yet valid"),
+        pytest.param(seeing(leaf(ends=10)), expecting(), {"dates": SOON}, id="it ends soon"),
+        pytest.param(seeing(ca=authority(ends=-1)), expecting(), {"dates": FAIL}, id="its authority has expired"),
+        pytest.param(seeing(leaf(names=("elsewhere",))), expecting(), {"names": FAIL}, id="another name"),
+        pytest.param(seeing(leaf(signer="other")), expecting(), {"chain": FAIL}, id="not signed by the authority"),
+        pytest.param(seeing(ca=authority("other")), expecting(), {"chain": FAIL}, id="the healthcheck trusts another"),
         pytest.param(
-            shown(leaf(ends=99), leaf(), changed=LATER), around(), {"served": ("warn", True)}, id="not taken up yet"
+            seeing(ca=authority("other")),
+            expecting(authorities=()),
+            {"chain": TOLD},
+            id="another authority lies beside it",
+        ),
+        pytest.param(seeing(key=OTHER), expecting(), {"key": FAIL}, id="the key is another's"),
+        pytest.param(
+            seeing(key=OTHER), expecting(issuer_job=None), {"key": LEFT}, id="the key is another's, nobody makes it"
+        ),
+        pytest.param(seeing(key=b""), expecting(), {"key": ("skip", False)}, id="the key cannot be read"),
+        pytest.param(seeing(mode=0o644), expecting(), {"permissions": TOLD}, id="everybody can read the key"),
+        pytest.param(seeing(mode=0o640), expecting(), {}, id="its group may read the key"),
+        pytest.param(
+            seeing(leaf(ends=99), leaf(), changed=LATER), expecting(), {"served": ("warn", True)}, id="not taken up yet"
         ),
         pytest.param(
-            shown(leaf(ends=99), leaf()), around(), {"served": TOLD}, id="it started after the file was written"
+            seeing(leaf(ends=99), leaf()), expecting(), {"served": TOLD}, id="it started after the file was written"
         ),
         pytest.param(
-            shown(leaf(), leaf(ends=-1), changed=LATER),
-            around(maker=None),
+            seeing(leaf(), leaf(ends=-1), changed=LATER),
+            expecting(issuer_job=None),
             {"dates": FAIL, "served": ("warn", True)},
             id="the new one is there, the old one expired: a restart is enough",
         ),
         pytest.param(
-            shown(leaf(ends=99), leaf(), key=OTHER, changed=LATER),
-            around(maker=None),
+            seeing(leaf(ends=99), leaf(), key=OTHER, changed=LATER),
+            expecting(issuer_job=None),
             {"key": LEFT, "served": TOLD},
             id="nothing is restarted on a pair that does not fit",
         ),
         pytest.param(
-            shown(leaf(names=("elsewhere",)), leaf(), changed=LATER),
-            around(),
+            seeing(leaf(names=("elsewhere",)), leaf(), changed=LATER),
+            expecting(),
             {"names": FAIL, "served": ("warn", True)},
             id="a bad one lies ready",
         ),
     ],
 )
 def test_what_is_said_of_certificates(
-    seen: Shown, circumstances: Expectations, expected: dict[str, tuple[str, bool]]
+    seen: TlsObservation, circumstances: Expectations, expected: dict[str, tuple[str, bool]]
 ) -> None:
     assert judged(seen, circumstances) == expected
 
@@ -178,14 +195,17 @@ def test_what_is_said_of_certificates(
 def test_of_several_files_the_one_that_is_served_counts() -> None:
     old, new = leaf(ends=-1), leaf()
     files = (CertificateFile("/tls/archive/1.crt", old), CertificateFile("/tls/live.crt", new))
-    seen = Shown((Served(8443, "localhost", new),), files)
-    assert tls_checks.in_use(seen, around(named=frozenset())) == files[1]
-    assert judged(seen, around(named=frozenset(), authorities=()))["key"] == ("skip", False)
+    seen = TlsObservation((Presented(8443, "localhost", new),), files)
+    assert tls_checks.in_use(seen, expecting(named=frozenset())) == files[1]
+    assert judged(seen, expecting(named=frozenset(), authorities=()))["key"] == ("skip", False)
 
 
 def test_a_file_for_other_names_that_nobody_names_is_not_taken_for_the_servers() -> None:
     files = (CertificateFile("/tls/client.crt", leaf(names=("client",))),)
-    assert tls_checks.in_use(Shown((Served(8443, "localhost", leaf()),), files), around(named=frozenset())) is None
+    assert (
+        tls_checks.in_use(TlsObservation((Presented(8443, "localhost", leaf()),), files), expecting(named=frozenset()))
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,20 +238,20 @@ def test_the_answer_of_the_script_and_its_secrets() -> None:
     secret = private_key("leaf").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     text = "\n".join(
         [
-            "\n== tool openssl\n\n== served 8443 localhost\nCONNECTED(00000003)",
+            "\n\036tool openssl\n\n\036served 8443 localhost\nCONNECTED(00000003)",
             pem(),
-            "\n== served 9443 localhost",
+            "\n\036served 9443 localhost",
             "40E7:error:0A00010B:SSL routines:ssl3_get_record:wrong version number:../ssl.c:354:",
-            f"\n== file 644 10001:10001 1795460000 {CRT}\n{pem()}",
-            f"\n== file 600 10001:10001 1795460000 {KEY}\n== key\n{secret}",
-            "\n== file 600 0:0 1795460000 /tls/locked.key\n== unreadable",
-            "\n== file 644 0:0 1795460000 /etc/other.pem",
-            f"== named {CRT}",
+            f"\n\036file 644 10001:10001 1795460000 {CRT}\n{pem()}",
+            f"\n\036file 600 10001:10001 1795460000 {KEY}\n\036key\n{secret}",
+            "\n\036file 600 0:0 1795460000 /tls/locked.key\n\036unreadable",
+            "\n\036file 644 0:0 1795460000 /etc/other.pem",
+            f"\036named {CRT}",
         ]
     )
     learnt: list[str] = []
     found = handshake.parse(text, learnt.append)
-    assert [(each.port, len(each.chain), each.said) for each in found.served] == [
+    assert [(each.port, len(each.chain), each.said) for each in found.presented] == [
         (8443, 1, ""),
         (9443, 0, "SSL routines: wrong version number"),
     ]
@@ -288,7 +308,7 @@ def mount(source: str, target: str, *, read_only: bool = False) -> dict[str, Any
     return {"type": "volume", "source": source, "target": target, "read_only": read_only}
 
 
-def test_the_maker_is_the_one_shot_that_writes_where_the_certificate_lies() -> None:
+def test_the_issuer_job_is_the_one_shot_that_writes_where_the_certificate_lies() -> None:
     done = "service_completed_successfully"
     volumes = {"volumes": [mount("tls", "/tls", read_only=True), mount("static", "/srv")]}
     web = service("web", needs("collect", done), needs("certs", done), raw=volumes)
@@ -297,8 +317,8 @@ def test_the_maker_is_the_one_shot_that_writes_where_the_certificate_lies() -> N
         service("collect", raw={"volumes": [mount("static", "/out")]}),
         service("certs", raw={"volumes": [mount("ca", "/ca"), mount("tls", "/made")]}),
     )
-    assert tls._maker(stack, web, CRT) == "certs"
-    assert tls._maker(stack, web, "/etc/own.crt") is None
+    assert tls._issuer_job(stack, web, CRT) == "certs"
+    assert tls._issuer_job(stack, web, "/etc/own.crt") is None
 
 
 @pytest.mark.parametrize(

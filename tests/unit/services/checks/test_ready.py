@@ -29,14 +29,14 @@ class StubEngine:
 
 def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> CheckContext:
     stack = project(service("web", **more), service("front", needs("web")))
-    hands = ServiceActions(lambda name: None, lambda name: None, lambda name, command: None)
+    hands = ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None)
     engine: Any = StubEngine(containers)
     return CheckContext(stack, engine, ServiceKinds({}), Fixes(), StateFolder(folder), hands, named=named)
 
 
 def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:
     (found,) = check_ready(look(folder, containers, **more), "web")
-    return found.status, found.fixable
+    return found.status, found.fix is not None
 
 
 ENDED, KILLED, FRONT = ended(code=0), ended(code=137), container("front")

@@ -1,20 +1,22 @@
-"""The script that asks Redis, from inside its container, in one go."""
-
-from __future__ import annotations
-
+#!/bin/sh
+# Asks a Redis, from inside its container, in one go. In variables: OPTIONS of redis-cli; LOGINS, how many USER_0 PASS_0,
+# USER_1 PASS_1 … to log in as; KEYS, how many passwords KEY_0, KEY_1 … may be an administrator's; ACLFILE and CONFIG,
+# the files that the command names; PLACES to look for such files in.
+#
 # Logs in as every user that clients use. All else is asked with the server's own credentials where they may: what a
 # client's user may not do ends up in the ACL LOG, which has room for 128 entries. Who may administer is found out: an
-# ACL file has the names of users with their rules, and hashes of passwords that are known here; else the user without a
-# name is tried. Only INFO is asked as a client where nobody else may.
+# ACL file has the names of users with their rules, and hashes of passwords that are known here; else the user without
+# a name is tried. Only INFO is asked as a client where nobody else may.
 # The words of each question end up in the container's list of processes, passwords do not.
-SCRIPT = r"""
+
+# shellcheck disable=SC2086  # OPTIONS, PLACES, files and configs are lists of words
 cli=$(command -v redis-cli || command -v valkey-cli || command -v keydb-cli) || exit 127
 ask() {
   asker=$1 REDISCLI_AUTH=$2; shift 2
   if [ -n "$REDISCLI_AUTH" ]; then export REDISCLI_AUTH; else unset REDISCLI_AUTH; fi
   "$cli" $OPTIONS ${asker:+--user "$asker"} --no-auth-warning "$@" 2>&1 </dev/null
 }
-part() { printf '\n@@ %s\n' "$*"; }
+section() { printf '\036%s\n' "$*"; }
 administers() { case $(ask "$1" "$2" CONFIG GET dir) in dir*) true;; *) false;; esac; }
 rules() { cat $files $configs 2>/dev/null | sed -n 's/^[[:space:]]*user[[:space:]][[:space:]]*//p'; }
 rules_of() { rules | sed -n "s/^$1 //p"; }
@@ -44,12 +46,12 @@ search() {
     j=$((j + 1))
   done
 }
-info= admin= entered=
+info='' admin='' admin_user='' admin_word='' entered='' word=''
 i=0
 while [ $i -lt "$LOGINS" ]; do
   eval "user=\$USER_$i word=\$PASS_$i"
   answer=$(ask "$user" "$word" PING)
-  part login $i; printf '%s\n' "$answer"
+  section login $i; printf '%s\n' "$answer"
   [ "$answer" = PONG ] && entered="$entered $i"
   i=$((i + 1))
 done
@@ -59,7 +61,7 @@ for i in $entered; do
   eval "user=\$USER_$i word=\$PASS_$i"
   given=$(rules_of default)
   if [ -z "$admin$user" ] && { [ -z "$given" ] || may_administer "$given"; } && administers "" "$word"; then
-    admin="login $i" admin_user= admin_word=$word
+    admin="login $i" admin_user='' admin_word=$word
   fi
 done
 if [ -z "$admin$ACLFILE$CONFIG" ]; then
@@ -80,16 +82,15 @@ case " $configs " in
 esac
 if [ -n "$admin" ]; then
   inform "$admin_user" "$admin_word"
-  part admin "$admin"; printf '%s\n' "$admin_user"
-  part users; ask "$admin_user" "$admin_word" ACL LIST
-  part dir; ask "$admin_user" "$admin_word" CONFIG GET dir
-  part aclfile; ask "$admin_user" "$admin_word" CONFIG GET aclfile
+  section admin "$admin"; printf '%s\n' "$admin_user"
+  section users; ask "$admin_user" "$admin_word" ACL LIST
+  section dir; ask "$admin_user" "$admin_word" CONFIG GET dir
+  section aclfile; ask "$admin_user" "$admin_word" CONFIG GET aclfile
 fi
-case $info in '#'*) part info; printf '%s\n' "$info";; esac
-for file in $files; do part file "$file"; cat "$file" 2>/dev/null; done
+case $info in '#'*) section info; printf '%s\n' "$info";; esac
+for file in $files; do section file "$file"; cat "$file" 2>/dev/null; done
 for config in $configs; do
-  part config "$config"
+  section config "$config"
   grep -E '^[[:space:]]*(aclfile|user|appendonly|dir|requirepass)[[:space:]]' "$config" 2>/dev/null
 done
 true
-"""

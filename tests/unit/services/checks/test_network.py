@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 from builders import START, container, needs, project, service
 
+from stackhand.checks.check import Fix
 from stackhand.checks.connections import clients
 from stackhand.engine.api.containers import Attachment
 from stackhand.engine.compose.project import Project
-from stackhand.services.checks import attached as network
-from stackhand.services.checks import reach
-from stackhand.services.checks import stale_address as stale
-from stackhand.services.checks import tcp_probe as wires
+from stackhand.services.checks import attached, reach, stale_address, tcp_probe
 from stackhand.services.checks.reach import Target
 from stackhand.services.checks.stale_address import Addresses
-from stackhand.services.checks.tcp_probe import Attempt, Reply, Seen
+from stackhand.services.checks.tcp_probe import ConnectionReport, PendingConnection, Reply
 
 NOW = (START + timedelta(minutes=5)).timestamp()
 
@@ -105,37 +103,43 @@ def test_what_does_not_run_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("== db 5432 0 ?", Reply("reached")),
-        ("== db 5432 1 10.0.0.2 bash: connect: Connection refused", "refused"),
-        ("== db 5432 1 - bash: db: Name or service not known bash: /dev/tcp/db/5432: Invalid argument", "unresolved"),
-        ("== db 5432 1 ? nc: bad address 'db'", "unresolved"),
-        ("== db 5432 1 - [Errno -3] Temporary failure in name resolution", "unresolved"),
-        ("== db 5432 1 10.0.0.2 bash: connect: No route to host", "silent"),
-        ("== db 5432 124 10.0.0.2", Reply("silent", "no answer within 2 s", "10.0.0.2")),
-        ("== db 5432 1 ? nc: timed out", "silent"),
+        ("reply db 5432 0 ?", Reply("reached")),
+        ("reply db 5432 1 10.0.0.2 bash: connect: Connection refused", "refused"),
+        (
+            "\036reply db 5432 1 - bash: db: Name or service not known bash: /dev/tcp/db/5432: Invalid argument",
+            "unresolved",
+        ),
+        ("reply db 5432 1 ? nc: bad address 'db'", "unresolved"),
+        ("reply db 5432 1 - [Errno -3] Temporary failure in name resolution", "unresolved"),
+        ("reply db 5432 1 10.0.0.2 bash: connect: No route to host", "silent"),
+        ("reply db 5432 124 10.0.0.2", Reply("silent", "no answer within 2 s", "10.0.0.2")),
+        ("reply db 5432 1 ? nc: timed out", "silent"),
     ],
 )
 def test_what_the_programs_say(line: str, expected: Any) -> None:
-    reply = wires.parse(f"== tool bash\n{line}\n").replies["db", 5432]
-    assert expected in (reply, reply.verdict)
+    reply = tcp_probe.parse(f"\036tool bash\n\036{line}\n").replies["db", 5432]
+    assert expected in (reply, reply.result)
 
 
-def test_attempts_come_from_the_kernels_table() -> None:
+def test_pending_connections_come_from_the_kernels_table() -> None:
     text = """\
-== now 1795460000
+\036now 1795460000
    2: 0507D30A:BBCE 0707D30A:2328 02 00000001:00000000 01:00000024 00000003 10001        0 9571218 2 00 100 0 0 10 -1
    3: 0507D30A:BBCF 0707D30A:2328 01 00000000:00000000 02:00000024 00000000 10001        0 9571219 2 00 100 0 0 10 -1
-== tool
+\036tool
 """
-    seen = wires.parse(text)
-    assert seen.attempts == (Attempt("10.211.7.7", 9000, 15.0),)
+    seen = tcp_probe.parse(text)
+    assert seen.pending == (PendingConnection("10.211.7.7", 9000, 15.0),)
     assert seen.now == 1795460000
     assert "neither bash" in seen.problem
 
 
 def test_what_one_of_several_containers_does_not_reach_is_not_reached() -> None:
-    good, bad = Seen({("db", 1): Reply("reached")}, tool="bash"), Seen({("db", 1): Reply("silent")}, tool="bash")
-    assert wires.merged([good, bad, good]).replies["db", 1].verdict == "silent"
+    good, bad = (
+        ConnectionReport({("db", 1): Reply("reached")}, tool="bash"),
+        ConnectionReport({("db", 1): Reply("silent")}, tool="bash"),
+    )
+    assert tcp_probe.merged([good, bad, good]).replies["db", 1].result == "silent"
 
 
 PROMISED, DECLARED = Target("db", "db", 1, "DB_HOST names it", True), Target("db", "db", 1, "it depends on it", False)
@@ -152,14 +156,17 @@ PROMISED, DECLARED = Target("db", "db", 1, "DB_HOST names it", True), Target("db
     ],
 )
 def test_what_is_said_of_a_target(target: Target, reply: Reply, status: str) -> None:
-    (finding,) = reach.judge_reach("web", [target], Seen({("db", 1): reply}, tool="bash"))
+    (finding,) = reach.evaluate_reach("web", [target], ConnectionReport({("db", 1): reply}, tool="bash"))
     assert finding.status == status
-    assert not finding.fixable
+    assert not finding.fix
+    assert finding.blames == (() if status == "ok" else ("db",))
     assert status == "ok" or (finding.remedy and finding.subject == "db:1" and reply.said in finding.evidence)
 
 
 def test_a_container_without_means_is_not_asked() -> None:
-    (finding,) = reach.judge_reach("web", [PROMISED], Seen({}, problem="there is no shell in its container"))
+    (finding,) = reach.evaluate_reach(
+        "web", [PROMISED], ConnectionReport({}, problem="there is no shell in its container")
+    )
     assert (finding.status, finding.evidence) == ("skip", "there is no shell in its container")
 
 
@@ -179,7 +186,7 @@ NETWORK = Addresses(("10.0.0.0/24", "fd00::/64"), frozenset({"10.0.0.1", "10.0.0
 def test_only_an_address_of_the_network_that_nobody_has_is_tried_in_vain(
     address: str, port: int, in_vain: bool
 ) -> None:
-    found = stale.in_vain([Attempt(address, port, 1)], NETWORK, [DECLARED])
+    found = stale_address.to_unused_addresses([PendingConnection(address, port, 1)], NETWORK, [DECLARED])
     assert bool(found) is in_vain
 
 
@@ -193,34 +200,36 @@ def test_only_an_address_of_the_network_that_nobody_has_is_tried_in_vain(
     ],
 )
 def test_an_attempt_is_certain_when_it_began_after_the_move(age: float, since: float, status: str) -> None:
-    attempts = {Attempt("10.0.0.2", 1, age): ["db"]}
+    pending = {PendingConnection("10.0.0.2", 1, age): ["db"]}
     place = {"shop_default": Attachment("10.0.0.9")}
     there = [container("db", started_at=START + timedelta(seconds=300 - since), attachments=place)]
-    finding = stale.judge_stale("web", attempts, stale.held(attempts, NOW, there), there)
-    assert (finding.status, finding.fixable) == (status, status == "fail")
+    certain = stale_address.surely_old(pending, NOW, there)
+    finding = stale_address.evaluate_stale("web", pending, certain, there, Fix("restart", lambda: None))
+    assert (finding.status, finding.fix is not None) == (status, status == "fail")
+    assert finding.blames == ("db",)
     assert "10.0.0.2" in finding.summary
     assert "db is at 10.0.0.9" in finding.evidence
 
 
 def test_one_of_several_servers_that_moved_later_makes_it_uncertain() -> None:
-    attempts = {Attempt("10.0.0.2", 1, 1): ["db", "replica"]}
+    pending = {PendingConnection("10.0.0.2", 1, 1): ["db", "replica"]}
     there = [container("db"), container("replica", started_at=START + timedelta(seconds=299))]
-    assert stale.held(attempts, NOW, there) == []
+    assert stale_address.surely_old(pending, NOW, there) == []
 
 
 def test_an_attempt_from_before_a_fix_moved_its_server_is_uncertain() -> None:
-    attempts = {Attempt("10.0.0.2", 1, 1): ["db"]}
-    assert stale.held(attempts, NOW, [container("db")])
-    assert stale.held(attempts, NOW, [container("db")], {"db": NOW - 1}) == []
+    pending = {PendingConnection("10.0.0.2", 1, 1): ["db"]}
+    assert stale_address.surely_old(pending, NOW, [container("db")])
+    assert stale_address.surely_old(pending, NOW, [container("db")], {"db": NOW - 1}) == []
 
 
 @pytest.mark.parametrize("mode", ["none", "host", "service:db"])
 def test_a_service_without_networks_of_its_own_is_on_none(mode: str) -> None:
     stack = project(service("web", raw={"network_mode": mode}), networks={"default": "shop_default"})
-    assert network._networks(stack, stack.services["web"]) == {}
+    assert attached._networks(stack, stack.services["web"]) == {}
 
 
 def test_links_are_given_back_as_compose_has_them() -> None:
     web = service("web", raw={"links": ["db:base", "cache"]})
     there = [container("db"), container("db", number=2), container("cache")]
-    assert network._links(web, there) == [("shop-db-1", "base"), ("shop-db-2", "base"), ("shop-cache-1", "cache")]
+    assert attached._links(web, there) == [("shop-db-1", "base"), ("shop-db-2", "base"), ("shop-cache-1", "cache")]

@@ -1,16 +1,16 @@
-"""Postgres: scripts that are run for real."""
+"""Postgres: the script that finds the server, run for real."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-from stackhand.kinds.postgres import address as place
+from stackhand.checks import scripts
 
 
 def test_what_the_server_wrote_down_comes_first(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_text("8\n/data\n1795562623\n5433\n/sockets\n*\n")
-    script = place.FOUND + 'echo "$PGPORT $PGHOST"'
+    script = scripts.read("stackhand.kinds.postgres", "server_address.sh") + 'echo "$PGPORT $PGHOST"'
 
     def said(**environment: str) -> str:
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
