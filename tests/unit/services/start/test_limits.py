@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from sim.clock import SimClock
@@ -28,7 +29,7 @@ def test_few_go_one_by_one_and_the_most_urgent_first(clock: SimClock) -> None:
     clock.start_thread(lambda: body("first", 0), "first")
     clock.sleep(0.5)
     for name, urgency in (("idle", 0), ("urgent", 5)):
-        clock.start_thread(lambda name=name, urgency=urgency: body(name, urgency), name)
+        clock.start_thread(partial(body, name, urgency), name)
     clock.sleep(10)
     assert order == [("first", 0), ("urgent", 1), ("idle", 2)]
 
@@ -57,7 +58,7 @@ def test_only_the_beginning_of_a_body_counts(clock: SimClock) -> None:
             clock.sleep(seconds)
 
     for seconds in (60, 60, 0.1, 0.1):
-        clock.start_thread(lambda seconds=seconds: body(seconds), "body")
+        clock.start_thread(partial(body, seconds), "body")
         clock.sleep(0.001)
     clock.sleep(10)
     # The long ones give their slot away after half a second, the short ones at their end, in whichever order.
