@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from shapes import by_name, check_start_document
 from sim.command_line import Result, run
-from sim.services import Fake, after, check, dies, lives, one_shot, plain, server
+from sim.services import Fake, Life, after, check, dies, lives, one_shot, plain, server
 from sim.world import World
 
 QUICK = ("--no-fixes",)
@@ -135,6 +135,34 @@ def test_restart_and_its_document(world: World) -> None:
     document = run(world, "services.restart", "--json", *QUICK, "-s", "db").json()
     assert document["changed"] == [{"service": "db", "cause": "it was asked for by name"}]
     assert {name: each["attempts"] for name, each in by_name(document).items()} == {"db": 1, "api": 1}
+
+
+@pytest.mark.parametrize("task", ["services.start", "services.restart", "services.wait"])
+def test_an_unknown_name(world: World, task: str) -> None:
+    world.services(api=plain(), db=plain())
+    result = run(world, task, "-s", "apj")
+    assert (result.code, "'api'" in result.stderr, world.calls) == (2, True, [])
+
+
+@pytest.mark.parametrize(("healthy", "told"), [(None, "unhealthy: web"), (0.0, "nothing changed")])
+def test_a_restart_that_has_nothing_to_do(world: World, healthy: float | None, told: str) -> None:
+    world.services(web=lives(Life(healthy=healthy), healthcheck=check(interval=1, retries=1)))
+    world.compose.create(["web"])
+    world.compose.start(["web"])
+    world.clock.sleep(10)
+    result = run(world, "services.restart")
+    assert result.code == 0, result
+    assert "nothing changed" in result.stdout
+    assert told in result.stdout
+    assert ("unhealthy" in result.stdout) is (healthy is None)
+
+
+@pytest.mark.parametrize("word", ["up", "up.all", "services.start"])
+def test_the_whole_start_has_its_names(world: World, word: str) -> None:
+    world.services(web=plain())
+    result = run(world, word, "--json", "--no-fixes")
+    assert result.code == 0, result
+    assert [each["name"] for each in result.json()["services"]] == ["web"]
 
 
 STACK: dict[str, Fake] = {

@@ -66,15 +66,15 @@ def test_one_that_fails_fails_for_all_and_is_tried_once(world: World) -> None:
     assert world.starts["base"] == 3
     assert world.runs("fine")
     with pytest.raises(ServiceFailed):
-        world.starter.on_demand.up("base")
+        world.on_demand.up("base")
     assert world.starts["base"] == 3, "what this run has given up is not tried again"
 
 
 def test_until_it_only_runs(world: World) -> None:
     world.services(db=server(healthy=100))
-    record = world.starter.on_demand.up("db", until="start")
+    record = world.on_demand.up("db", until="start")
     assert (record.state, world.clock.monotonic()) == ("running", 0)
-    assert world.starter.on_demand.up("db").state == "healthy"
+    assert world.on_demand.up("db").state == "healthy"
     assert 100 <= world.clock.monotonic() < 103
 
 
@@ -82,7 +82,7 @@ def test_several_threads_that_need_one(world: World) -> None:
     world.services(db=server(healthy=5))
     done: list[str] = []
     for _ in range(4):
-        world.clock.start_thread(lambda: done.append(world.starter.on_demand.up("db").state), "task")
+        world.clock.start_thread(lambda: done.append(world.on_demand.up("db").state), "task")
     world.clock.sleep(20)
     assert done == ["healthy"] * 4
     assert (world.starts["db"], len([call for call in world.calls if "create" in call])) == (1, 1)
@@ -90,7 +90,7 @@ def test_several_threads_that_need_one(world: World) -> None:
 
 def test_one_that_nobody_insists_on(world: World) -> None:
     world.services(opt=one_shot(1), api=plain(depends_on=after(opt="healthy optional")))
-    found = world.starter.on_demand.up_if_possible("opt", until="ready")
+    found = world.on_demand.up_if_possible("opt", until="ready")
     assert found is not None
     assert found.exit_code == 1
     report = world.starter.report()
@@ -102,8 +102,8 @@ def test_one_that_nobody_insists_on(world: World) -> None:
 
 def test_what_an_optional_one_can_not_do_without(world: World) -> None:
     world.services(base=lives(dies(), healthcheck=check()), opt=plain(depends_on=after(base="healthy")))
-    assert world.starter.on_demand.up_if_possible("base", until="ready") is not None
-    found = world.starter.on_demand.up_if_possible("opt", until="ready")
+    assert world.on_demand.up_if_possible("base", until="ready") is not None
+    found = world.on_demand.up_if_possible("opt", until="ready")
     assert found is not None
     assert found.reason == "base failed"
     assert states(world.starter.report()) == {"base": "failed", "opt": "skipped"}
@@ -133,7 +133,7 @@ def test_conditions_hold(world: World) -> None:
 def test_what_fell_between_two_tasks_is_not_noticed_by_the_same_run(world: World) -> None:
     """What this run has brought up is not looked at again: a task's own body may have stopped it."""
     world.services(db=lives(Life(healthy=0), healthcheck=check()))
-    world.starter.on_demand.up("db")
+    world.on_demand.up("db")
     world.kill("db")
-    assert world.starter.on_demand.up("db").state == "healthy"
+    assert world.on_demand.up("db").state == "healthy"
     assert world.starts["db"] == 1

@@ -25,6 +25,7 @@ from stackhand.errors import CommandFailed, EngineUnreachable, Interrupted, Stac
 from stackhand.graph import schedule
 from stackhand.output.redact import Redactor
 from stackhand.services.restart.run import Restarted, Restarter
+from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.record import Failure, StartReport, Step
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
@@ -65,6 +66,7 @@ class World:
         self.listeners: list[FakeListener] = []
         self.project: model.Project
         self.starter: Starter
+        self.on_demand: OnDemand
         self._number = 0
         self._generation: Counter[str] = Counter()
 
@@ -98,6 +100,7 @@ class World:
             self.clock,
         )
         self.starter.subscribers.append(self._note)
+        self.on_demand = OnDemand(self.starter)
 
     def start(self, *names: str, dev: bool = False, **settings: float) -> StartReport:
         """Run `services.start`, of the named services or of all."""
@@ -127,7 +130,7 @@ class World:
 
         def one(name: str) -> None:
             try:
-                self.starter.on_demand.up(name)
+                self.on_demand.up(name)
                 failures[name] = None
             except ServiceFailed as failed:
                 failures[name] = failed.failure

@@ -37,7 +37,7 @@ _GIT_NOT_ASKED = Finding(
     None,
     readers.PHASE,
     "skip",
-    "git could not be asked which files it records as executable: what is executable stays so",
+    "git could not be asked which files it records as executable: executable files stay so",
     "there is a repository, and `git ls-files` fails in it, or there is no git",
     "see what `git status` says",
 )

@@ -106,7 +106,7 @@ def _roots(context: PermsContext, message: str, id: str | None) -> JournalRefuse
     if os.geteuid() == 0 or not PrivateFolder(context.root, context.environ, uid=0).exists():
         return None
     again = shlex.join(["sudo", *command_line("perms.undo"), *([id] if id else [])])
-    return JournalRefused(f"{message}; root has changed files here", f"what root did root undoes: `{again}`")
+    return JournalRefused(f"{message}; root has changed files here", f"only root can undo that: `{again}`")
 
 
 def choose(journals: Journals, id: str | None) -> Journal | None:

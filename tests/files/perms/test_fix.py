@@ -329,7 +329,7 @@ def test_what_a_container_made_in_its_data_folder_is_left_alone(tree: Tree) -> N
     assert result.ok
     told = {each.path: each.reason for each in result.events.read("left")}
     assert sorted(told) == sorted(left)
-    assert told["docker/mq/mnesia"] == "it is data of mq, whose container made it uid 999's"
+    assert told["docker/mq/mnesia"] == "it is data of mq, and its container has given it to uid 999"
     assert [facts(tree.path / name) for name in (*left, "docker/mq/mnesia/deep/er")] == before
     assert facts(tree.path / "docker/mq") == facts(tree.path / "docker/mq/in") == (*MINE, 0o755)
     assert facts(tree.path / "docker/mq/in/roots") == (*MINE, 0o644)

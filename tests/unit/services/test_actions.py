@@ -71,6 +71,7 @@ class Starter:
 
 @pytest.fixture(autouse=True)
 def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "OnDemand", lambda starter: None)
     monkeypatch.setattr(actions, "Starter", lambda select, hashes, engine, *_: engine.starter())
 
 

@@ -249,7 +249,7 @@ def _folder_exception(
 
 
 def _data_of(service: str, now: PathFacts) -> str:
-    return f"it is data of {service}, whose container made it uid {now.uid}'s"
+    return f"it is data of {service}, and its container has given it to uid {now.uid}"
 
 
 def _others(found: list[PathUse], users: Mapping[str, User], target: Target) -> dict[str, User]:
@@ -302,7 +302,7 @@ def _findings(
             unknown[0] if len(unknown) == 1 else None,
             PHASE,
             "skip",
-            f"{path}: it is not known as whom {', '.join(unknown)} {'reads' if len(unknown) == 1 else 'read'} it",
+            f"{path}: the user that {', '.join(unknown)} {'reads' if len(unknown) == 1 else 'read'} it as is not known",
             "the image is not here, or the engine does not answer",
         )
 

@@ -259,4 +259,4 @@ class Evaluator:
 
 
 def _data_of(service: str, entry: Entry) -> str:
-    return f"it is data of {service}, whose container made it uid {entry.seen.st_uid}'s"
+    return f"it is data of {service}, and its container has given it to uid {entry.seen.st_uid}"

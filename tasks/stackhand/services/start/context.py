@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from stackhand.engine.api.client import Engine
-from stackhand.engine.compose.project import Project
+from stackhand.engine.api.containers import Container
+from stackhand.engine.compose.project import Project, Service
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start.limits import TimedSemaphore
 from stackhand.services.start.notifier import Notifier
+from stackhand.services.start.prepare import Preparation
 from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.session import Session
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
 
-if TYPE_CHECKING:
-    from stackhand.services.start.launch import Launcher
-    from stackhand.services.start.prepare import Preparation
+
+class Launches(Protocol):
+    """Has containers started, and knows how many starts are under way: `launch.Launcher`."""
+
+    @property
+    def load(self) -> int: ...  # noqa: D102
+    def start(self, service: Service, containers: Sequence[Container]) -> None: ...  # noqa: D102
+    def restart(self, service: Service, containers: Sequence[Container]) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,6 @@ class RunContext:
     read_hashes: Callable[[], Mapping[str, str]]
     settings: Start
     rebuild: bool
-    launcher: Launcher
+    launcher: Launches
     preparation: Preparation
     shared: Shared

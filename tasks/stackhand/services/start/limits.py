@@ -51,6 +51,7 @@ class StartLimiter:
         with self._condition:
             mine = (-urgency, next(self._numbers))
             heapq.heappush(self._waiting, mine)
+            self._condition.notify_all()  # one more that waits may be what lets several go at once
             self._clock.wait_for(
                 self._condition,
                 lambda: self._waiting[0] == mine and self._running < concurrency_limit(self.load, contended=contended),

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from stackhand.graph.clock import Clock
 from stackhand.services.start.facts import Facts
+from stackhand.services.start.launch import ServiceStart
 from stackhand.services.start.limits import Turn
 from stackhand.services.start.observe import containers_of
-from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, Record, ServiceFailed
-
-if TYPE_CHECKING:
-    from stackhand.services.start.launch import ServiceStart
-    from stackhand.services.start.run import StartRun
+from stackhand.services.start.run import Starter, StartRun
 
 
 class _Part:
@@ -33,10 +29,10 @@ class _Part:
 class OnDemand:
     """Remembers the services that this process has brought up. They are not looked at again."""
 
-    def __init__(self, begin: Callable[[], StartRun], records: RunRecords, clock: Clock) -> None:
-        self._begin = begin
-        self._records = records
-        self._clock = clock
+    def __init__(self, starter: Starter) -> None:
+        self._begin = starter.begin
+        self._records = starter.records
+        self._clock = starter.shared.clock
         self._lock = threading.Lock()
         self._parts: dict[str, _Part] = {}
 

@@ -24,7 +24,6 @@ from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
-from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.plan import MAKES, Node, StartPlan
 from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
@@ -195,7 +194,7 @@ class StartRun:
             now = containers_of(self._shared.engine, self.project, brief=True)
             fallen = crashed(self.project, self._records, wanted, now)
             for name in fallen:
-                failure = Failure("ready", "crashed", "it was ready, and ended again", retry=False)
+                failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
                 self._records.fail(name, failure)
             if last or not fallen:
                 break
@@ -246,7 +245,6 @@ class Starter:
         )
         self._limiter = StartLimiter(clock)
         self._tools: tuple[Project, Compose, Launcher, Preparation] | None = None
-        self.on_demand = OnDemand(self.begin, self.records, clock)
 
     def configure(self, *, timeout: float | None = None, retries: int | None = None, dev: bool = False) -> None:
         """Override settings by the command line's, for the runs from here on."""
