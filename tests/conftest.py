@@ -23,7 +23,6 @@ How tests on an engine work:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -31,14 +30,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 from groups import BUDGETS, NEED_AN_ENGINE, Times, group_of
 from reference_stack import Reference
-from support import IMAGE, Project, clean_environment, fetched_package, state_elsewhere, warm
+from support import IMAGE, Project, clean_environment, fetched_package, one_at_a_time, state_elsewhere, warm
 
 from stackhand.engine.api import endpoint
 from stackhand.errors import StackError
@@ -93,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(group_of(item.nodeid))
         if "reference" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("reference"))
+            # The first of them waits for the stack.
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -132,7 +132,7 @@ def engine() -> Iterator[APIClient]:
 def image(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny image of the engine tests. Built anew, which costs nothing with the engine's cache."""
     folder = tmp_path_factory.mktemp("busybox")
-    with one_worker_at_a_time(tmp_path_factory, "image"):
+    with one_at_a_time("image"):
         shutil.copy(_static_busybox(folder), folder / "busybox")
         (folder / "Dockerfile").write_text(_DOCKERFILE)
         (folder / ".dockerignore").write_text("*\n!busybox\n!Dockerfile\n")
@@ -158,8 +158,7 @@ def project(engine: APIClient, image: str, tmp_path: Path, request: pytest.Fixtu
 def reference_of_the_run(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
     """The reference stack, started once for all tests that use it; they leave it whole."""
     name = f"sh-reference-{secrets.token_hex(3)}"
-    with one_worker_at_a_time(tmp_path_factory, "reference"):
-        stack = Reference.prepare(tmp_path_factory.mktemp("reference") / "stack", name, engine)
+    stack = Reference.prepare(tmp_path_factory.mktemp("reference") / "stack", name, engine)
     try:
         stack.up()
         yield stack
@@ -172,16 +171,6 @@ def reference(reference_of_the_run: Reference) -> Iterator[Reference]:
     """The reference stack. What a test left running is ended: the next one shares the stack, and its lock."""
     yield reference_of_the_run
     reference_of_the_run.close()
-
-
-@contextmanager
-def one_worker_at_a_time(factory: pytest.TempPathFactory, what: str) -> Iterator[None]:
-    """Keep the workers of one run from doing the same thing side by side, as building one image."""
-    root = factory.getbasetemp()
-    folder = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    with (folder / f"{what}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _without_engine(reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -60,6 +61,14 @@ def warm() -> Warm:
 def _python_of(env: Mapping[str, str]) -> dict[str, str]:
     """Return what Python itself reads when it begins, which a warm process can't change any more."""
     return {name: value for name, value in env.items() if name.startswith("PYTHON")}
+
+
+@contextlib.contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Keep test processes of this machine from doing the same thing side by side, as building one image."""
+    with Path(tempfile.gettempdir(), f"stackhand-tests-{os.getuid()}-{what}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -311,10 +320,11 @@ def fetched_package(name: str, folder: Path) -> Path:
     folder = folder / name
     folder.mkdir()
     download = ["apt-get", "-q", "download", name]
-    done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        subprocess.run(["apt-get", "-q", "update"], capture_output=True, check=False)
+    with one_at_a_time("apt"):
         done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            subprocess.run(["apt-get", "-q", "update"], capture_output=True, check=False)
+            done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
     packages = list(folder.glob("*.deb"))
     assert packages, f"could not download the package {name}:\n{done.stderr}"
     subprocess.run(["dpkg", "-x", packages[0], folder], check=True, capture_output=True)
