@@ -23,28 +23,25 @@ How tests on an engine work:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 from groups import BUDGETS, NEED_AN_ENGINE, Times, group_of
 from reference_stack import Reference
-from support import IMAGE, Project, clean_environment, fetched_package, state_elsewhere, warm
+from support import IMAGE, Project, clean_environment, fetched_package, one_at_a_time, state_elsewhere, warm
 
 from stackhand.engine.api import endpoint
 from stackhand.errors import StackError
 
 _NO_ENGINE = "needs an engine, and there is none"
-_times = Times()
-_skipped: list[str] = []
 
 _DOCKERFILE = """\
 FROM scratch
@@ -59,6 +56,32 @@ CMD ["sleep", "infinity"]
 def pytest_configure(config: pytest.Config) -> None:
     for group in BUDGETS:
         config.addinivalue_line("markers", f"{group}: the tests of tests/{group}")
+    # A run in the background of a shell is told to ignore Ctrl-C, and so would be all that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A plugin, and not hooks of this file: the doctests lie in another folder.
+    config.pluginmanager.register(_Summary())
+
+
+class _Summary:
+    """Says at the end of a run how long each group took, and that tests were skipped for want of an engine."""
+
+    def __init__(self) -> None:
+        self.times = Times()
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.times.add(report.nodeid, report.when, report.duration)
+        if report.skipped and isinstance(report.longrepr, tuple) and _NO_ENGINE in report.longrepr[2]:
+            self.skipped.append(report.longrepr[2].removeprefix("Skipped: "))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("time of each group's tests, added up, and its budget")
+        for line in self.times.lines():
+            terminalreporter.line(line)
+        if self.skipped:
+            terminalreporter.section("ENGINE TESTS WERE SKIPPED", red=True)
+            terminalreporter.line(f"{self.skipped[0]}; `./inv engine.install` sets up an engine on Debian and Ubuntu")
 
 
 # First, because xdist reads the marks of its load groups in this hook, too.
@@ -68,26 +91,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(group_of(item.nodeid))
         if "reference" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("reference"))
+            # The first of them waits for the stack.
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 def pytest_xdist_auto_num_workers() -> int:
     # One more than there are cores: a test on an engine waits most of the time.
     return (os.cpu_count() or 1) + 1
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _times.add(report.nodeid, report.when, report.duration)
-    if report.skipped and isinstance(report.longrepr, tuple) and _NO_ENGINE in report.longrepr[2]:
-        _skipped.append(report.longrepr[2])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("time of each group's tests, added up, and its budget")
-    for line in _times.lines():
-        terminalreporter.line(line)
-    if _skipped:
-        terminalreporter.section("ENGINE TESTS WERE SKIPPED", red=True)
-        terminalreporter.line(f"{_skipped[0]}; `./inv engine.install` sets up an engine on Debian and Ubuntu")
 
 
 def pytest_unconfigure() -> None:
@@ -122,7 +132,7 @@ def engine() -> Iterator[APIClient]:
 def image(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny image of the engine tests. Built anew, which costs nothing with the engine's cache."""
     folder = tmp_path_factory.mktemp("busybox")
-    with one_worker_at_a_time(tmp_path_factory, "image"):
+    with one_at_a_time("image"):
         shutil.copy(_static_busybox(folder), folder / "busybox")
         (folder / "Dockerfile").write_text(_DOCKERFILE)
         (folder / ".dockerignore").write_text("*\n!busybox\n!Dockerfile\n")
@@ -145,11 +155,10 @@ def project(engine: APIClient, image: str, tmp_path: Path, request: pytest.Fixtu
 
 
 @pytest.fixture(scope="session")
-def reference(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+def reference_of_the_run(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
     """The reference stack, started once for all tests that use it; they leave it whole."""
     name = f"sh-reference-{secrets.token_hex(3)}"
-    with one_worker_at_a_time(tmp_path_factory, "reference"):
-        stack = Reference.prepare(tmp_path_factory.mktemp("reference") / "stack", name, engine)
+    stack = Reference.prepare(tmp_path_factory.mktemp("reference") / "stack", name, engine)
     try:
         stack.up()
         yield stack
@@ -157,14 +166,11 @@ def reference(engine: APIClient, tmp_path_factory: pytest.TempPathFactory) -> It
         stack.remove()
 
 
-@contextmanager
-def one_worker_at_a_time(factory: pytest.TempPathFactory, what: str) -> Iterator[None]:
-    """Keep the workers of one run from doing the same thing side by side, as building one image."""
-    root = factory.getbasetemp()
-    folder = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    with (folder / f"{what}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+@pytest.fixture
+def reference(reference_of_the_run: Reference) -> Iterator[Reference]:
+    """The reference stack. What a test left running is ended: the next one shares the stack, and its lock."""
+    yield reference_of_the_run
+    reference_of_the_run.close()
 
 
 def _without_engine(reason: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from docker import APIClient
-from support import CHECKOUT, PATIENCE, Project, Result, clean_environment
+from support import CHECKOUT, PATIENCE, Project, Result, clean_environment, one_at_a_time
 
 _EXAMPLE = CHECKOUT / "examples" / "ai-workflow"
 _LEFT_OUT = shutil.ignore_patterns("secrets", ".stackhand", "__pycache__", ".*_cache")
@@ -42,13 +42,20 @@ class Reference(Project):
             port = str(free.getsockname()[1])
         made = cls(
             folder,
-            clean_environment(COMPOSE_PROJECT_NAME=name, COMPOSE_FILE="compose.yaml", AI_WORKFLOW_PORT=port),
+            clean_environment(
+                COMPOSE_PROJECT_NAME=name,
+                COMPOSE_FILE="compose.yaml",
+                AI_WORKFLOW_PORT=port,
+                # On a busy machine a worker or a database takes its time after a restart.
+                INVOKE_STACKHAND_FIXES_PATIENCE="120",
+            ),
             name=name,
             client=client,
         )
-        for step in ("make-base-image", "setup"):
-            subprocess.run([folder / step], cwd=folder, env=made.env, check=True, capture_output=True)
-        made.compose("build", "--quiet")
+        with one_at_a_time("reference-images"):
+            for step in ("make-base-image", "setup"):
+                subprocess.run([folder / step], cwd=folder, env=made.env, check=True, capture_output=True)
+            made.compose("build", "--quiet")
         return made
 
     def up(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from docker import APIClient
 from docker.errors import APIError, NotFound
 from warm import Warm
 
@@ -61,6 +61,14 @@ def warm() -> Warm:
 def _python_of(env: Mapping[str, str]) -> dict[str, str]:
     """Return what Python itself reads when it begins, which a warm process can't change any more."""
     return {name: value for name, value in env.items() if name.startswith("PYTHON")}
+
+
+@contextlib.contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Keep test processes of this machine from doing the same thing side by side, as building one image."""
+    with Path(tempfile.gettempdir(), f"stackhand-tests-{os.getuid()}-{what}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -225,8 +233,8 @@ class Runner:
 
     def close(self) -> None:
         """End by force whatever still runs."""
-        for running in self._background:
-            running.close()
+        while self._background:
+            self._background.pop().close()
 
 
 @dataclass
@@ -234,7 +242,7 @@ class Project(Runner):
     """A Compose project of its own: a folder, a unique name, and what the engine has of it."""
 
     name: str = ""
-    client: APIClient = None
+    client: Any = None
 
     def write(self, compose: str | Mapping[str, Any], file: str = "compose.yaml") -> Path:
         """Write a compose file, from YAML text or from a document."""
@@ -292,9 +300,10 @@ class Project(Runner):
         """Remove all that the engine has of the project, by label: a broken compose file is no obstacle."""
         self.close()
         client, mine = self.client, {"label": f"{PROJECT_LABEL}={self.name}"}
-        for container in client.containers(all=True, filters=mine):
-            with contextlib.suppress(APIError):
-                client.remove_container(container["Id"], force=True, v=True)
+        containers = [str(each["Id"]) for each in client.containers(all=True, filters=mine)]
+        if containers:
+            # At once: the engine takes its time for each.
+            self.docker("rm", "--force", "--volumes", *containers, check=False)
         for network in client.networks(filters=mine):
             with contextlib.suppress(APIError):
                 client.remove_network(network["Id"])
@@ -311,10 +320,11 @@ def fetched_package(name: str, folder: Path) -> Path:
     folder = folder / name
     folder.mkdir()
     download = ["apt-get", "-q", "download", name]
-    done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        subprocess.run(["apt-get", "-q", "update"], capture_output=True, check=False)
+    with one_at_a_time("apt"):
         done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            subprocess.run(["apt-get", "-q", "update"], capture_output=True, check=False)
+            done = subprocess.run(download, cwd=folder, capture_output=True, text=True, check=False)
     packages = list(folder.glob("*.deb"))
     assert packages, f"could not download the package {name}:\n{done.stderr}"
     subprocess.run(["dpkg", "-x", packages[0], folder], check=True, capture_output=True)

@@ -22,7 +22,7 @@ from support import Project, clean_environment
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("dockerd"), reason="needs root and dockerd"),
-    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("private-engine"),
 ]
 
 

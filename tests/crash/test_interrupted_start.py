@@ -90,25 +90,6 @@ def test_while_it_builds(project: Project) -> None:
     assert project.containers() == []
 
 
-def test_while_it_starts(project: Project) -> None:
-    names = [f"s{number}" for number in range(8)]
-    project.services(**{name: plain() for name in names})
-    running = project.start_inv("services.start")
-    running.wait_for("starting")
-    interrupt(project, running, signal.SIGTERM)
-    result = project.inv("services.start", "--json")
-    assert result.code == 0, result
-    assert states(result.json()) == dict.fromkeys(names, "running")
-    assert len(project.containers()) == len(names)
-
-
-def test_between_two_attempts(project: Project) -> None:
-    project.services(web={"command": ["false"]})
-    running = project.start_inv("services.start", env={"INVOKE_STACKHAND_START_RETRY_DELAY": "500"})
-    running.wait_for("attempt 2 of 3 in 500 s")
-    interrupt(project, running, signal.SIGINT)
-
-
 @pytest.mark.parametrize("when", ["creating", "starting", "waiting"])
 def test_killed(project: Project, when: str) -> None:
     project.services(db=gated(), api=plain(depends_on=after(db="healthy")))
@@ -153,10 +134,3 @@ def test_two_at_once(project: Project) -> None:
     result = first.wait()
     assert result.code == 0, result
     assert states(result.json()) == {"db": "healthy", "api": "running"}
-
-
-def test_two_at_once_where_nothing_is_to_do(project: Project) -> None:
-    project.services(web=plain())
-    assert project.inv("services.start").code == 0
-    both = [project.start_inv("services.start") for _ in range(2)]
-    assert [each.wait().code for each in both] == [0, 0]

@@ -74,8 +74,8 @@ def test_services_still_read_their_secrets_after_the_fix(open_project: Project) 
     (finding,) = result.json()["findings"]
     assert finding["summary"] == "secrets/s.txt: other reads this secret as uid 10001"
     assert project.inv("perms.check", *OWNER).code == 0
-    shown = project.inv("perms.check", *OWNER).stdout
-    assert "other reads this secret as uid 10001" in shown
+    printable = project.inv("perms.check", *OWNER).stdout
+    assert "other reads this secret as uid 10001" in printable
 
 
 @pytest.mark.parametrize(("before", "status", "says"), [(0o644, "ok", ""), (0o600, "fail", "NOT ")])

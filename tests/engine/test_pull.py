@@ -14,6 +14,7 @@ import pytest
 from shapes import by_name, check_start_document, until
 from support import IMAGE, Project, fetched_package
 
+pytestmark = pytest.mark.xdist_group("registry")
 CONFIG = """
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {folder}/data}}}}

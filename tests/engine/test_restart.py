@@ -7,7 +7,6 @@ import os
 import signal
 from typing import Any
 
-import pytest
 from reference_stack import eventually
 from shapes import (
     FAST,
@@ -15,7 +14,6 @@ from shapes import (
     after,
     by_name,
     fingerprint,
-    gated,
     moment,
     one_shot,
     plain,
@@ -193,27 +191,6 @@ def test_a_shared_image_and_a_one_shot(project: Project) -> None:
     left_alone(before, project, "api", "migrate", "worker")
 
 
-def test_a_one_shot_that_has_not_changed_has_done_its_work(project: Project) -> None:
-    stack: dict[str, Any] = {
-        "migrate": one_shot(),
-        "api": plain(depends_on=after(migrate="completed")),
-    }
-    project.services(**stack)
-    start(project)
-    before = fingerprint(project)
-    assert touched(restart(project, "-s", "api")) == ["api"]
-    left_alone(before, project, "api")
-    stack["api"]["environment"] = {"A": "1"}
-    project.services(**stack)
-    assert touched(restart(project)) == ["api"]
-    left_alone(before, project, "api")
-    # By name, or where all was stopped, it runs again.
-    document = restart(project, "-s", "migrate")
-    assert (touched(document), states(document)) == (["migrate"], {"migrate": "completed"})
-    project.compose("stop")
-    assert touched(restart(project)) == ["api", "migrate"]
-
-
 def test_configuration_and_env_file(project: Project) -> None:
     (project.directory / "app.env").write_text("LEVEL=low\n")
     stack: dict[str, Any] = {"db": plain(), "api": plain(env_file=["app.env"]), "other": plain()}
@@ -319,34 +296,6 @@ def test_secrets_and_configs_that_are_no_files(project: Project) -> None:
     assert changed(restart(project)) == []
 
 
-def test_by_name(project: Project) -> None:
-    stack: dict[str, Any] = {
-        "db": server(environment={"A": "1"}),
-        "api": server(depends_on=after(db="healthy")),
-        "other": plain(),
-    }
-    project.services(**stack)
-    start(project)
-    before = fingerprint(project)
-    document = restart(project, "-s", "api")
-    assert document["changed"] == [{"service": "api", "cause": "it was asked for by name"}]
-    assert set(states(document)) == {"db", "api"}
-    left_alone(before, project, "api")
-    assert moment(project.container("api")) > moment(project.container("db"))
-
-    # What else has changed is for another time, as long as nothing has to be made.
-    now = fingerprint(project)
-    stack["db"]["environment"] = {"A": "2"}
-    stack["other"]["environment"] = {"A": "2"}
-    project.services(**stack)
-    document = restart(project, "-s", "api")
-    assert touched(document) == ["api"]
-    left_alone(now, project, "api")
-    assert changed(restart(project)) == ["db", "other"]
-    unknown = project.inv("services.restart", "-s", "apj")
-    assert (unknown.code, "'api'" in unknown.stderr) == (2, True)
-
-
 def test_dependants_that_ask_to_follow(project: Project) -> None:
     follow = {"condition": "service_healthy", "restart": True}
     stack: dict[str, Any] = {
@@ -406,19 +355,7 @@ def test_a_failed_build_leaves_what_runs(project: Project) -> None:
     assert said(project, "api") == "2"
 
 
-def test_what_does_not_run_is_started(project: Project) -> None:
-    project.services(db=plain(), api=plain(depends_on=["db"]), new=plain())
-    project.compose("up", "-d", "api")
-    project.compose("stop", "api")
-    db = project.container("db")["State"]["StartedAt"]
-    document = restart(project)
-    assert changed(document) == ["api", "new"]
-    assert set(states(document).values()) == {"running"}
-    assert project.container("db")["State"]["StartedAt"] == db
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_while_it_renews(project: Project, number: signal.Signals) -> None:
+def test_killed_while_it_renews(project: Project) -> None:
     follow = {"condition": "service_healthy", "restart": True}
     # The time between its start and its health is when the signal comes.
     project.services(db=slow(3), api=plain(depends_on={"db": follow}), other=plain())
@@ -426,9 +363,8 @@ def test_killed_while_it_renews(project: Project, number: signal.Signals) -> Non
     before = {name: project.container(name) for name in ("db", "api", "other")}
     running = project.start_inv("services.restart", "-s", "db", "--no-fixes")
     until(lambda: moment(project.container("db")) > moment(before["db"]), "db restarts")
-    running.signal(number)
-    result = running.wait()
-    assert result.code in (-signal.SIGKILL, 130), result
+    running.signal(signal.SIGKILL)
+    running.wait()
     assert project.container("api")["State"]["StartedAt"] == before["api"]["State"]["StartedAt"]
 
     document = restart(project)
@@ -484,26 +420,6 @@ def test_nothing_changed_is_said_at_once(project: Project) -> None:
     assert result.code == 0, result
     assert "nothing changed" in result.stdout
     assert result.elapsed < 20, "it takes a second, on a busy machine more: nothing is built, nothing waited for"
-
-
-def test_what_is_not_healthy_yet_and_has_not_changed_is_not_waited_for(project: Project) -> None:
-    project.services(web=gated(), other=plain())
-    project.compose("up", "-d")
-    result = project.inv("services.restart")
-    assert result.code == 0, result
-    assert "nothing changed" in result.stdout
-    assert "unhealthy:" not in result.stdout
-
-
-def test_what_is_unhealthy_and_has_not_changed_is_named(project: Project) -> None:
-    sick = {"test": ["CMD", "false"], "interval": "0.2s", "retries": 1}
-    project.services(web={**plain(), "healthcheck": sick})
-    project.compose("up", "-d")
-    eventually(lambda: project.states() == {"web": "unhealthy"})
-    result = project.inv("services.restart")
-    assert result.code == 0, result
-    assert "nothing changed" in result.stdout
-    assert "unhealthy: web" in result.stdout
 
 
 def test_a_recreate_that_was_interrupted_is_completed(project: Project) -> None:

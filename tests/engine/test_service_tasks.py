@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from shapes import FAST, after, check, fingerprint, moment, one_shot, plain, ready_since, runs, server
+from shapes import FAST, fingerprint, moment, one_shot, plain, ready_since, runs, server
 from support import Project, Result
 
 EXECUTORS = {"graph": "tasks:\n  executor_class: stackhand.graph.GraphExecutor\n", "stock": "tasks: {}\n"}
@@ -102,31 +102,6 @@ def test_a_service_that_does_not_exist(tasks: Project) -> None:
     assert "error: unknown service 'nosuch'" in result.stderr
 
 
-def test_up_one_service(tasks: Project) -> None:
-    result = tasks.inv("up.cache", "--json")
-    assert result.code == 0, result
-    document = result.json()
-    found = {each["name"]: each["state"] for each in document["services"]}
-    assert found == {"base": "running", "cache": "healthy"}
-    assert moment(tasks.container("cache")) >= moment(tasks.container("base"))
-    assert tasks.containers("db") == []
-
-
-def test_up_several_services(tasks: Project) -> None:
-    result = tasks.inv("up.base", "up.cache", "up.db")
-    assert result.code == 0, result
-    assert tasks.inv("services.status", "-s", "base", "-s", "cache", "-s", "db").code == 0
-    assert tasks.containers("unrelated") == []
-
-
-def test_up_one_that_fails(tasks: Project) -> None:
-    result = tasks.inv("up.bad", "plain", env=FAST)
-    assert result.code == 1, result
-    assert ran(tasks) == []
-    assert "3 attempts" in result.stderr
-    assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1
-
-
 def test_side_by_side_with_the_graph_executor(project: Project) -> None:
     """Two services that take a while: their starts overlap, their lines are told apart."""
     project.write(TASKS, "tasks.py")
@@ -141,42 +116,6 @@ def test_side_by_side_with_the_graph_executor(project: Project) -> None:
         "db",
         "cache",
     }
-
-
-def test_a_shared_dependency_starts_once_and_failures_skip_by_name(project: Project) -> None:
-    project.write(EXECUTORS["graph"], "invoke.yaml")
-    project.write("from stackhand import ns\n", "tasks.py")
-    project.services(
-        base=one_shot(9, healthcheck=check()),
-        left=plain(depends_on=after(base="healthy")),
-        right=plain(depends_on=after(base="healthy")),
-        top=plain(depends_on=["left", "right", "fine"]),
-        fine=plain(),
-    )
-    result = project.inv("up.top", env={**FAST, "INVOKE_STACKHAND_START_RETRIES": "2"})
-    assert result.code == 1, result
-    assert runs(project, "fine")
-    assert {f"skipped {name}: base failed" for name in ("left", "right", "up.top")} <= set(result.stderr.splitlines())
-    assert result.stderr.count("attempt 2 of 2") == 1
-
-
-@pytest.mark.parametrize("executor", EXECUTORS)
-def test_conditions_hold_for_tasks_too(project: Project, executor: str) -> None:
-    project.write(EXECUTORS[executor], "invoke.yaml")
-    project.write("from stackhand import ns\n", "tasks.py")
-    project.services(
-        db=server(after=1),
-        m=one_shot(depends_on=after(db="healthy")),
-        opt=one_shot(1),
-        api=plain(
-            depends_on={**after(m="completed"), "opt": {"condition": "service_healthy", "required": False}},
-        ),
-    )
-    result = project.inv("up.api", env={**FAST, "INVOKE_STACKHAND_START_RETRIES": "1"})
-    assert result.code == 0, result
-    assert runs(project, "api")
-    assert moment(project.container("api")) >= moment(project.container("m"), "FinishedAt")
-    assert "going on without it" in result.stderr
 
 
 def names_of(result: Result) -> set[str]:
@@ -213,11 +152,3 @@ def test_an_unknown_service_task(project: Project) -> None:
     assert result.json()["ok"] is False
     assert "error: unknown service 'postgre'" in result.stderr
     assert "hint: did you mean 'postgres'?" in result.stderr
-
-
-@pytest.mark.parametrize("word", ["up", "up.all", "services.start"])
-def test_the_whole_start_has_its_names(project: Project, word: str) -> None:
-    project.services(web=plain())
-    result = project.inv(word, "--json")
-    assert result.code == 0, result
-    assert [each["name"] for each in result.json()["services"]] == ["web"]

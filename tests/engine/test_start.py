@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from shapes import (
     FAST,
     FOREVER,
@@ -28,8 +27,9 @@ from shapes import (
 from support import IMAGE, Project
 
 
-def start(project: Project, *words: str, code: int = 0, **env: str) -> dict[str, Any]:
-    """Start, and return the checked document."""
+def start(project: Project, *words: str, code: int = 0, fixes: bool = False, **env: str) -> dict[str, Any]:
+    """Start, and return the checked document. The post-startup fixes are left out, unless a test is about them."""
+    words = words if fixes else ("--no-fixes", *words)
     result = project.inv("services.start", "--json", *words, env={**FAST, **env})
     assert result.code == code, result
     document: dict[str, Any] = result.json()
@@ -48,7 +48,7 @@ def test_first_second_and_changed(project: Project) -> None:
     }
     project.services(**stack)
 
-    document = start(project)
+    document = start(project, fixes=True)
     assert states(document) == {"db": "healthy", "cache": "running", "migrate": "completed", "api": "healthy"}
     services = by_name(document)
     assert all(each["attempts"] == 1 for each in services.values())
@@ -84,47 +84,6 @@ def test_first_second_and_changed(project: Project) -> None:
     assert now == before
 
 
-@pytest.mark.parametrize(
-    ("condition", "waits"), [("service_started", False), ("service_healthy", True)], ids=["started", "healthy"]
-)
-def test_started_does_not_wait_for_health_and_healthy_does(project: Project, condition: str, waits: bool) -> None:
-    project.services(db=gated(), api=plain(depends_on={"db": {"condition": condition}}))
-    running = project.start_inv("services.start", "--json")
-    until(lambda: runs(project, "db"), "db runs")
-    if waits:
-        running.wait_for("db: starting")
-        with pytest.raises(AssertionError):
-            until(lambda: runs(project, "api"), "api must not run", timeout=1.5)
-    else:
-        until(lambda: runs(project, "api"), "api runs")
-    open_gate(project, "db")
-    result = running.wait()
-    assert result.code == 0, result
-    assert states(result.json()) == {"db": "healthy", "api": "running"}
-
-
-def test_an_optional_dependency_that_fails_stops_nobody(project: Project) -> None:
-    project.services(
-        cache=one_shot(1, "echo no disk"),
-        metrics=plain(depends_on={"cache": {"condition": "service_healthy"}}),
-        api=server(depends_on={"cache": {"condition": "service_healthy", "required": False}}),
-        proxy=server(depends_on=after(api="healthy")),
-    )
-    document = start(project, "--retries", "1", code=1)
-    assert states(document) == {"cache": "failed", "metrics": "skipped", "api": "healthy", "proxy": "healthy"}
-    assert by_name(document)["metrics"]["error"]["reason"] == "cache failed"
-
-
-def test_an_optional_dependency_is_waited_for(project: Project) -> None:
-    project.services(
-        cache=server(after=1.5),
-        api=plain(depends_on={"cache": {"condition": "service_healthy", "required": False}}),
-    )
-    document = start(project)
-    assert moment(project.container("api")) >= ready_since(project, project.container("cache"))
-    assert by_name(document)["api"]["waited_for"] == ["cache"]
-
-
 def test_restart_true_follows_a_recreated_dependency(project: Project) -> None:
     stack: dict[str, Any] = {
         "db": server(),
@@ -151,13 +110,6 @@ def test_profiles(project: Project) -> None:
     assert states(start(project, "-s", "debug")) == {"debug": "running"}
     assert project.containers("trace") == []
     assert set(states(start(project, COMPOSE_PROFILES="more"))) == {"web", "trace"}
-
-
-def test_a_service_by_name_brings_only_what_it_needs(project: Project) -> None:
-    project.services(db=server(), api=plain(depends_on=["db"]), worker=plain(depends_on=["db"]), alone=plain())
-    document = start(project, "-s", "api", "-s", "alone")
-    assert set(states(document)) == {"db", "api", "alone"}
-    assert project.containers("worker") == []
 
 
 def test_replicas_are_ready_when_all_are(project: Project) -> None:
@@ -187,40 +139,6 @@ def test_replicas_are_ready_when_all_are(project: Project) -> None:
     before = fingerprint(project)
     start(project)
     assert fingerprint(project) == before
-
-
-def test_a_failed_one_shot_stops_what_waits_for_it(project: Project) -> None:
-    project.services(
-        migrate=one_shot(3, "echo 'column does not exist' >&2"),
-        api=plain(depends_on=after(migrate="completed")),
-        worker=plain(depends_on=["api"]),
-        alone=plain(),
-    )
-    document = start(project, code=1)
-    assert states(document) == {"migrate": "failed", "api": "skipped", "worker": "skipped", "alone": "running"}
-    migrate = by_name(document)["migrate"]
-    assert (migrate["attempts"], migrate["error"]["exit_code"]) == (3, 3)
-    assert "column does not exist" in migrate["error"]["log_tail"]
-    assert {by_name(document)[name]["error"]["reason"] for name in ("api", "worker")} == {"migrate failed"}
-    assert not runs(project, "api")
-
-
-def test_a_one_shot_runs_again_with_what_waits_for_it(project: Project) -> None:
-    project.services(migrate=one_shot(), api=plain(depends_on=after(migrate="completed")))
-    start(project)
-    first = project.container("migrate")["State"]["StartedAt"]
-    project.compose("stop", "api")
-    assert states(start(project)) == {"migrate": "completed", "api": "running"}
-    assert project.container("migrate")["State"]["StartedAt"] != first
-
-
-def test_what_has_no_healthcheck_must_stay_up_a_moment(project: Project) -> None:
-    project.services(steady=plain(), brief=one_shot(1, "sleep 0.5; echo gone"), next=plain(depends_on=["brief"]))
-    document = start(project, "--retries", "1", code=1)
-    assert states(document)["steady"] == "running"
-    assert states(document)["brief"] == "failed"
-    assert by_name(document)["steady"]["ready_after"] >= 1
-    assert by_name(document)["brief"]["error"]["log_tail"] == ["gone"]
 
 
 def test_what_must_be_built_is_built_first(project: Project) -> None:
@@ -265,13 +183,6 @@ def test_development_overrides(project: Project) -> None:
     document = start(project, "--dev", **env)
     assert set(states(document)) == {"web", "debug"}
     assert "MODE=dev" in project.container("web")["Config"]["Env"]
-
-
-def test_a_dependant_of_health_without_a_healthcheck_is_told(project: Project) -> None:
-    project.services(db=plain(), api=plain(depends_on=after(db="healthy")))
-    document = start(project, code=1)
-    assert states(document) == {"db": "running", "api": "failed"}
-    assert "no healthcheck" in by_name(document)["api"]["error"]["reason"]
 
 
 def test_readiness_is_probed_early_and_never_twice_at_once(project: Project) -> None:

@@ -38,7 +38,8 @@ def checkout(project: Project, tmp_path: Path) -> Iterator[Project]:
     copy.close()
 
 
-# The images and their base are made on the first run of a fresh machine.
+# Before all other tests of the reference stack: on a fresh machine it makes the images and their base.
+@pytest.mark.xdist_group("reference")
 @pytest.mark.timeout(1800)
 def test_the_whole_demonstration(checkout: Project) -> None:
     below = checkout.directory / "examples"

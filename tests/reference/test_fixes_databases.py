@@ -382,7 +382,7 @@ def test_no_password_in_the_servers_log(reference: Reference) -> None:
 
 
 def test_no_backend_was_ever_taken_for_crashed(reference: Reference) -> None:
-    """What is run inside the container and cut off must not become the postmaster's child: see kinds/pg/sql.py."""
+    """What is run inside the container and cut off must not become the postmaster's child: see run_sql.sh."""
     reference.sql("REVOKE CONNECT ON DATABASE app FROM app")
     reference.fixes()
     assert "reinitializing" not in reference.compose("logs", "--no-log-prefix", "postgres")

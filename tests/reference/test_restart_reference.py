@@ -12,6 +12,7 @@ from docker import APIClient
 from reference_stack import Reference
 from shapes import moment
 
+pytestmark = pytest.mark.xdist_group("restarted-reference")
 APP = {"migrate", "api", "worker"}
 
 

@@ -18,6 +18,7 @@ _CHECKS = (
     ("ruff check", [str(_FOLDER / "ruff"), "check", "."]),
     ("ruff format", [str(_FOLDER / "ruff"), "format", "--check", "."]),
     ("mypy", [sys.executable, "-m", "mypy"]),
+    ("mypy of the tests", [sys.executable, "-m", "mypy", "--config-file", "tests/mypy.ini"]),
     ("lint-imports", [str(_FOLDER / "lint-imports"), "--no-logo"]),
 )
 # The folders of the tests, in the order in which they run; tests/groups.py says what each may need.

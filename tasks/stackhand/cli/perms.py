@@ -34,7 +34,7 @@ def check(c: Context, owner: str | None = None, json: bool = False) -> None:
     from stackhand.perms.run import check_project
 
     result = check_project(context, settings, owner)
-    report.tell(stack, result, json=json, intro="Checking file permissions", show=report.show_check)
+    report.print_result(stack, result, json=json, intro="Checking file permissions", show=report.show_check)
     if not result.ok:
         raise PermissionsWrong(f"{report.wrong_in(result)} in {context.root}", report.what_helps(result, owner))
 
@@ -56,9 +56,9 @@ def fix(c: Context, owner: str | None = None, volume: str | None = None, yes: bo
 
     result = fix_project(context, settings, owner)
     if stack.dry:
-        report.tell(stack, result, json=json, intro="Fixing file permissions (dry run)", show=report.show_dry)
+        report.print_result(stack, result, json=json, intro="Fixing file permissions (dry run)", show=report.show_dry)
         return
-    report.tell(stack, result, json=json, intro="Fixing file permissions", show=report.show_fix)
+    report.print_result(stack, result, json=json, intro="Fixing file permissions", show=report.show_fix)
     if not result.ok:
         raise PermissionsWrong(f"left as it was: {report.wrong_in(result)}", report.what_is_left(result, owner))
 
@@ -69,10 +69,12 @@ def _fix_volume(stack: Stack, name: str, owner: str | None, *, yes: bool, json: 
     def agree(why: str) -> bool:
         return agreed(stack.console, f"{why}; go on?", yes=yes, why=why)
 
-    way, result = fix_volume(_context(stack), name, owner, agree)
-    how = "" if way.folder else " (through a helper container)"
+    access, result = fix_volume(_context(stack), name, owner, agree)
+    how = "" if access.folder else " (through a helper container)"
     show = report.show_dry if stack.dry else report.show_volume
-    report.tell(stack, result, json=json, intro=f"Fixing the owner of volume {way.volume.name}{how}", show=show)
+    report.print_result(
+        stack, result, json=json, intro=f"Fixing the owner of volume {access.volume.name}{how}", show=show
+    )
     if not stack.dry and not result.ok:
         raise PermissionsWrong(f"left as it was: {report.wrong_in(result)}", "each is named above, with the reason")
 

@@ -177,9 +177,9 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
         RunOutcome.of(stack).set_document()
     with render.live(stack):
         try:
-            stack.starter.up(name, until=until)
+            stack.actions.on_demand.up(name, until=until)
         except ServiceFailed as failed:
-            stack.starter.ledger.insist(name)
+            stack.starter.records.mark_required(name)
             render.failure(stack, stack.starter.records[name])
             raise StartFailed(f"{name}: {failed.failure.reason}", failed.failure.hint or None) from failed
 
@@ -189,7 +189,7 @@ def _up_if_possible(stack: Stack, name: str, until: Until) -> None:
     if name not in stack.project.services:
         return  # its profile is not active: Compose leaves it out, too
     with render.live(stack):
-        failure = stack.starter.up_if_possible(name, until=until)
+        failure = stack.actions.on_demand.up_if_possible(name, until=until)
     if failure:
         stack.console.progress("warn", f"{name}: {failure.reason}; going on without it")
 

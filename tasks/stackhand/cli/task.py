@@ -134,7 +134,7 @@ def choice(flag: str, value: str, known: tuple[str, ...]) -> str:
 def interrupt(stack: Stack) -> Interrupted:
     """End what is under way, programs at once and threads at their next look; return the error to report."""
     actions, programs = stack.made("actions"), stack.made("commands")
-    how_far = actions.starter.ledger.where() if actions else ""
+    how_far = actions.starter.records.where() if actions else ""
     if actions:
         actions.starter.cancel()
     if programs:

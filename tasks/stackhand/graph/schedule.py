@@ -9,14 +9,16 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Generic, TypeVar
 
 from stackhand.errors import DependencyCycle
+from stackhand.graph import clock as clocks
+from stackhand.graph.clock import Clock
 
 N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
@@ -39,6 +41,7 @@ def run(
     *,
     after: Graph[N] | None = None,
     workers: int | None = None,
+    clock: Clock | None = None,
 ) -> Result[N]:
     """Run `work` on every node, `workers` at a time (None: as many as are ready).
 
@@ -46,11 +49,11 @@ def run(
     skipped. `after` holds weaker edges: a node waits for those too, but runs whatever became of them.
 
     A node that is alone runs in the calling thread, as all do with one worker; side by side, each runs in a
-    thread of its own. KeyboardInterrupt is raised at once, and what runs is left to whoever can stop it.
+    thread of its own. KeyboardInterrupt is raised at once; the caller has to stop the nodes that run.
 
     Raises DependencyCycle before anything runs.
     """
-    return _Run(graph, after or {}, work, workers).run()
+    return _Run(graph, after or {}, work, workers, clock or clocks.SYSTEM).run()
 
 
 def gather(work: Mapping[str, Callable[[], T]], *, workers: int | None = None) -> dict[str, T]:
@@ -118,12 +121,16 @@ class _FinishedMarker(Generic[N]):
 class _Run(Generic[N]):
     """One run of the scheduler: a ready set (graphlib), and the threads that work on it."""
 
-    def __init__(self, graph: Graph[N], after: Graph[N], work: Callable[[N], object], workers: int | None) -> None:
+    def __init__(
+        self, graph: Graph[N], after: Graph[N], work: Callable[[N], object], workers: int | None, clock: Clock
+    ) -> None:
         self._graph = graph
         self._work = work
         self._workers = workers
+        self._clock = clock
         self._result: Result[N] = Result()
-        self._ended: queue.SimpleQueue[tuple[N, BaseException | None]] = queue.SimpleQueue()
+        self._ended: deque[tuple[N, BaseException | None]] = deque()
+        self._one_ended = threading.Condition()
         self._watched = {node for nodes in after.values() for node in nodes if node in graph}
         edges: dict[Any, list[Any]] = {node: list(needs) for node, needs in graph.items()}
         order({node: [*needs, *after.get(node, ())] for node, needs in graph.items()})  # a cycle is told first
@@ -148,18 +155,25 @@ class _Run(Generic[N]):
             while waiting and (self._workers is None or running < self._workers):
                 self._start(waiting.pop(0))
                 running += 1
-            self._settle(*self._ended.get())
+            self._settle(*self._next_end())
             running -= 1
 
     def _start(self, node: N) -> None:
         def body() -> None:
             try:
-                self._ended.put(self._attempt(node))
+                end = self._attempt(node)
             except BaseException as error:
-                self._ended.put((node, error))
+                end = node, error
+            with self._one_ended:
+                self._ended.append(end)
+                self._one_ended.notify()
 
-        # Daemon: an interrupted run must be able to leave while a request to the engine is still open.
-        threading.Thread(target=body, name=str(node), daemon=True).start()
+        self._clock.start_thread(body, str(node))
+
+    def _next_end(self) -> tuple[N, BaseException | None]:
+        with self._one_ended:
+            self._clock.wait_for(self._one_ended, lambda: bool(self._ended))
+            return self._ended.popleft()
 
     def _attempt(self, node: N) -> tuple[N, BaseException | None]:
         try:

@@ -1,1 +1,1 @@
-"""File permissions: what is wrong in the project's folder, put right, put back."""
+"""The namespace `perms`: finds wrong owners and modes in the project's folder, puts them right, and puts them back."""

@@ -1,4 +1,4 @@
-"""Reads the facts that the rules are made of: settings, the compose file, the engine, git, mounts."""
+"""Collects the facts that the rules of a project are made of: settings, compose file, engine, git, mounts."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from typing import TYPE_CHECKING
 from stackhand.engine.compose.files import FILE_NAMES, OVERRIDE_NAMES, chosen_files
 from stackhand.engine.compose.project import Project
 from stackhand.engine.host import git, mounts
-from stackhand.engine.host.programs import Programs
 from stackhand.errors import Interrupted, StackError
 from stackhand.model import Finding
 from stackhand.perms.context import PermsContext
 from stackhand.perms.policy import readers
+from stackhand.perms.policy.content import BUNDLE, mode_by_content
 from stackhand.perms.policy.owner import target
-from stackhand.perms.policy.rules import BUNDLE, DATA_MARKS, Rules, Special, Target, mode_by_content
+from stackhand.perms.policy.rules import DATA_MARKS, PathRule, Rules
 from stackhand.perms.tree.cursor import MOUNTED
-from stackhand.perms.tree.workers import Notes
+from stackhand.perms.tree.events import EventSpool
 from stackhand.settings import Perms
 from stackhand.state.folder import FOLDER
 
 if TYPE_CHECKING:
     from stackhand.engine.api.client import Engine
 
-# Of many paths, those that a finding names.
+# How many paths a finding names, at most.
 _NAMED = 3
 _GIT_NOT_ASKED = Finding(
     "perms.git",
     None,
     readers.PHASE,
     "skip",
-    "git could not be asked which files it records as executable: what is executable stays so",
+    "git could not be asked which files it records as executable: executable files stay so",
     "there is a repository, and `git ls-files` fails in it, or there is no git",
     "see what `git status` says",
 )
@@ -45,49 +45,30 @@ _TOP_FILES = (".env", "*.env", "run.sh", *FILE_NAMES, *OVERRIDE_NAMES)
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The rules for a project, and what is to be said about who reads its files, with what a fix will make of them."""
+class ProjectFacts:
+    """The rules of a project, and findings about who reads its files, with what a fix will make of them."""
 
     rules: Rules
     findings: tuple[Finding, ...]
-    looked_again: Callable[[], tuple[Finding, ...]]
-    """Returns the findings after a fix, with what has become of the files."""
+    findings_after: Callable[[], tuple[Finding, ...]]
+    """Reads the files again after a fix, and returns the findings with what has become of them."""
 
 
-def read(context: PermsContext, settings: Perms, owner: str | None) -> Survey:
-    """Read what the rules for the project are made of; `owner` is `--owner`. Raises UnknownUser, BadArgument."""
-    return survey(
-        context.root,
-        settings,
-        target(owner, context.environ),
-        context.programs,
-        context.project,
-        context.engine,
-        chosen_files(context.directory, context.environ),
-    )
+def collect_facts(context: PermsContext, settings: Perms, owner: str | None) -> ProjectFacts:
+    """Collect the facts of a project whose files shall belong to `owner`, the text of `--owner`.
 
-
-def survey(
-    root: Path,
-    settings: Perms,
-    owner: Target,
-    commands: Programs,
-    project: Callable[[], Project],
-    engine: Callable[[], Engine],
-    compose_files: Iterable[str] = (),
-) -> Survey:
-    """Read what the rules for a project are made of.
-
-    Where Compose, the engine or git can't be asked, the rules are those of the settings, and a finding says what is
-    missing.
+    If Compose, the engine or git can't be asked, the rules come from the settings alone, and a finding says what is
+    missing. Raises UnknownUser, BadArgument.
     """
-    # As the kernel and Compose's own paths have it once links are followed.
-    real = Path(os.path.realpath(root))
-    top_files = (*_TOP_FILES, *(each for each in compose_files if "/" not in each))
-    recorded = git.executables(commands, root)
+    owned_by = target(owner, context.environ)
+    # The paths that Compose and the kernel give are without symbolic links, too.
+    real = Path(os.path.realpath(context.root))
+    compose_files = chosen_files(context.directory, context.environ)
+    top_files = (*_TOP_FILES, *(name for name in compose_files if "/" not in name))
+    recorded = git.executables(context.programs, context.root)
     make = partial(
         Rules,
-        owner,
+        owned_by,
         settings.roots,
         settings.secrets,
         settings.executable,
@@ -95,13 +76,13 @@ def survey(
         keeps_executable=recorded is None,
     )
     plain = make()
-    special: dict[str, dict[str, Special]] = {}
+    special: dict[str, dict[str, PathRule]] = {}
     for path in recorded or ():
-        if plain.area(path, folder=False).file == 0o644:
-            _add(special, path, Special(mode=0o755, plain=True))
+        if plain.zone(path, folder=False).file == 0o644:
+            _add(special, path, PathRule(mode=0o755, plain=True))
     first = (_GIT_NOT_ASKED,) if recorded is None else ()
     try:
-        used = _Used.read(real, plain, project(), engine)
+        used = _ComposeFacts.read(real, plain, context.project(), context.engine)
         exceptions, findings, again = used.known.special, used.known.findings, used.again
     except Interrupted:
         raise
@@ -111,15 +92,15 @@ def survey(
     for folder, found in exceptions.items():
         special.setdefault(folder, {}).update(found)
     for path in mounts.below(real):
-        _add(special, path, Special(leave=MOUNTED))
-    # stackhand's own; a fix looks after it by itself.
-    _add(special, FOLDER, Special(leave=""))
-    return Survey(make(special=special), (*first, *findings), lambda: (*first, *again()))
+        _add(special, path, PathRule(leave=MOUNTED))
+    # stackhand's own folder: `run.fix` looks after it.
+    _add(special, FOLDER, PathRule(leave=""))
+    return ProjectFacts(make(special=special), (*first, *findings), lambda: (*first, *again()))
 
 
-def opened(notes: Notes) -> tuple[Finding, ...]:
-    """Return what is to be said where the rule opens environment files that had been closed to others."""
-    paths = list(islice((note.path for note in notes.read("opened")), _NAMED + 1))
+def opened(events: EventSpool) -> tuple[Finding, ...]:
+    """Return a finding if the rules open environment files to others that were closed before."""
+    paths = list(islice((add_event.path for add_event in events.read("opened")), _NAMED + 1))
     if not paths:
         return ()
     named = ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
@@ -136,24 +117,24 @@ def opened(notes: Notes) -> tuple[Finding, ...]:
     )
 
 
-def _add(special: dict[str, dict[str, Special]], path: str, exception: Special) -> None:
+def _add(special: dict[str, dict[str, PathRule]], path: str, exception: PathRule) -> None:
     folder, _, name = path.rpartition("/")
     special.setdefault(folder, {})[name] = exception
 
 
 @dataclass(frozen=True)
-class _Used:
-    """What the compose file names, and what was read of it."""
+class _ComposeFacts:
+    """The files that the compose file names, their readers, and the rules that follow from both."""
 
     project: Project
     root: Path
     rules: Rules
     users: Mapping[str, readers.User]
-    before: Mapping[Path, readers.Facts]
-    known: readers.Knowledge
+    before: Mapping[Path, readers.PathFacts]
+    known: readers.ComposeRules
 
     @classmethod
-    def read(cls, root: Path, rules: Rules, project: Project, engine: Callable[[], Engine]) -> _Used:
+    def read(cls, root: Path, rules: Rules, project: Project, engine: Callable[[], Engine]) -> _ComposeFacts:
         before = _facts_of(project, rules)
         names = dict.fromkeys(use.service for use in readers.uses(project) if use.path in before)
         users = _users(project, names, engine)
@@ -165,7 +146,7 @@ class _Used:
         return readers.findings(self.project, self.root, self.rules.target, self.users, self.before, after)
 
 
-def _facts_of(project: Project, rules: Rules) -> dict[Path, readers.Facts]:
+def _facts_of(project: Project, rules: Rules) -> dict[Path, readers.PathFacts]:
     return {use.path: seen for use in readers.uses(project) if (seen := _facts(use.path, rules))}
 
 
@@ -186,12 +167,12 @@ def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine])
         except Interrupted:
             raise
         except StackError:
-            pass  # what the compose file itself says has to do
+            pass  # then the user is the one that the compose file names
         found[name] = user
     return found
 
 
-def _facts(path: Path, rules: Rules) -> readers.Facts | None:
+def _facts(path: Path, rules: Rules) -> readers.PathFacts | None:
     try:
         seen = path.lstat()
     except OSError:
@@ -199,15 +180,15 @@ def _facts(path: Path, rules: Rules) -> readers.Facts | None:
     owner = (seen.st_uid, seen.st_gid, seen.st_mode)
     if stat.S_ISDIR(seen.st_mode):
         mark = next((what for name, what in DATA_MARKS.items() if os.path.lexists(path / name)), "")
-        return readers.Facts(*owner, mark)
+        return readers.PathFacts(*owner, mark)
     if not stat.S_ISREG(seen.st_mode):
-        return readers.Facts(*owner)
+        return readers.PathFacts(*owner)
     mode, script = stat.S_IMODE(seen.st_mode), rules.is_executable(path.name)
-    return readers.Facts(*owner, usual=mode_by_content(_head(path), mode, path.name, script=script))
+    return readers.PathFacts(*owner, usual=mode_by_content(_head(path), mode, path.name, script=script))
 
 
 def _head(path: Path) -> bytes:
-    """Return what a file begins with; nothing where that can't be read, or is no longer a file."""
+    """Return the first bytes of a file; none if it can't be read, or is no regular file any more."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:

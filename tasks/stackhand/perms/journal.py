@@ -1,15 +1,16 @@
-"""What a run changed, written before it is changed: one file of JSON lines for each run, in the user's own folder.
+"""The changes of a run, written before they are made: a file of JSON lines for each run, in the user's private folder.
 
-Not in the project, to which its containers can write: whoever undoes as root does what a journal says, and one that is
-made up could give a program to root.
+It is not in the project, because containers can write there. An undo by root does what its journal says, and a journal
+that somebody made up could hand a program to root.
 
-Why not the SQLite file of the state folder: several processes write side by side, and every line has to be with the
-kernel before the files that it names are touched, at a rate of hundreds of thousands of files a second. A line is one
-`write` to a file opened for appending, which no process can tear for another; what is written survives the death
-of the process. `fdatasync` follows at the end of a run, so a power failure can cost the last seconds of it.
+It is not the journal of actions (`state/journal.py`) either. Several processes write side by side, and the kernel must
+have each line before the files that it names are touched, hundreds of thousands of files a second. A line is one
+`write` to a file opened for appending: lines of several processes do not mix, and what is written survives the death of
+its process. `fdatasync` comes at the end of a run, so a power failure can cost the last seconds of it.
 
-A line holds changes in one folder, by what they have in common, since most are alike. A run that was killed may have
-journaled a few that it did not come to do; undoing looks at each file, and so finds out.
+The first line is the head of a run, the last one its end. Each line between has changes in one folder, grouped by owner
+and mode before and after, since most are alike. A run that was killed may have written a few changes that it never
+made. An undo looks at each file, and so finds out.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from stackhand.state.private import PrivateFolder
 # Journals that are kept; the oldest goes when there are more.
 KEPT = 50
 _NAME = re.compile(r"(?P<id>\d{8}-\d{6}(-\d+)?)\.jsonl")
-# Enough to hold a journal's first or last line.
+# Bytes that are read for a journal's first or last line; both are far shorter.
 _TAIL = 65536
-# A run that was killed has no last line; what it journaled last it did at once, or not at all.
+# How long after its last line a run that was killed may have made changes, in nanoseconds: it made them at once.
 _MOMENT = 1_000_000_000
 _IDS, _MODES = 2**32 - 1, 0o10000
 
 
-Become = tuple[int, int, int, int, int, int]
-"""Owner and mode as they were and as they become: a `Change` without its entry."""
+Transition = tuple[int, int, int, int, int, int]
+"""User, group and mode before, then the same after: a `Change` without its entry."""
 
 
 class Change(NamedTuple):
-    """One entry's owner and mode, as they were and as they become. `name` is that in its folder, `.` for the folder."""
+    """The owner and mode of one entry, before and after. `name` is its name in its folder; `.` is the folder itself."""
 
     name: str
     ino: int
@@ -57,20 +58,20 @@ class Change(NamedTuple):
     new_mode: int
 
     def keeping_owner(self) -> Change:
-        """Return the same change without that of owner and group."""
+        """Return the same change without its change of owner and group."""
         return self._replace(new_uid=self.uid, new_gid=self.gid)
 
     def keeping_all(self) -> Change:
-        """Return the change that is none."""
+        """Return the change that changes nothing."""
         return self._replace(new_uid=self.uid, new_gid=self.gid, new_mode=self.mode)
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the first line of a journal says.
+    """The first line of a journal.
 
-    `at` is when the run began, in nanoseconds since the epoch. `undoes` is the run that this one undid, for a run of
-    `perms.undo`; `volume` the exact name of the volume whose files it changed, where they are not the project's.
+    `at` is when the run began, in nanoseconds since the epoch. `undoes` is the run that a run of `perms.undo` undid.
+    `volume` is the engine's name of the volume whose files the run changed, None for files of the project.
     """
 
     id: str
@@ -84,7 +85,7 @@ class Head:
 
 @dataclass(frozen=True)
 class End:
-    """What the last line of a journal says: when that was, how many changes failed, whether it was all to be done."""
+    """The last line of a journal: when the run ended, how many changes failed, and whether it did all it meant to."""
 
     at: int
     failed: int
@@ -92,23 +93,23 @@ class End:
 
 
 class Writer:
-    """Appends to the journal of one run. Processes made by fork can share it."""
+    """Appends to the journal of one run. Forked processes can share it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._begins = 0
 
     def write(self, folder: str, changes: Iterable[Change]) -> None:
-        """Write down changes that are about to be made in one folder. Raises JournalFailed; then none may be made."""
-        alike: dict[Become, tuple[list[str], list[int]]] = {}
+        """Write changes that are about to be made in one folder. Raises JournalFailed; then make none of them."""
+        alike: dict[Transition, tuple[list[str], list[int]]] = {}
         for change in changes:
             names, inodes = alike.setdefault(change[2:], ([], []))
             names.append(change.name)
             inodes.append(change.ino)
         self.write_alike(folder, alike)
 
-    def write_alike(self, folder: str, changes: Mapping[Become, tuple[list[str], list[int]]]) -> None:
-        """Write down changes, by what they have in common: names and inodes. Raises JournalFailed, as `write` does."""
+    def write_alike(self, folder: str, changes: Mapping[Transition, tuple[list[str], list[int]]]) -> None:
+        """Do what `write` does with changes that are grouped already: each group has names and inodes."""
         listed = [[become, *named] for become, named in changes.items()]
         self._append(json.dumps({"folder": folder, "changes": listed}))
 
@@ -119,11 +120,11 @@ class Writer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was written after the first line."""
+        """Whether it has no line but the first."""
         return os.fstat(self.fd).st_size == self._begins
 
     def end(self, *, failed: int, complete: bool, at: int | None = None) -> None:
-        """Write the last line, and have everything on the disk. Raises JournalFailed."""
+        """Write the last line, and wait until all is on the disk. Raises JournalFailed."""
         self._append(json.dumps({"end": vars(End(at or time.time_ns(), failed, complete))}))
         try:
             os.fdatasync(self.fd)
@@ -135,7 +136,7 @@ class Writer:
         os.close(self.fd)
 
     def _append(self, line: str) -> None:
-        # Each line begins with a line feed: one that was cut short by a full disk spoils no other.
+        # Each line begins with a line feed. So a line that a full disk cut short does not spoil the next one.
         data = b"\n" + line.encode("ascii")
         try:
             written = os.write(self.fd, data)
@@ -153,14 +154,14 @@ def _failed(reason: str | None) -> JournalFailed:
 
 
 class Journals:
-    """The journals of one project that this user's runs wrote."""
+    """The journals of this user's runs of one project."""
 
-    def __init__(self, place: PrivateFolder) -> None:
-        self._place = place
+    def __init__(self, pending_dir: PrivateFolder) -> None:
+        self._place = pending_dir
 
     @property
     def path(self) -> Path:
-        """Where they are."""
+        """The folder that they are in."""
         return self._place.path
 
     def create(
@@ -171,7 +172,7 @@ class Journals:
         folder = self._place.make()
         try:
             stamp = f"{now:%Y%m%d-%H%M%S}"
-            # Not the first free number: of that second, the oldest may have gone already.
+            # One more than the last number, not the first free one: the oldest of this second may be gone already.
             last = max((_order(each)[1] for each in _ids(folder) if each.startswith(stamp)), default=0)
             id = f"{stamp}-{last + 1}" if last else stamp
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -192,7 +193,7 @@ class Journals:
         return id, writer
 
     def remove(self, id: str) -> None:
-        """Remove a journal that has nothing in it."""
+        """Remove a journal, as that of a run that has changed nothing."""
         with contextlib.suppress(OSError):
             folder = self._place.open()
             try:
@@ -200,8 +201,8 @@ class Journals:
             finally:
                 os.close(folder)
 
-    def finish(self, journal: Journal) -> None:
-        """Write the last line of a run that was killed, so that nobody looks again for what it left half way."""
+    def settle(self, journal: Journal) -> None:
+        """Write the last line of a run that was killed, once it is completed."""
         folder = self._place.open()
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -212,7 +213,7 @@ class Journals:
             writer.end(failed=0, complete=False, at=journal.ended)
 
     def ids(self) -> list[str]:
-        """Return the ids of all journals, the newest first. Raises PermissionError where others could write them."""
+        """Return the ids of all journals, the newest first. Raises PermissionError if others could write there."""
         try:
             folder = self._place.open()
         except FileNotFoundError:
@@ -222,8 +223,24 @@ class Journals:
         finally:
             os.close(folder)
 
+    def unfinished(self, volume: str | None, *, but: str) -> Iterator[Journal]:
+        """Yield the journals of the runs that came to no end since the last one that did, the newest first.
+
+        Only runs of this volume count, None being the project itself, and not the run `but`, which is under way.
+        Raises PermissionError.
+        """
+        for id in self.ids():
+            if id == but:
+                continue
+            journal = self.open(id)
+            if journal.head is None or journal.head.volume != volume:
+                continue
+            if journal.end is not None:
+                return
+            yield journal
+
     def open(self, id: str) -> Journal:
-        """Open a journal. Raises FileNotFoundError, PermissionError where it is not to be believed."""
+        """Open a journal. Raises FileNotFoundError, and PermissionError if somebody else may have written it."""
         folder = self._place.open()
         try:
             fd = os.open(f"{id}.jsonl", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -238,12 +255,12 @@ class Journals:
 
 
 class Journal:
-    """One journal, to be read. `head` and `end` are its first and last line, None where it was not written."""
+    """One journal, to be read. `head` and `end` are its first and last line, None if it was not written."""
 
     def __init__(self, id: str, fd: int) -> None:
         self.id = id
         self._file = os.fdopen(fd, "rb")
-        # It begins with a line feed.
+        # The file begins with a line feed.
         first = _parsed(self._file.read(_TAIL).lstrip(b"\n").partition(b"\n")[0])
         self._file.seek(max(0, os.fstat(fd).st_size - _TAIL))
         last = _parsed(self._file.read().rpartition(b"\n")[2])
@@ -267,31 +284,31 @@ class Journal:
 
     @property
     def ended(self) -> int:
-        """When the run had made its last change, in nanoseconds since the epoch; a moment later if it was killed."""
+        """When the run had made its last change at the latest, in nanoseconds since the epoch."""
         return self.end.at if self.end else os.fstat(self._file.fileno()).st_mtime_ns + _MOMENT
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run came to its end, and nothing failed."""
+        """Whether the run did all that it meant to, and nothing failed."""
         return self.end is not None and self.end.complete and not self.end.failed
 
     def backwards(self) -> Iterator[tuple[str, list[Change]]]:
-        """Yield folders with their changes, the last one first."""
-        # Where each line begins: a journal can be larger than what should be in memory.
+        """Yield folders with their changes, the last line first."""
+        # Only the positions of the lines are kept: a journal may not fit into memory.
         self._file.seek(0)
-        places, place = [], 0
+        positions, pending_dir = [], 0
         for line in self._file:
-            places.append(place)
-            place += len(line)
-        for place in reversed(places):
-            self._file.seek(place)
+            positions.append(pending_dir)
+            pending_dir += len(line)
+        for pending_dir in reversed(positions):
+            self._file.seek(pending_dir)
             found = _changes(self._file.readline())
             if found:
                 yield found
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """Return what a line says; nothing where it was cut short, when its process was killed or the disk full."""
+    """Return the object of a line; an empty one if the line was cut short, by a kill or a full disk."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -300,7 +317,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _changes(line: bytes) -> tuple[str, list[Change]] | None:
-    """Return the folder and the changes of a line, the last first; None where it has none that can be right."""
+    """Return the folder and the changes of a line, the last first; None if it is damaged, or not a line of changes."""
     read = _parsed(line)
     try:
         folder = read["folder"]

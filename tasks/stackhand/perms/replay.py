@@ -1,4 +1,4 @@
-"""Goes through what a journal names, the last first, and changes it once more."""
+"""Goes through the entries that a journal names, the last one first, and changes them once more."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ from typing import NamedTuple
 from stackhand.perms.journal import Change, Journal, Writer
 from stackhand.perms.tree.apply import Batch
 from stackhand.perms.tree.cursor import MOUNTED, Cursor, OtherFileSystem
-from stackhand.perms.tree.entry import Descriptors, Entry
+from stackhand.perms.tree.entry import Entry, ProcFd
+from stackhand.perms.tree.events import AddEvent
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 
 
-class Step(NamedTuple):
-    """What is done with an entry, which of its attributes matter, and what is to be said about it."""
+class Apply(NamedTuple):
+    """Change an entry. `attributes` are its extended attributes that matter; `remark` is told to people, if any."""
 
     change: Change
     attributes: list[str]
     remark: str = ""
 
 
-Decide = Callable[["Entry | None", Change], "Step | str | None"]
-"""Takes an entry (None where it is gone) and what its journal says; returns what to do, or why it stays as it is.
+class Keep(NamedTuple):
+    """Leave an entry as it is. `reason` is told to people; "" if nobody needs to know."""
 
-None where it stays, and nobody needs to know.
-"""
+    reason: str = ""
+
+
+Decision = Apply | Keep
+Decide = Callable[[Entry | None, Change], Decision]
+"""Takes an entry (None if it is gone) and the change that the journal has of it."""
 
 
 class Replay:
-    """Goes through one journal. Without a writer it only looks.
+    """Goes through one journal; `decide` says what happens to each entry. Without a writer it only looks.
 
-    `note` takes a kind (left, failed), a path and a reason, as a walk's does.
+    It adds events of the kinds `left` and `failed`.
     """
 
     def __init__(
@@ -42,21 +47,24 @@ class Replay:
         journal: Journal,
         writer: Writer | None,
         decide: Decide,
-        note: Callable[[str, str, str], None],
+        add_event: AddEvent,
     ) -> None:
         self.changed = self.left = self.failed = 0
-        self._journal, self._decide, self._note = journal, decide, note
+        self._journal, self._decide, self._add_event = journal, decide, add_event
         self._dry = writer is None
         self._folder = ""
         self._cursor = Cursor(root)
-        self._descriptors = Descriptors()
+        self._proc_fd = ProcFd()
         self._batch = Batch(writer, self._fail)
 
     def run(self, step: Callable[[int], None]) -> None:
-        """Go through it all; `step` is told after each folder how many entries that were. Raises JournalFailed."""
+        """Go through the whole journal. After each folder, `step` gets the number of entries so far.
+
+        Raises JournalFailed.
+        """
         seen = 0
         try:
-            # Backwards, so what is in a folder is put back while the folder can still be entered.
+            # Backwards: a folder may become closed to this user, so what is in it comes first.
             for folder, changes in self._journal.backwards():
                 self._folder = folder
                 self._go(changes)
@@ -65,7 +73,7 @@ class Replay:
         finally:
             self._batch.close()
             self._cursor.close()
-            self._descriptors.close()
+            self._proc_fd.close()
 
     def _go(self, changes: list[Change]) -> None:
         try:
@@ -81,7 +89,7 @@ class Replay:
             return
         for change in changes:
             try:
-                entry = Entry(change.name, self._cursor.fd, self._descriptors)
+                entry = Entry(change.name, self._cursor.fd, self._proc_fd)
             except OSError as error:
                 if error.errno in _GONE:
                     self._take(change, None)
@@ -95,15 +103,18 @@ class Replay:
         self._flush()
 
     def _take(self, change: Change, entry: Entry | None) -> bool:
-        """Decide on an entry; return whether the batch has it now."""
-        step = MOUNTED if entry is not None and self._is_mounted(entry) else self._decide(entry, change)
-        if isinstance(step, str):
-            self._leave(change.name, step)
-        if entry is None or not isinstance(step, Step):
+        """Decide on an entry; return whether it is in the batch now, which closes it."""
+        mounted = entry is not None and self._is_mounted(entry)
+        decision = Keep(MOUNTED) if mounted else self._decide(entry, change)
+        if isinstance(decision, Keep):
+            if decision.reason:
+                self._leave(change.name, decision.reason)
             return False
-        if step.remark:
-            self._note("left", self._path(change.name), step.remark)
-        self._batch.held.append((entry, step.change, step.attributes, True))
+        if entry is None:
+            return False
+        if decision.remark:
+            self._add_event("left", self._path(change.name), decision.remark)
+        self._batch.held.append((entry, decision.change, decision.attributes, True))
         return True
 
     def _is_mounted(self, entry: Entry) -> bool:
@@ -120,11 +131,11 @@ class Replay:
 
     def _leave(self, name: str, reason: str) -> None:
         self.left += 1
-        self._note("left", self._path(name), reason)
+        self._add_event("left", self._path(name), reason)
 
     def _fail(self, name: str, error: OSError) -> None:
         self.failed += 1
-        self._note("failed", self._path(name), error.strerror or str(error))
+        self._add_event("failed", self._path(name), error.strerror or str(error))
 
     def _path(self, name: str) -> str:
         if name == ".":

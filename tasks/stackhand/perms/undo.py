@@ -1,7 +1,7 @@
-"""Putting back what a run changed: owner and mode of every file that nobody has changed since.
+"""Puts back what a run changed: the owner and mode of every file that nobody has changed since.
 
-Whether anybody has is told by the time of change (ctime), which the kernel sets and nobody can forge: one that lies
-after the run, and in no later run of ours, is somebody else's.
+The time of change (ctime) tells whether anybody has: the kernel sets it, and nobody can forge it. If it lies after the
+run, and not within a later run of perms, somebody else has changed the file.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from stackhand.engine.host.sudo import command_line
 from stackhand.errors import JournalRefused, StackError, UnknownRun
 from stackhand.perms.context import PermsContext
 from stackhand.perms.journal import Change, Journal, Journals, Writer
-from stackhand.perms.policy.rules import SETID_BITS, states
-from stackhand.perms.replay import Replay, Step
-from stackhand.perms.result import early_end
+from stackhand.perms.policy.steps import SETID_BITS, states
+from stackhand.perms.replay import Apply, Decision, Keep, Replay
+from stackhand.perms.result import error_field
 from stackhand.perms.tree.apply import refusal
 from stackhand.perms.tree.entry import CAPABILITY, TICK, Entry
-from stackhand.perms.tree.interrupts import held_back
-from stackhand.perms.tree.workers import Notes, Progress
-from stackhand.perms.volume import folder
+from stackhand.perms.tree.events import EventSpool
+from stackhand.perms.tree.interrupts import defer_signals
+from stackhand.perms.tree.workers import Progress
+from stackhand.perms.volume import folder_of_volume
 from stackhand.state.private import PrivateFolder
 
 _SHOWN = 5
@@ -33,8 +34,12 @@ _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
 @dataclass
-class Undone:
-    """What came of it. `stopped` is what ended it early; `any_runs` is for when there was nothing to undo."""
+class UndoResult:
+    """What an undo has done. `id` is the run that was undone, None if there was none to undo.
+
+    `journal` is the journal of the undo itself, `stopped` the error that ended it early. If there was nothing to undo,
+    `any_runs` says whether there are any runs at all.
+    """
 
     id: str | None
     root: Path
@@ -42,17 +47,17 @@ class Undone:
     left: int = 0
     failed: int = 0
     journal: str | None = None
-    notes: Notes = field(default_factory=Notes)
+    events: EventSpool = field(default_factory=EventSpool)
     stopped: BaseException | None = None
     any_runs: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed. What was changed since is left alone rightly."""
+        """Whether nothing failed. Entries that somebody has changed since are left alone, and that is right."""
         return not self.failed and self.stopped is None
 
     def head(self) -> dict[str, Any]:
-        """Return what `--json` prints, but for the lists."""
+        """Return the JSON document without its lists."""
         return {
             "ok": self.ok,
             "root": str(self.root),
@@ -60,11 +65,11 @@ class Undone:
             "restored": self.restored,
             "left": self.left,
             "journal": self.journal,
-            **early_end(self.stopped),
+            **error_field(self.stopped),
         }
 
 
-def undo_run(context: PermsContext, id: str | None) -> Undone:
+def undo_run(context: PermsContext, id: str | None) -> UndoResult:
     """Undo a run of the project, or the last one where `id` is None, under the lock; where `dry`, only look.
 
     Raises UnknownRun, JournalRefused, UnknownVolume, VolumeUnreachable, LockHeld, StateFolderUnwritable; what ends the
@@ -76,7 +81,7 @@ def undo_run(context: PermsContext, id: str | None) -> Undone:
         return _undo_run(context, id)
 
 
-def _undo_run(context: PermsContext, id: str | None) -> Undone:
+def _undo_run(context: PermsContext, id: str | None) -> UndoResult:
     journals, root = Journals(context.state.private), context.root
     try:
         journal = choose(journals, id)
@@ -86,11 +91,11 @@ def _undo_run(context: PermsContext, id: str | None) -> Undone:
         roots = _roots(context, "there is no run of yours to undo", id)
         if roots is not None:
             raise roots
-        return Undone(None, root, any_runs=bool(journals.ids()))
+        return UndoResult(None, root, any_runs=bool(journals.ids()))
     volume = journal.head.volume if journal.head else None
     links_stay_inside = False
     if volume is not None:
-        root, links_stay_inside = folder(context.engine(), volume)
+        root, links_stay_inside = folder_of_volume(context.engine(), volume)
     if context.dry:
         return plan(root, journal, journals, links_stay_inside=links_stay_inside)
     return undo(root, journal, journals, context.progress, links_stay_inside=links_stay_inside)
@@ -101,11 +106,11 @@ def _roots(context: PermsContext, message: str, id: str | None) -> JournalRefuse
     if os.geteuid() == 0 or not PrivateFolder(context.root, context.environ, uid=0).exists():
         return None
     again = shlex.join(["sudo", *command_line("perms.undo"), *([id] if id else [])])
-    return JournalRefused(f"{message}; root has changed files here", f"what root did root undoes: `{again}`")
+    return JournalRefused(f"{message}; root has changed files here", f"only root can undo that: `{again}`")
 
 
 def choose(journals: Journals, id: str | None) -> Journal | None:
-    """Return the journal of a run, or of the last fix that was not undone yet; None where there is none.
+    """Return the journal of a run; for None, of the last fix that was not undone yet; None if there is no such fix.
 
     Raises UnknownRun, JournalRefused.
     """
@@ -122,7 +127,7 @@ def choose(journals: Journals, id: str | None) -> Journal | None:
         if each not in undone and head is not None:
             if not head.undoes:
                 return journal
-            # One that was interrupted, or failed in part, has to be done again; one that was undone counts no more.
+            # An undo that was interrupted, or failed in part, has to be done again. One that was undone itself is void.
             if journal.is_complete:
                 undone.add(head.undoes)
         journal.close()
@@ -146,8 +151,8 @@ def _open(journals: Journals, id: str) -> Journal:
         ) from error
 
 
-def plan(root: Path, journal: Journal, journals: Journals, *, links_stay_inside: bool = False) -> Undone:
-    """Look what undoing a run would do; change nothing."""
+def plan(root: Path, journal: Journal, journals: Journals, *, links_stay_inside: bool = False) -> UndoResult:
+    """Return what an undo of a run would do; change nothing."""
     undoing = _Undoing(root, journal, _later(journals, journal.id), links_stay_inside=links_stay_inside)
     return undoing.run(None, lambda _: None)
 
@@ -159,10 +164,11 @@ def undo(
     progress: Progress = lambda _: None,
     *,
     links_stay_inside: bool = False,
-) -> Undone:
-    """Undo a run below `root`; what that changes is journaled, so it can be undone too. The caller holds the lock.
+) -> UndoResult:
+    """Undo a run below `root`. The undo has a journal of its own, so it can be undone, too. The caller holds the lock.
 
-    Files with several names stay, unless all of these are below the root. Raises StateFolderUnwritable.
+    A file with several names stays as it is, unless `links_stay_inside`: then all its names are below the root. Raises
+    StateFolderUnwritable.
     """
     volume = journal.head.volume if journal.head else None
     undoing = _Undoing(root, journal, _later(journals, journal.id), links_stay_inside=links_stay_inside)
@@ -170,7 +176,7 @@ def undo(
     try:
         result = undoing.run(writer, progress)
         result.journal = id
-        # Without a last line it counts as one that was killed, which it is to whoever goes on from here.
+        # Without a last line it counts as a run that was killed, and the next undo goes on with it.
         with contextlib.suppress(StackError):
             writer.end(failed=result.failed, complete=result.stopped is None)
     finally:
@@ -181,18 +187,18 @@ def undo(
 class _Undoing:
     def __init__(self, root: Path, journal: Journal, later: list[tuple[int, int]], *, links_stay_inside: bool) -> None:
         self._links_stay_inside = links_stay_inside
-        self._result = Undone(journal.id, root)
+        self._result = UndoResult(journal.id, root)
         self._journal = journal
         self._limit = journal.ended
         self._later = later
-        # A folder's times tell of what was put into it, so there is its state alone.
+        # A folder's times say when something was put into it. So only its owner and mode tell whether it was changed.
         self._only_the_end = journal.is_complete
 
-    def run(self, writer: Writer | None, progress: Progress) -> Undone:
+    def run(self, writer: Writer | None, progress: Progress) -> UndoResult:
         result = self._result
-        replay = Replay(str(result.root), self._journal, writer, self._decide, result.notes.add)
+        replay = Replay(str(result.root), self._journal, writer, self._decide, result.events.add)
         try:
-            with held_back() as interrupted:
+            with defer_signals() as interrupted:
 
                 def step(seen: int) -> None:
                     progress(seen)
@@ -206,36 +212,38 @@ class _Undoing:
         result.restored, result.left, result.failed = replay.changed, replay.left, replay.failed
         return result
 
-    def _decide(self, entry: Entry | None, change: Change) -> Step | str | None:  # noqa: PLR0911
+    def _decide(self, entry: Entry | None, change: Change) -> Decision:  # noqa: PLR0911  a guard for each reason
         if entry is None:
-            return "it is gone"
+            return Keep("it is gone")
         seen = entry.seen
         if seen.st_ino != change.ino:
-            return "it is another file now"
+            return Keep("it is another file now")
         if entry.kind not in _KINDS:
-            return "it is no longer a file or folder"
+            return Keep("it is no longer a file or folder")
         now = (seen.st_uid, seen.st_gid, entry.mode)
         if now == (change.uid, change.gid, change.mode):
-            return None
+            return Keep()
         is_folder = entry.kind == stat.S_IFDIR
-        # One that failed or was killed may have left an entry half way.
+        # A run that failed or was killed may have left an entry half way.
         if now not in states(*change[2:])[-1 if is_folder and self._only_the_end else 1 :]:
-            return "owner or mode were changed since"
+            return Keep("owner or mode were changed since")
         if not is_folder and seen.st_mtime_ns > self._limit:
-            return "its content was changed since"
+            return Keep("its content was changed since")
         if not is_folder and not self._is_ours(seen.st_ctime_ns):
-            return "it was changed since: its content, owner, mode or name"
+            return Keep("it was changed since: its content, owner, mode or name")
         back, attributes, remark = _back(entry, change)
-        return refusal(entry, back, links_stay_inside=self._links_stay_inside) or Step(back, attributes, remark)
+        refused = refusal(entry, back, links_stay_inside=self._links_stay_inside)
+        return Keep(refused) if refused else Apply(back, attributes, remark)
 
     def _is_ours(self, changed: int) -> bool:
         return changed <= self._limit or any(began <= changed <= ended for began, ended in self._later)
 
 
 def _back(entry: Entry, change: Change) -> tuple[Change, list[str], str]:
-    """Return what takes a change back, the attributes to keep meanwhile, and what to say about it.
+    """Return the change that takes a change back, the extended attributes to keep, and a remark for people.
 
-    An owner gets no program back that would run with his rights: whoever had it meanwhile could have rewritten it.
+    A program does not get its setuid or setgid bit or its capabilities back: it would run with the rights of its old
+    owner, and the owner that it had meanwhile may have rewritten it.
     """
     seen, attributes = entry.seen, entry.attributes()
     mode, lost = change.mode, []
@@ -253,13 +261,13 @@ def _back(entry: Entry, change: Change) -> tuple[Change, list[str], str]:
 
 
 def _later(journals: Journals, id: str) -> list[tuple[int, int]]:
-    """Return from when to when each run went that came after this one."""
+    """Return when each run after this one began and ended, in nanoseconds since the epoch."""
     found = []
     for each in all_ids(journals):
         if each == id:
             break
         journal = _open(journals, each)
-        # The clock of file times lags behind, but never runs ahead.
+        # The clock of file times lags behind by up to a tick. It never runs ahead.
         found.append((journal.began - TICK, journal.ended))
         journal.close()
     return found

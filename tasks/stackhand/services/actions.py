@@ -8,6 +8,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
 from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
+from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
@@ -34,13 +35,14 @@ class Actions:
         self._on_line = on_line
         # Shared by all tasks of a run, so that a dependency of several starts once; its records are those of the run.
         self.starter = self._new_starter()
+        self.on_demand = OnDemand(self.starter)
 
     def start(self, service: str) -> None:
         """Start a service and what it depends on, as they were made, and wait until it is ready.
 
         A one-shot runs again.
         """
-        if not self.starter.revive(service).ok:
+        if not self.starter.start_as_is(service).ok:
             raise StackError(f"{service} did not become ready", f"`inv services.logs -s {service}` says more")
 
     def restart(self, service: str) -> None:
@@ -73,10 +75,9 @@ class Actions:
     def _new_starter(self) -> Starter:
         loader = self._loader
         return Starter(
-            lambda: loader.compose,
-            self._engine,
-            lambda: loader.project,
+            lambda: (loader.project, loader.compose),
             loader.hashes,
+            self._engine,
             self._settings,
             self._state,
             self._redactor,

@@ -49,7 +49,7 @@ def check_context(
         state,
         ServiceActions(actions.start, actions.restart, actions.recreate, actions.run_once),
         named=named,
-        verified_healthy=actions.starter.ledger.proven,
+        verified_healthy=actions.starter.records.proven,
         redact=redactor.text,
         register_secret=lambda secret: redactor.add([secret]),
         dry=dry,

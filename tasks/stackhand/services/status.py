@@ -1,4 +1,4 @@
-"""How every service is right now, and waiting for it without changing anything."""
+"""The state of every service at this moment; nothing is changed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
-from stackhand.services.start.plan import done
+from stackhand.services.start.facts import done
 from stackhand.services.start.record import READY
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One service: `state` is healthy, running or completed when it is ready, and says how it is otherwise."""
+    """One service. If it is ready, `state` is healthy, running or completed; otherwise missing, exited, unhealthy…"""
 
     name: str
     state: str
@@ -27,7 +27,7 @@ class ServiceStatus:
 
     @property
     def ready(self) -> bool:
-        """Whether all of its containers do what is expected of them."""
+        """Whether all of its containers are healthy, running or completed."""
         return self.state in READY
 
     def to_json(self) -> dict[str, Any]:
@@ -62,12 +62,12 @@ def status(
     completed: Collection[str] = (),
     doubting: bool = False,
 ) -> list[ServiceStatus]:
-    """Return how these services are. Where the engine has not probed yet, the healthcheck is run once, now.
+    """Return the state of these services. A healthcheck that the engine has not run yet is run once, now.
 
-    With `doubting` it is run as well where the engine has seen it fail: what was wrong may be right since.
+    With `doubting`, one that the engine has seen fail is run again, too: the cause may be gone since.
 
-    `mask` takes the secrets out of what probes and the engine said. `containers` saves reading them; `proven` names
-    services whose healthcheck this run has seen succeed already, `completed` runs of containers that ended by
+    `mask` takes the secrets out of the output of probes and of the engine. `containers` saves reading them. `proven`
+    are services whose healthcheck this process has seen succeed, `completed` are runs of containers that ended by
     themselves.
     """
     if containers is None:
@@ -85,7 +85,7 @@ def status(
 def summarise(
     project: Project, name: str, containers: tuple[Container, ...], states: Sequence[tuple[str, str]]
 ) -> ServiceStatus:
-    """Return a service's status from those of its containers: as good as the worst of them."""
+    """Return a service's status from the states of its containers: that of the worst."""
     wanted = project.services[name].replicas
     if not containers:
         state = "completed" if wanted == 0 else "missing"
@@ -104,7 +104,7 @@ def _container_state(
     completed: Collection[str],
     doubting: bool,
 ) -> tuple[str, str]:
-    """Return a container's state and what there is to say about it."""
+    """Return a container's state, and a detail for people."""
     if container.running:
         if container.health == "starting":
             return ("healthy", "") if container.service in proven else _probed(engine, container)
@@ -120,7 +120,7 @@ def _container_state(
 
 
 def _probed(engine: Engine, container: Container) -> tuple[str, str]:
-    # A brief look has not seen the healthcheck.
+    # The brief list of containers lacks the healthcheck.
     check = container.healthcheck or engine.inspect(container.id).healthcheck
     if check is None:
         return "running", ""

@@ -39,7 +39,7 @@ def stop(compose: Compose, engine: Engine, project: Project, names: Collection[s
 
 
 def stopped_on_purpose(state: StateFolder) -> frozenset[str]:
-    """Return the runs of containers (`Container.run`) that were stopped here and are meant to stand still.
+    """Return the runs of containers (`Container.run_key`) that were stopped here and are meant to stand still.
 
     Those that a run was about to stop when it was killed are among them.
     """

@@ -316,7 +316,7 @@ def test_what_root_did_an_ordinary_user_is_told_to_leave_to_root(project: Runner
         result = project.inv(*words, prefix=user_of(project))
         assert result.code == 3, result
         assert "root has changed files here" in result.stderr
-        assert "hint: what root did root undoes: `sudo " in result.stderr
+        assert "hint: only root can undo that: `sudo " in result.stderr
         assert again in result.stderr
     assert project.inv("perms.undo").code == 0
 

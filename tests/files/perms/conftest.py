@@ -20,7 +20,7 @@ import pytest
 
 from stackhand.perms import run
 from stackhand.perms.journal import Journals
-from stackhand.perms.policy.rules import Rules, Special, Target
+from stackhand.perms.policy.rules import PathRule, Rules, Target
 from stackhand.perms.result import Result
 from stackhand.perms.tree.entry import TICK
 from stackhand.settings import Perms
@@ -35,7 +35,7 @@ class Tree:
     """A project's folder, and what is done to it."""
 
     path: Path
-    special: dict[str, dict[str, Special]] = field(default_factory=dict)
+    special: dict[str, dict[str, PathRule]] = field(default_factory=dict)
     keeps_executable: bool = False
 
     def file(self, name: str | bytes, mode: int = 0o666, content: bytes = b"", uid: int = 0, gid: int = 0) -> Path:
@@ -55,7 +55,7 @@ class Tree:
 
     def rules(self, uid: int = UID, gid: int = GID) -> Rules:
         usual = Perms()
-        special = {"": {".stackhand": Special()}, **self.special}
+        special = {"": {".stackhand": PathRule()}, **self.special}
         return Rules(
             Target(uid, gid, str(uid), str(gid)),
             usual.roots,

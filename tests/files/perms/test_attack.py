@@ -16,7 +16,7 @@ import pytest
 
 from stackhand.perms import undo
 from stackhand.perms.journal import Change
-from stackhand.perms.tree import workers as crew
+from stackhand.perms.tree import workers
 
 from .conftest import GID, UID, Tree, facts
 
@@ -88,7 +88,7 @@ def test_nothing_outside_ever_changes(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processes)))
     if not devices_closed:
-        monkeypatch.setattr(crew, "close_devices", lambda: False)
+        monkeypatch.setattr(workers, "close_devices", lambda: False)
     outside = prepare(tree)
     inside = Tree(tree.path / "project")
     names = (".", *_OUTSIDE)
@@ -98,7 +98,7 @@ def test_nothing_outside_ever_changes(
     with attacker(inside.path / "app", outside) as swaps:
         while runs < 8 or struct.unpack("=Q", swaps[:])[0] < _SWAPS:
             assert time.monotonic() < deadline, f"{swaps[:]!r} swaps in {runs} runs"
-            changed += inside.fix().tally.changed
+            changed += inside.fix().counts.changed
             runs += 1
             assert [facts(outside / name) for name in names] == before
     # It was no fight with somebody who was not there: most of what was right was replaced, and fixed, again.

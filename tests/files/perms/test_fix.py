@@ -10,14 +10,14 @@ import stat
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stackhand.perms import undo
 from stackhand.perms.facts import opened
-from stackhand.perms.policy.rules import Special
-from stackhand.perms.tree import evaluate as judge
-from stackhand.perms.tree import workers as crew
+from stackhand.perms.policy.rules import PathRule
+from stackhand.perms.tree import evaluate, workers
 from stackhand.perms.tree.cursor import MOUNTED
 
 from .conftest import GID, UID, Tree, as_user, facts
@@ -29,8 +29,8 @@ MINE = (UID, GID)
 def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Have all of it hold both where files are taken one by one and where a crew takes plain ones together."""
     if request.param == "together":
-        monkeypatch.setattr(crew, "_WORTH_IT", 0)
-        monkeypatch.setattr(crew, "_SHARES", 0)
+        monkeypatch.setattr(workers, "_WORTH_IT", 0)
+        monkeypatch.setattr(workers, "_SHARES", 0)
         fix = Tree.fix
 
         def settled(tree: Tree, **target: int) -> object:
@@ -65,14 +65,14 @@ def test_every_rule_at_once_and_a_second_run_finds_nothing(tree: Tree) -> None:
     tree.file("app/env/pyvenv.cfg")
     tree.file("data/theirs", 0o666, uid=999, gid=999)
     tree.special = {
-        "app": {"recorded": Special(mode=0o755, plain=True)},
-        "config": {"token.txt": Special(mode=0o600)},
+        "app": {"recorded": PathRule(mode=0o755, plain=True)},
+        "config": {"token.txt": PathRule(mode=0o600)},
     }
     tree.settle()
-    wrong = tree.check().tally.wrong
+    wrong = tree.check().counts.wrong
     result = tree.fix()
     assert result.ok
-    assert result.tally.changed == wrong > len(wanted)
+    assert result.counts.changed == wrong > len(wanted)
     for name, mode in wanted.items():
         assert facts(tree.path / name) == (*MINE, mode), name
     assert facts(tree.path / "data/theirs") == (999, 999, 0o666)
@@ -80,8 +80,8 @@ def test_every_rule_at_once_and_a_second_run_finds_nothing(tree: Tree) -> None:
     assert facts(tree.path / "secrets/sub") == (*MINE, 0o700)
     after = tree.look()
     second = tree.fix()
-    assert (second.tally.wrong, second.journal) == (0, None)
-    assert second.tally.scanned == result.tally.scanned
+    assert (second.counts.wrong, second.journal) == (0, None)
+    assert second.counts.scanned == result.counts.scanned
     assert tree.look() == after
 
 
@@ -91,7 +91,7 @@ def test_what_has_become_a_script_since_is_seen(tree: Tree) -> None:
     assert tree.fix().ok
     tree.settle()
     tool.write_bytes(b"#!/bin/sh\n")
-    assert [each.path for each in tree.check().notes.read("wrong")] == ["app/tool"]
+    assert [each.path for each in tree.check().events.read("wrong")] == ["app/tool"]
 
 
 def test_what_was_moved_in_with_its_folder_is_seen(tree: Tree) -> None:
@@ -102,7 +102,7 @@ def test_what_was_moved_in_with_its_folder_is_seen(tree: Tree) -> None:
     assert facts(tree.path / "elsewhere/tool")[2] == 0o644
     tree.settle()
     (tree.path / "elsewhere").rename(tree.path / "app/elsewhere")
-    assert "app/elsewhere/tool" in [each.path for each in tree.check().notes.read("wrong")]
+    assert "app/elsewhere/tool" in [each.path for each in tree.check().events.read("wrong")]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_five_thousand_folders_deep(tree: Tree) -> None:
     os.close(fd)
     result = tree.fix()
     assert result.ok
-    assert result.tally.scanned == 5003
+    assert result.counts.scanned == 5003
     fd = os.open(tree.path / "app", os.O_RDONLY)
     for _ in range(5000):
         inner = os.open("d", os.O_RDONLY, dir_fd=fd)
@@ -163,7 +163,7 @@ def test_hard_links_are_refused(tree: Tree, tmp_path: Path) -> None:
     os.link(path, tree.path / "outside-the-roots")
     result = tree.fix()
     assert not result.ok
-    assert {each.path for each in result.notes.read("refused")} == {"app/twice", "outside-the-roots"}
+    assert {each.path for each in result.events.read("refused")} == {"app/twice", "outside-the-roots"}
     assert facts(path) == (0, 0, 0o666)
 
 
@@ -193,7 +193,7 @@ def test_special_bits_stay(tree: Tree) -> None:
 def test_a_setuid_file_of_another_user_does_not_become_the_target_users(tree: Tree) -> None:
     path = tree.file("app/tool.sh", 0o4755, uid=999, gid=999)
     result = tree.fix()
-    assert [each.path for each in result.notes.read("refused")] == ["app/tool.sh"]
+    assert [each.path for each in result.events.read("refused")] == ["app/tool.sh"]
     assert facts(path) == (999, 999, 0o4755)
 
 
@@ -244,11 +244,15 @@ def test_a_read_only_mount_is_a_failure_that_names_every_file(tree: Tree) -> Non
     subprocess.run(["mount", "--bind", tree.path, tree.path], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", tree.path], check=True)
-        result = crew.Notes()
-        tally = crew.walk(
-            str(tree.path), tree.rules(), crew.Known(), crew.Writer(os.open(os.devnull, os.O_WRONLY)), result
+        result = workers.EventSpool()
+        counts = workers.walk(
+            str(tree.path),
+            tree.rules(),
+            workers.LastCleanRun(),
+            workers.Writer(os.open(os.devnull, os.O_WRONLY)),
+            result,
         )
-        assert tally.changed == 0
+        assert counts.changed == 0
         assert {each.path for each in result.read("failed")} == {".", "app", "app/a"}
         assert {each.reason for each in result.read("failed")} == {"Read-only file system"}
     finally:
@@ -262,7 +266,7 @@ def test_other_file_systems_are_left_alone(tree: Tree) -> None:
         (inner / "file").write_text("x")
         (inner / "file").chmod(0o666)
         result = tree.fix()
-        assert [each.path for each in result.notes.read("left")] == ["app/mounted"]
+        assert [each.path for each in result.events.read("left")] == ["app/mounted"]
         assert facts(inner / "file") == (0, 0, 0o666)
     finally:
         subprocess.run(["umount", inner], check=True)
@@ -270,10 +274,10 @@ def test_other_file_systems_are_left_alone(tree: Tree) -> None:
 
 def test_what_a_container_owns_is_left_alone_with_the_reason(tree: Tree) -> None:
     tree.file("docker/db/PG_VERSION", 0o600, uid=999, gid=999)
-    tree.special = {"docker": {"db": Special(leave="Postgres data of db")}}
+    tree.special = {"docker": {"db": PathRule(leave="Postgres data of db")}}
     result = tree.fix()
     assert result.ok
-    assert [tuple(each) for each in result.notes.read("left")] == [("left", "docker/db", "Postgres data of db")]
+    assert [tuple(each) for each in result.events.read("left")] == [("left", "docker/db", "Postgres data of db")]
     assert facts(tree.path / "docker/db/PG_VERSION") == (999, 999, 0o600)
 
 
@@ -298,13 +302,13 @@ def test_the_data_of_a_database_is_told_by_what_is_in_it(
     tree.folder("docker/db/pgdata", mode, uid=uid, gid=uid)
     result = tree.fix()
     assert result.ok
-    assert [each.path for each in result.notes.read("left")] == ["docker/db/pgdata"] * left
+    assert [each.path for each in result.events.read("left")] == ["docker/db/pgdata"] * left
     assert facts(tree.path / "docker/db") == (UID, GID, 0o755)
     kept = (uid, uid, mode), (uid, uid, 0o600)
     fixed = (UID, GID, 0o755), (UID, GID, 0o644)
     found = facts(tree.path / "docker/db/pgdata"), facts(tree.path / f"docker/db/pgdata/{mark}")
     assert found == (kept if left else fixed)
-    assert not tree.check().tally.wrong
+    assert not tree.check().counts.wrong
 
 
 def test_what_a_container_made_in_its_data_folder_is_left_alone(tree: Tree) -> None:
@@ -318,18 +322,18 @@ def test_what_a_container_made_in_its_data_folder_is_left_alone(tree: Tree) -> N
     tree.file("docker/mq/in/theirs", 0o600, uid=998, gid=998)
     tree.file("docker/mq/in/roots")
     tree.file("data/store/theirs", 0o000, uid=999, gid=999)
-    tree.special = {"docker": {"mq": Special(data="mq")}, "data": {"store": Special(data="db")}}
+    tree.special = {"docker": {"mq": PathRule(data="mq")}, "data": {"store": PathRule(data="db")}}
     left = ["docker/mq/mnesia", "docker/mq/cookie", "docker/mq/link", "docker/mq/in/theirs", "data/store/theirs"]
     before = [facts(tree.path / name) for name in (*left, "docker/mq/mnesia/deep/er")]
     result = tree.fix()
     assert result.ok
-    told = {each.path: each.reason for each in result.notes.read("left")}
+    told = {each.path: each.reason for each in result.events.read("left")}
     assert sorted(told) == sorted(left)
-    assert told["docker/mq/mnesia"] == "it is data of mq, whose container made it uid 999's"
+    assert told["docker/mq/mnesia"] == "it is data of mq, and its container has given it to uid 999"
     assert [facts(tree.path / name) for name in (*left, "docker/mq/mnesia/deep/er")] == before
     assert facts(tree.path / "docker/mq") == facts(tree.path / "docker/mq/in") == (*MINE, 0o755)
     assert facts(tree.path / "docker/mq/in/roots") == (*MINE, 0o644)
-    assert not tree.check().tally.wrong
+    assert not tree.check().counts.wrong
 
 
 def test_what_a_container_left_in_the_source_code_changes(tree: Tree) -> None:
@@ -354,14 +358,14 @@ def test_private_keys_stay_their_owners(tree: Tree) -> None:
         tree.file(name, 0o600, content)
     tree.file("app/public.p12", 0o640, b"\0\0\0")
     tree.file("app/certificates.pem", 0o600, bundle.removesuffix(key))
-    tree.special = {"app": {"recorded": Special(mode=0o755, plain=True)}}
+    tree.special = {"app": {"recorded": PathRule(mode=0o755, plain=True)}}
     assert tree.fix().ok
     assert {name: oct(facts(tree.path / name)[2]) for name in contents} == dict.fromkeys(contents, oct(0o600))
     assert facts(tree.path / "app/public.p12") == facts(tree.path / "app/certificates.pem") == (*MINE, 0o644)
     tree.settle()
-    assert not tree.check().tally.wrong
+    assert not tree.check().counts.wrong
     (tree.path / "app/deploy_key.sh").chmod(0o755)
-    assert [each.path for each in tree.check().notes.read("wrong")] == ["app/deploy_key.sh"]
+    assert [each.path for each in tree.check().events.read("wrong")] == ["app/deploy_key.sh"]
 
 
 def test_an_environment_file_that_the_rule_opens_is_told(tree: Tree) -> None:
@@ -369,12 +373,12 @@ def test_an_environment_file_that_the_rule_opens_is_told(tree: Tree) -> None:
         tree.file(name, mode)
     tree.file("secrets/y.env", 0o600)
     for result in (tree.check(), tree.fix()):
-        assert sorted(each.path for each in result.notes.read("opened")) == [".env", "app/x.env", "prod.env"]
-        (finding,) = opened(result.notes)
+        assert sorted(each.path for each in result.events.read("opened")) == [".env", "app/x.env", "prod.env"]
+        (finding,) = opened(result.events)
         assert finding.status == "warn"
         assert "app/x.env" in finding.summary
         assert "perms.secrets" in finding.remedy
-    assert opened(tree.fix().notes) == ()
+    assert opened(tree.fix().events) == ()
 
 
 def test_where_git_can_not_be_asked_what_is_executable_stays_so(tree: Tree) -> None:
@@ -393,7 +397,7 @@ def test_where_git_can_not_be_asked_what_is_executable_stays_so(tree: Tree) -> N
     tree.keeps_executable = True
     assert tree.check().ok
     tree.keeps_executable = False
-    assert {each.path for each in tree.check().notes.read("wrong")} == {"app/tool", "app/short"}
+    assert {each.path for each in tree.check().events.read("wrong")} == {"app/tool", "app/short"}
 
 
 def test_few_descriptors_are_enough(tree: Tree) -> None:
@@ -404,8 +408,8 @@ def test_few_descriptors_are_enough(tree: Tree) -> None:
         free = len(os.listdir("/proc/self/fd")) + 25  # noqa: PTH208
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
         result = tree.fix()
-        assert result.ok, list(result.notes.read("failed"))
-        assert result.tally.changed == 302
+        assert result.ok, list(result.events.read("failed"))
+        assert result.counts.changed == 302
 
     as_user(work, uid=0, gid=0)
     assert tree.look()["app/299"] == (*MINE, 0o644)
@@ -414,7 +418,8 @@ def test_few_descriptors_are_enough(tree: Tree) -> None:
 def test_files_that_are_held_together_fail_one_by_one(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each failure is told, its file keeps the mode it had, and the others of its kind are done."""
     paths = [tree.file(f"app/{number}") for number in range(70)]
-    inode, real = paths[41].stat().st_ino, {"chown": os.chown, "fchown": os.fchown}
+    inode = paths[41].stat().st_ino
+    real: dict[str, Any] = {"chown": os.chown, "fchown": os.fchown}
 
     def refusing(name: str) -> None:
         def change(fd: int, uid: int, gid: int, **options: bool) -> None:
@@ -427,10 +432,10 @@ def test_files_that_are_held_together_fail_one_by_one(tree: Tree, monkeypatch: p
     refusing("chown")
     refusing("fchown")
     result = tree.fix()
-    assert [each.path for each in result.notes.read("failed")] == ["app/41"]
+    assert [each.path for each in result.events.read("failed")] == ["app/41"]
     assert facts(paths[41]) == (0, 0, 0o666)
     assert {facts(path) for path in paths if path != paths[41]} == {(*MINE, 0o644)}
-    assert (result.tally.wrong, result.tally.changed) == (72, 71)
+    assert (result.counts.wrong, result.counts.changed) == (72, 71)
     assert not result.ok
 
 
@@ -472,11 +477,11 @@ def test_a_file_that_can_not_be_looked_at_costs_no_other(tree: Tree, monkeypatch
     monkeypatch.setattr(os, "fstat", stale)
     result = tree.fix()
     monkeypatch.undo()
-    assert [(each.path, each.reason) for each in result.notes.read("failed")] == [("app/one/f3", "Stale file handle")]
+    assert [(each.path, each.reason) for each in result.events.read("failed")] == [("app/one/f3", "Stale file handle")]
     assert [path for path, found in tree.look().items() if found[:2] != MINE] == ["app/one/f3"]
     journal = undo.choose(tree.journals, None)
     assert journal is not None
-    assert undo.undo(tree.path, journal, tree.journals).restored == result.tally.changed
+    assert undo.undo(tree.path, journal, tree.journals).restored == result.counts.changed
 
 
 def test_a_mark_of_a_virtual_environment_is_not_followed(tree: Tree) -> None:
@@ -497,16 +502,16 @@ def test_a_file_system_that_takes_calls_and_does_nothing_is_no_success(
     for name in ("chown", "fchown"):
         monkeypatch.setattr(os, name, lambda *_, **__: None)
     result = tree.fix()
-    failed = {each.path: each.reason for each in result.notes.read("failed")}
+    failed = {each.path: each.reason for each in result.events.read("failed")}
     assert set(failed) == {".", "app", "app/0", "app/1", "app/2"}
     assert set(failed.values()) == {"the file system does not take owners or modes"}
-    assert result.tally.changed == 0
+    assert result.counts.changed == 0
 
 
 def test_when_descriptors_run_out_what_is_held_is_done_first(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         tree.file(f"app/{number}")
-    real, held = judge.Entry, 0
+    real, held = evaluate.Entry, 0
 
     def opening(*given: object) -> object:
         nonlocal held
@@ -516,10 +521,10 @@ def test_when_descriptors_run_out_what_is_held_is_done_first(tree: Tree, monkeyp
         held += 1
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(judge, "Entry", opening)
+    monkeypatch.setattr(evaluate, "Entry", opening)
     assert tree.fix().ok
     monkeypatch.undo()
-    assert not tree.check().tally.wrong
+    assert not tree.check().counts.wrong
 
 
 @pytest.mark.parametrize("likely_wrong", [False, True])
@@ -532,12 +537,12 @@ def test_what_can_not_be_looked_at_is_no_success(tree: Tree, likely_wrong: bool)
     tree.folder("data/listed", 0o744, uid=999, gid=999)
     os.chown(tree.folder("data", 0o755), UID, GID)
     if likely_wrong:
-        tree.special = {"data/listed": {"roots": Special(mode=0o600)}}
+        tree.special = {"data/listed": {"roots": PathRule(mode=0o600)}}
 
     def work() -> None:
         for result in (tree.check(), tree.fix()):
             assert not result.ok
-            found = {each.path: each.reason for each in result.notes.read("failed")}
+            found = {each.path: each.reason for each in result.events.read("failed")}
             assert found == dict.fromkeys(("data/listed/roots", "data/listed/folder"), "Permission denied")
 
     as_user(work)
@@ -551,11 +556,11 @@ def test_a_change_in_part_is_no_success(tree: Tree) -> None:
 
     def work() -> None:
         planned = tree.check(gid=27)
-        assert all(each.reason.startswith("needs root: ") for each in planned.notes.read("wrong"))
+        assert all(each.reason.startswith("needs root: ") for each in planned.events.read("wrong"))
         result = tree.fix(gid=27)
         assert not result.ok
-        tally = result.tally
-        assert (tally.changed, tally.partial, tally.wrong, tally.needs_root) == (0, 3, 3, 3)
+        counts = result.counts
+        assert (counts.changed, counts.partial, counts.wrong, counts.needs_root) == (0, 3, 3, 3)
         assert [facts(tree.path / f"app/{number}")[2] for number in range(3)] == [0o644] * 3
         assert result.head()["ok"] is False
 
@@ -567,10 +572,10 @@ def test_roots_group_counts_where_root_is_the_target(tree: Tree) -> None:
         tree.file(name, 0o644)
     os.chown(tree.path / "data/in", 0, 100)
     rest = {"data/in/a", "data/in/b", "data", "app", "app/c", "."}
-    assert {each.path for each in tree.check(uid=0, gid=100).notes.read("wrong")} == rest
+    assert {each.path for each in tree.check(uid=0, gid=100).events.read("wrong")} == rest
     assert tree.fix(uid=0, gid=100).ok
     assert facts(tree.path / "data/in/a") == (0, 100, 0o644)
-    assert not tree.check(uid=0, gid=100).tally.wrong
+    assert not tree.check(uid=0, gid=100).counts.wrong
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -586,7 +591,7 @@ def test_what_is_mounted_meanwhile_is_left_alone(tree: Tree, folder: bool) -> No
         subprocess.run(["mount", "--bind", source, point], check=True)
         try:
             result = tree.fix()
-            assert ("app/it", MOUNTED) in [(each.path, each.reason) for each in result.notes.read("left")]
+            assert ("app/it", MOUNTED) in [(each.path, each.reason) for each in result.events.read("left")]
             assert facts(source) == (0, 0, 0o666)
         finally:
             subprocess.run(["umount", point], check=True)
@@ -606,9 +611,9 @@ def test_an_ordinary_user_does_what_he_may(tree: Tree) -> None:
     def work() -> None:
         result = tree.fix()
         assert not result.ok
-        assert result.tally.needs_root == 1
-        assert [each.path for each in result.notes.read("failed")] == ["app/roots"]
-        assert result.tally.changed == 3
+        assert result.counts.needs_root == 1
+        assert [each.path for each in result.events.read("failed")] == ["app/roots"]
+        assert result.counts.changed == 3
 
     as_user(work)
     assert facts(tree.path / "app/mine") == (*MINE, 0o644)
@@ -627,7 +632,9 @@ def test_a_folder_that_may_not_be_read_is_a_failure(tree: Tree) -> None:
     def work() -> None:
         result = tree.check()
         assert not result.ok
-        assert [tuple(each) for each in result.notes.read("failed")] == [("failed", "data/closed", "Permission denied")]
+        assert [tuple(each) for each in result.events.read("failed")] == [
+            ("failed", "data/closed", "Permission denied")
+        ]
 
     as_user(work)
 
@@ -651,10 +658,10 @@ def test_several_processes_come_to_the_same(tree: Tree, monkeypatch: pytest.Monk
         tree.file(f"app/{number}/in/run.sh")
     os.link(tree.path / "app/7/a.py", tree.path / "app/8/in/again")
     result = tree.fix()
-    assert result.tally.scanned == 2 + 300 * 4 + 1
-    assert {each.path for each in result.notes.read("refused")} == {"app/7/a.py", "app/8/in/again"}
-    assert result.tally.changed == result.tally.scanned - 2
-    assert result.tally.tops["app"][2] == result.tally.changed - 1
+    assert result.counts.scanned == 2 + 300 * 4 + 1
+    assert {each.path for each in result.events.read("refused")} == {"app/7/a.py", "app/8/in/again"}
+    assert result.counts.changed == result.counts.scanned - 2
+    assert result.counts.by_top_folder["app"][2] == result.counts.changed - 1
     wrong = [path for path, (uid, gid, _) in tree.look().items() if (uid, gid) != MINE]
     assert sorted(wrong) == ["app/7/a.py", "app/8/in/again"]
 
@@ -665,7 +672,7 @@ def test_a_process_that_dies_fails_the_run(tree: Tree, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     for number in range(300):
         tree.folder(f"app/{number}")
-    monkeypatch.setattr(crew, "close_devices", lambda: os.kill(os.getpid(), 9))
+    monkeypatch.setattr(workers, "close_devices", lambda: os.kill(os.getpid(), 9))
     result = tree.fix()
     assert not result.ok
     assert isinstance(result.stopped, FixFailed)

@@ -39,13 +39,13 @@ def test_check_fix_and_undo(context: PermsContext, tree: Tree) -> None:
     seen = check_project(context, Perms(), OWNER)
     assert not seen.ok
     assert {each.id for each in seen.findings} == {"perms.git", "perms.compose"}
-    assert fix_project(replace(context, dry=True), Perms(), OWNER).tally.wrong == seen.tally.wrong
+    assert fix_project(replace(context, dry=True), Perms(), OWNER).counts.wrong == seen.counts.wrong
     assert facts(tree.path / "app/run.py") == before
     fixed = fix_project(context, Perms(), OWNER)
     assert fixed.ok
     assert check_project(context, Perms(), OWNER).ok
-    assert undo_run(replace(context, dry=True), None).restored == fixed.tally.changed
-    assert undo_run(context, fixed.journal).restored == fixed.tally.changed
+    assert undo_run(replace(context, dry=True), None).restored == fixed.counts.changed
+    assert undo_run(context, fixed.journal).restored == fixed.counts.changed
     assert facts(tree.path / "app/run.py") == before
     with pytest.raises(UnknownRun):
         undo_run(context, "20200101-000000")
@@ -57,8 +57,8 @@ def test_who_changes_something_holds_the_lock(context: PermsContext, tree: Tree)
         for change in (lambda: fix_project(context, Perms(), OWNER), lambda: undo_run(context, None)):
             with pytest.raises(LockHeld):
                 change()
-        assert check_project(context, Perms(), OWNER).tally.wrong
-        assert fix_project(replace(context, dry=True), Perms(), OWNER).tally.wrong
+        assert check_project(context, Perms(), OWNER).counts.wrong
+        assert fix_project(replace(context, dry=True), Perms(), OWNER).counts.wrong
         assert undo_run(replace(context, dry=True), None).id is None
 
 

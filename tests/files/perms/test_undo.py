@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 
 from stackhand.errors import FixFailed, JournalFailed, JournalRefused, StateFolderUnwritable, UnknownRun
-from stackhand.perms import run, undo
+from stackhand.perms import undo
 from stackhand.perms.journal import Change, Journals
-from stackhand.perms.tree import workers as crew
-from stackhand.perms.undo import Undone
+from stackhand.perms.tree import workers
+from stackhand.perms.undo import UndoResult
 from stackhand.state.private import PrivateFolder
 
 from .conftest import GID, UID, Tree, as_user, facts
 
 
-def put_back(tree: Tree, id: str | None = None, *, dry: bool = False) -> Undone:
+def put_back(tree: Tree, id: str | None = None, *, dry: bool = False) -> UndoResult:
     journals = tree.journals
     journal = undo.choose(journals, id)
     if journal is None:
-        return Undone(None, tree.path)
+        return UndoResult(None, tree.path)
     return undo.plan(tree.path, journal, journals) if dry else undo.undo(tree.path, journal, journals)
 
 
@@ -49,10 +49,10 @@ def test_everything_is_as_it_was(wrong: Tree) -> None:
     before = wrong.look()
     result = wrong.fix()
     assert wrong.look() != before
-    assert put_back(wrong, dry=True).restored == result.tally.changed
+    assert put_back(wrong, dry=True).restored == result.counts.changed
     assert wrong.look() != before
     done = put_back(wrong)
-    assert (done.id, done.restored, done.left, done.ok) == (result.journal, result.tally.changed, 0, True)
+    assert (done.id, done.restored, done.left, done.ok) == (result.journal, result.counts.changed, 0, True)
     assert wrong.look() == before
 
 
@@ -109,8 +109,8 @@ def test_what_was_changed_since_stays(wrong: Tree, how: str) -> None:
         os.link(path, wrong.path / "second")
     now = facts(path) if path.exists() else None
     done = put_back(wrong)
-    assert (done.restored, done.left) == (result.tally.changed - 1, 1)
-    assert [each.path for each in done.notes.read("left")] == ["app/a.py"]
+    assert (done.restored, done.left) == (result.counts.changed - 1, 1)
+    assert [each.path for each in done.events.read("left")] == ["app/a.py"]
     assert (facts(path) if path.exists() else None) == now
 
 
@@ -338,7 +338,7 @@ def test_a_program_does_not_get_its_setuid_bit_back_with_its_owner(tree: Tree) -
     assert done.ok
     assert tree.look() == {**before, "app/program.sh": (0, 0, 0o755), "app/group.sh": (0, 0, 0o755)}
     assert "security.capability" not in os.listxattr(able)
-    assert {each.path: each.reason for each in done.notes.read("left")} == {
+    assert {each.path: each.reason for each in done.events.read("left")} == {
         "app/program.sh": "put back without its setuid bit: `chmod u+s` if it is still the program it was",
         "app/group.sh": "put back without its setgid bit: `chmod g+s` if it is still the program it was",
         "app/able.sh": "put back without its capabilities: `setcap` if it is still the program it was",
@@ -351,8 +351,8 @@ def test_a_mount_since_is_left_alone(wrong: Tree) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", wrong.path / "app/deep"], check=True)
     try:
         done = put_back(wrong)
-        assert {each.reason for each in done.notes.read("left")} == {"another file system is mounted there"}
-        assert (done.left, done.restored) == (2 + 1, (result.tally.changed) - 3)
+        assert {each.reason for each in done.events.read("left")} == {"another file system is mounted there"}
+        assert (done.left, done.restored) == (2 + 1, (result.counts.changed) - 3)
     finally:
         subprocess.run(["umount", wrong.path / "app/deep"], check=True)
 
@@ -397,7 +397,7 @@ def test_a_mode_is_put_back_where_the_owner_can_not_be_changed(tree: Tree, monke
 
     monkeypatch.setattr(os, "chown", chown)
     result = tree.fix()
-    assert {each.reason for each in result.notes.read("failed")} == {"Disk quota exceeded"}
+    assert {each.reason for each in result.events.read("failed")} == {"Disk quota exceeded"}
     assert facts(path) == (0, 0, 0o4777)
 
 
@@ -433,7 +433,7 @@ def test_ctrl_c_ends_what_was_begun(
     assert not result.ok
     half = tree.look()
     changed = {path for path in half if half[path] != before[path]}
-    assert 300 <= result.tally.changed == len(changed) < 4200
+    assert 300 <= result.counts.changed == len(changed) < 4200
     assert {half[path] for path in changed if path.endswith(".sh")} == {(UID, GID, 0o6755)}
     journal = tree.journals.open(result.journal or "")
     assert journal.end and not journal.end.complete
@@ -455,7 +455,7 @@ def test_a_crew_member_that_dies_in_a_batch(tree: Tree, monkeypatch: pytest.Monk
         result = tree.fix()
     assert isinstance(result.stopped, FixFailed)
     assert result.journal
-    assert 300 < result.tally.changed < 4000
+    assert 300 < result.counts.changed < 4000
     assert tree.fix().ok
     assert {now for path, now in tree.look().items() if path.endswith(".sh")} == {(UID, GID, 0o6755)}
     put_back(tree)
@@ -488,8 +488,8 @@ def test_a_disk_that_is_full_in_the_middle(
     result = tree.fix()
     assert isinstance(result.stopped, JournalFailed)
     half = tree.look()
-    assert 0 < result.tally.changed == sum(half[path] != before[path] for path in before) < 4000
-    assert [each.path for each in result.notes.read("failed")] == []
+    assert 0 < result.counts.changed == sum(half[path] != before[path] for path in before) < 4000
+    assert [each.path for each in result.events.read("failed")] == []
     # No room for a journal: nothing is changed, and none is left that an undo could take for the last.
     with contextlib.suppress(OSError):
         (small / "filling").write_bytes(b"x" * 64_000)
@@ -510,19 +510,19 @@ def test_a_line_that_was_cut_short_spoils_no_other(wrong: Tree) -> None:
     path = wrong.state.private.path / f"{result.journal}.jsonl"
     with path.open("ab") as file:
         file.write(b'\n{"folder": "app", "changes": [[[0, 0, 438, 4321, 4321, 420], ["a.py"')
-    assert put_back(wrong).restored == result.tally.changed
+    assert put_back(wrong).restored == result.counts.changed
     assert wrong.look() == before
 
 
 def test_a_full_disk_changes_nothing_that_is_not_journaled(wrong: Tree, tmp_path: Path) -> None:
     before = wrong.look()
     with pytest.raises(JournalFailed, match="No space left"):
-        crew.walk(
+        workers.walk(
             str(wrong.path),
             wrong.rules(),
-            crew.Known(),
-            crew.Writer(os.open("/dev/full", os.O_WRONLY)),
-            crew.Notes(),
+            workers.LastCleanRun(),
+            workers.Writer(os.open("/dev/full", os.O_WRONLY)),
+            workers.EventSpool(),
         )
     assert wrong.look() == before
 
@@ -544,4 +544,4 @@ def test_time_of_the_last_line(tree: Tree) -> None:
     run_ = tree.fix()
     journal = tree.journals.open(run_.journal or "")
     assert journal.end and began < journal.end.at <= time.time_ns()
-    assert run.first(run_.notes, 1, "failed") == []
+    assert list(run_.events.read("failed")) == []

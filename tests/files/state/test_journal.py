@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +152,7 @@ def test_a_crash_at_any_point_leaves_no_step_that_the_journal_does_not_name(tmp_
         if made:
             [run] = runs
             assert made <= set(run.steps)
-            assert set(run.left(lambda key, made=made: key in made)) == set(run.steps) - made
+            assert set(run.left(made.__contains__)) == set(run.steps) - made
         if runs and not runs[0].ended:
             assert not runs[0].is_under_way
         # Whatever was left in the folder, the next run can use it.
@@ -258,7 +260,7 @@ def test_what_root_has_written_the_owner_of_the_folder_goes_on_with(journal: Jou
     journal.begin(RESTART, steps={"c1": ""})
     for folder in (tmp_path, tmp_path / ".stackhand"):
         os.chown(folder, 4321, 4321)
-    for folder in tmp_path.parents[:2]:
+    for folder in takewhile(lambda each: each != Path(tempfile.gettempdir()), tmp_path.parents):
         folder.chmod(0o755)
 
     def work() -> None:
@@ -388,7 +390,15 @@ def test_the_oldest_go_by_task_and_the_unfinished_stay(journal: Journal, monkeyp
 
 
 def test_a_flood_that_a_container_made_up_is_not_read_whole(journal: Journal, tmp_path: Path) -> None:
-    entry = {"id": "a", "task": "t", "began": "", "ended": "", "facts": {}, "steps": {}, "process": None}
+    entry: dict[str, object] = {
+        "id": "a",
+        "task": "t",
+        "began": "",
+        "ended": "",
+        "facts": {},
+        "steps": {},
+        "process": None,
+    }
     runs = [{**entry, "task": str(number)} for number in range(20_000)]
     (StateFolder(tmp_path).prepare() / "journal.json").write_text(json.dumps({"runs": runs}))
     assert len(journal.runs()) == journal_module._MOST

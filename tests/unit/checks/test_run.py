@@ -363,7 +363,7 @@ def test_what_another_run_has_put_right_is_not_done_again(tmp_path: Path) -> Non
         mend(toy.world, "role")  # meanwhile, by the other run
         return lock(task)
 
-    place.state.lock = lock_late  # type: ignore[method-assign]
+    place.state.lock = lock_late  # type: ignore[assignment, method-assign]
     report = fixing.run(place, ["web"])
     assert report.ok
     assert report.outcomes == ()

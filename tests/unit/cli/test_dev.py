@@ -49,7 +49,7 @@ def test_all_checks_then_all_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = FakeCommands()
     out, _ = run(monkeypatch, commands)
     tools = [line.split()[0].rstrip("0123456789.") for line in commands.ran]
-    assert tools == ["ruff", "ruff", "python", "lint-imports", "python"]
+    assert tools == ["ruff", "ruff", "python", "python", "lint-imports", "python"]
     folders = [f"tests/{name}" for name in suite.GROUPS if (CHECKOUT / "tests" / name).is_dir()]
     words = ["-n", "auto", "--dist", "loadgroup", "--doctest-modules", "tasks/stackhand", *folders]
     assert commands.ran[-1].endswith(f"-m pytest {' '.join(words)}")
@@ -82,20 +82,20 @@ def test_every_group_has_a_budget() -> None:
     assert tuple(BUDGETS) == suite.GROUPS
 
 
-@pytest.mark.parametrize("failing", ["ruff check", "ruff format", "mypy", "lint-imports", "pytest"])
+@pytest.mark.parametrize("failing", ["ruff check", "ruff format", "mypy", "tests/mypy.ini", "lint-imports", "pytest"])
 def test_any_failure_is_exit_code_1_and_hides_no_other(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     commands = FakeCommands(failing)
     with pytest.raises(Exit) as caught:
         run(monkeypatch, commands)
     assert caught.value.code == 1
-    assert len(commands.ran) == 5
+    assert len(commands.ran) == 6
 
 
 def test_dry_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = FakeCommands()
     out, _ = run(monkeypatch, commands, dry=True)
     assert commands.ran == []
-    assert len(out.splitlines()) == 5
+    assert len(out.splitlines()) == 6
 
 
 def test_an_installed_package_has_no_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from stackhand.cli import service_tasks as up
@@ -76,5 +78,6 @@ def test_pre_tasks_follow_the_conditions(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     assert up.service("soft").pre == [up.need("cache", "ready", False)]
     # One that may fail must not stop others, and what only it needs may fail as well.
-    assert all(task is up.need(task.service, task._until, False) for task in up.need("api", "ready", False).pre)
+    soft: list[Any] = up.need("api", "ready", False).pre
+    assert all(task is up.need(task.service, task._until, False) for task in soft)
     assert up.service("unknown").pre == []

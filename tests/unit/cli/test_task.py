@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser import Argument
 from invoke.tasks import Call, Task
 
 from stackhand import errors
@@ -106,7 +108,8 @@ class TestIdentity:
 
         assert service("db") is service("db")
         assert service("db") is not service("a.b")
-        assert [one.service for one in service("a-b").pre] == ["db"]
+        pre: list[Any] = service("a-b").pre
+        assert [one.service for one in pre] == ["db"]
 
 
 def _main(c: Context) -> None:
@@ -275,8 +278,15 @@ def names() -> list[str]:
     return sorted(name for name in all_tasks(ns) if not name.startswith("up.") or name == "up.all")
 
 
+@functools.cache
+def arguments(one: Task[Any]) -> list[Argument]:
+    """Return a task's arguments. Invoke takes the help out of the task when it is first asked, and has none later."""
+    found: list[Argument] = one.get_arguments()
+    return found
+
+
 def flags_of(one: Task[Any]) -> set[str]:
-    return {argument.name.replace("_", "-") for argument in one.get_arguments()}
+    return {str(argument.name).replace("_", "-") for argument in arguments(one)}
 
 
 def page_for(name: str) -> str:
@@ -294,7 +304,7 @@ class TestWhatPeopleRead:
     def test_every_task_and_every_flag_has_help(self, name: str) -> None:
         one = all_tasks(fresh())[name]
         assert (one.__doc__ or "").strip()
-        flags = {argument.name: argument.help for argument in one.get_arguments()}
+        flags = {argument.name: argument.help for argument in arguments(one)}
         assert [flag for flag, text in flags.items() if not text] == []
 
     @pytest.mark.parametrize("name", names())
@@ -313,8 +323,8 @@ class TestWhatPeopleRead:
     def test_start_and_up_take_the_same_flags(self) -> None:
         tasks = all_tasks(fresh())
         start, whole = tasks["services.start"], tasks["up.all"]
-        assert [(a.names, a.kind, a.help) for a in start.get_arguments()] == [
-            (a.names, a.kind, a.help) for a in whole.get_arguments()
+        assert [(a.names, a.kind, a.help) for a in arguments(start)] == [
+            (a.names, a.kind, a.help) for a in arguments(whole)
         ]
         assert {"service", "dev", "timeout", "retries", "no-fixes", "json"} <= flags_of(start)
 
@@ -326,6 +336,6 @@ class TestWhatPeopleRead:
 
     def test_services_short_flag_is_s(self) -> None:
         for name in names():
-            for argument in all_tasks(fresh())[name].get_arguments():
+            for argument in arguments(all_tasks(fresh())[name]):
                 if argument.name == "service":
                     assert "s" in argument.names

@@ -60,7 +60,7 @@ class Starter:
     def __init__(self, world: World, whose: str) -> None:
         self._world, self._whose = world, whose
 
-    def revive(self, name: str) -> StartReport:
+    def start_as_is(self, name: str) -> StartReport:
         self._world.did.append(("start", name, self._whose))
         return self._world.report()
 
@@ -71,7 +71,8 @@ class Starter:
 
 @pytest.fixture(autouse=True)
 def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "Starter", lambda read_compose, engine, *_: engine.starter())
+    monkeypatch.setattr(actions, "OnDemand", lambda starter: None)
+    monkeypatch.setattr(actions, "Starter", lambda select, hashes, engine, *_: engine.starter())
 
 
 def test_a_start_is_in_the_records_of_the_run(tmp_path: Path) -> None:

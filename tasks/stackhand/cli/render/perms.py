@@ -1,4 +1,4 @@
-"""What the tasks of the namespace `perms` print."""
+"""Prints the results of the tasks of the namespace `perms`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from stackhand.context import Stack
 if TYPE_CHECKING:
     from stackhand.perms.policy.rules import Target
     from stackhand.perms.result import Result
-    from stackhand.perms.undo import Undone
+    from stackhand.perms.undo import UndoResult
 
 _SHOWN = 50
 
 
-def tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callable[[Stack, Result], None]) -> None:
-    """Print what a run came to: one JSON document, or `intro`, what `show` prints, and the findings.
+def print_result(
+    stack: Stack, result: Result, *, json: bool, intro: str, show: Callable[[Stack, Result], None]
+) -> None:
+    """Print a result: as one JSON document, or as `intro`, what `show` prints, and the findings.
 
-    Raises what ended the run early, once that is told.
+    Raises the error that ended the run early, once the result is printed.
     """
     if json:
         stack.console.document_of_many({**result.head(), **({"dry": True} if stack.dry else {})}, result.lists())
@@ -34,27 +36,27 @@ def tell(stack: Stack, result: Result, *, json: bool, intro: str, show: Callable
     for finding in result.findings:
         sign = stack.console.symbol(finding.status, stack.console.stdout)
         # Names of files are in all of it.
-        remedy = f"\n    remedy: {shown(finding.remedy)}" if finding.remedy else ""
-        stack.console.result(f"{sign} {shown(finding.summary)}\n    {shown(finding.evidence)}{remedy}")
+        remedy = f"\n    remedy: {printable(finding.remedy)}" if finding.remedy else ""
+        stack.console.result(f"{sign} {printable(finding.summary)}\n    {printable(finding.evidence)}{remedy}")
     _raise_early_end(result)
 
 
 def _raise_early_end(result: Result) -> None:
-    """Raise what ended a run early, now that it was told what was done until then."""
+    """Raise the error that ended a run early, if one did."""
     if result.stopped is not None:
         raise result.stopped
 
 
 def show_check(stack: Stack, result: Result) -> None:
-    """Print what a look has found."""
+    """Print what a check has found."""
     _list(stack, result, "wrong", most=_SHOWN)
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
-    tally = result.tally
-    if tally.wrong:
-        what = f"{tally.wrong:,} of {_entries(tally.scanned)} {_are(tally.wrong)} wrong"
+    counts = result.counts
+    if counts.wrong:
+        what = f"{counts.wrong:,} of {_entries(counts.scanned)} {_are(counts.wrong)} wrong"
     else:
-        what = f"{_entries(tally.scanned)}, {'no other is wrong' if tally.failed else 'all right'}"
+        what = f"{_entries(counts.scanned)}, {'no other is wrong' if counts.failed else 'all right'}"
     stack.console.result(what)
 
 
@@ -62,37 +64,39 @@ def show_dry(stack: Stack, result: Result) -> None:
     """Print what a fix would do."""
     from stackhand.perms.tree.evaluate import NEEDS_ROOT
 
-    for noted in result.notes.read("wrong"):
-        sign = "would not fix" if noted.reason.startswith(NEEDS_ROOT) else "would fix"
-        stack.console.result(f"{sign} {shown(noted.path)}: {noted.reason}")
+    for event in result.events.read("wrong"):
+        sign = "would not fix" if event.reason.startswith(NEEDS_ROOT) else "would fix"
+        stack.console.result(f"{sign} {printable(event.path)}: {event.reason}")
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
-    tally = result.tally
+    counts = result.counts
     would = _fixable(result)
-    if would or tally.wrong or tally.failed:
-        rest = f"; {tally.needs_root:,} {'needs' if tally.needs_root == 1 else 'need'} root" if tally.needs_root else ""
-        stack.console.result(f"would fix {would:,} of {_entries(tally.scanned)}{rest}")
+    if would or counts.wrong or counts.failed:
+        rest = (
+            f"; {counts.needs_root:,} {'needs' if counts.needs_root == 1 else 'need'} root" if counts.needs_root else ""
+        )
+        stack.console.result(f"would fix {would:,} of {_entries(counts.scanned)}{rest}")
     else:
         stack.console.result("nothing to do")
 
 
 def show_fix(stack: Stack, result: Result) -> None:
     """Print what a fix has done, and what is left."""
-    console, tally = stack.console, result.tally
-    for top, (_, wrong, changed) in sorted(tally.tops.items(), key=lambda item: (not item[0], item[0])):
+    console, counts = stack.console, result.counts
+    for top, (_, wrong, changed) in sorted(counts.by_top_folder.items(), key=lambda item: (not item[0], item[0])):
         if wrong:
             sign = console.symbol("ok" if wrong == changed else "warn", console.stdout)
-            console.result(f"{sign} {shown(top) or 'the rest of the project'}: {changed:,} of {wrong:,} fixed")
-    # What is wrong: where nothing could be changed, for want of a journal.
+            console.result(f"{sign} {printable(top) or 'the rest of the project'}: {changed:,} of {wrong:,} fixed")
+    # Entries that are only named as wrong: without a journal nothing was changed.
     _list(stack, result, "wrong", most=_SHOWN)
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
     if result.journal:
-        in_part = f", {tally.partial:,} in part" if tally.partial else ""
-        console.result(f"{tally.changed:,} of {_entries(tally.scanned)} changed{in_part}")
+        in_part = f", {counts.partial:,} in part" if counts.partial else ""
+        console.result(f"{counts.changed:,} of {_entries(counts.scanned)} changed{in_part}")
         console.result(f"to put it back: inv perms.undo {result.journal}")
-    elif not (tally.wrong or tally.failed or result.stopped):
-        console.result(f"nothing to do: {_entries(tally.scanned)}, all right")
+    elif not (counts.wrong or counts.failed or result.stopped):
+        console.result(f"nothing to do: {_entries(counts.scanned)}, all right")
     if result.ok:
         _epilogue(stack, result)
 
@@ -101,8 +105,8 @@ def show_volume(stack: Stack, result: Result) -> None:
     """Print what a fix of a volume has done."""
     _list(stack, result, "failed", most=_SHOWN)
     _rest(stack, result)
-    tally = result.tally
-    stack.console.result(f"{tally.changed:,} of {_entries(tally.scanned)} changed")
+    counts = result.counts
+    stack.console.result(f"{counts.changed:,} of {_entries(counts.scanned)} changed")
     if result.journal:
         stack.console.result(f"to put it back: inv perms.undo {result.journal}")
 
@@ -114,7 +118,7 @@ def _epilogue(stack: Stack, result: Result) -> None:
     scripts += [f"./scripts/{each.name}" for each in sorted((result.root / "scripts").glob("*.sh"))[:3]]
     if scripts:
         stack.console.result(f"{result.target.user} can run the scripts without sudo now:")
-        stack.console.result("\n".join(f"  {shown(each)}" for each in scripts))
+        stack.console.result("\n".join(f"  {printable(each)}" for each in scripts))
     group = docker_group_missing(result.target.user)
     if group:
         stack.console.result(
@@ -123,15 +127,15 @@ def _epilogue(stack: Stack, result: Result) -> None:
         )
 
 
-def show_undo(stack: Stack, result: Undone, *, json: bool) -> None:
+def show_undo(stack: Stack, result: UndoResult, *, json: bool) -> None:
     """Print what an undo has put back."""
     if json:
-        notes = result.notes
+        events = result.events
         stack.console.document_of_many(
             {**result.head(), **({"dry": True} if stack.dry else {})},
             {
-                "left_alone": ({"path": each.path, "reason": each.reason} for each in notes.read("left")),
-                "failed": ({"path": each.path, "error": each.reason} for each in notes.read("failed")),
+                "left_alone": ({"path": each.path, "reason": each.reason} for each in events.read("left")),
+                "failed": ({"path": each.path, "error": each.reason} for each in events.read("failed")),
             },
         )
         return
@@ -139,12 +143,12 @@ def show_undo(stack: Stack, result: Undone, *, json: bool) -> None:
         why = "all runs were undone" if result.any_runs else "no run of perms.fix has changed anything"
         stack.console.result(f"nothing to undo: {why}")
         return
-    for number, noted in enumerate(result.notes.read("left", "failed")):
+    for number, event in enumerate(result.events.read("left", "failed")):
         if number == _SHOWN:
             stack.console.result("    … and more; --json has all")
             break
-        sign = stack.console.symbol("skip" if noted.kind == "left" else "fail", stack.console.stdout)
-        stack.console.result(f"{sign} {shown(noted.path)}: {noted.reason}")
+        sign = stack.console.symbol("skip" if event.kind == "left" else "fail", stack.console.stdout)
+        stack.console.result(f"{sign} {printable(event.path)}: {event.reason}")
     would = "would put back" if stack.dry else "put back:"
     stack.console.result(f"{would} {result.restored:,} entries of run {result.id}; left as they are: {result.left:,}")
     if result.stopped is not None:
@@ -164,27 +168,27 @@ def _list(stack: Stack, result: Result, kind: str, most: int) -> None:
         "left": ("skip", "left alone: "),
     }
     status, word = words[kind]
-    for number, noted in enumerate(result.notes.read(kind)):
+    for number, event in enumerate(result.events.read(kind)):
         if number == most:
             stack.console.result("    … and more; --json has all")
             return
         sign = stack.console.symbol(status, stack.console.stdout)
-        stack.console.result(f"{sign} {word}{shown(noted.path)}: {noted.reason}")
+        stack.console.result(f"{sign} {word}{printable(event.path)}: {event.reason}")
 
 
-def shown(path: str) -> str:
-    """Return a path as it can be printed: line feeds, control characters and bytes that are no text are escaped."""
+def printable(path: str) -> str:
+    """Return a path that is safe to print: line feeds, control characters and bytes that are no text are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in path)
 
 
 def wrong_in(result: Result) -> str:
-    """Return in words what is wrong still."""
-    tally, parts = result.tally, []
-    wrong = tally.wrong - tally.changed
+    """Return in words what is still wrong."""
+    counts, parts = result.counts, []
+    wrong = counts.wrong - counts.changed
     if wrong:
         parts.append(f"{_entries(wrong)} {_are(wrong)} wrong")
-    if tally.failed:
-        parts.append(f"{tally.failed:,} could not be looked at or changed")
+    if counts.failed:
+        parts.append(f"{counts.failed:,} could not be looked at or changed")
     unread = sum(1 for each in result.findings if each.status == "fail")
     if unread:
         what = "secret or mount" if unread == 1 else "secrets or mounts"
@@ -193,13 +197,13 @@ def wrong_in(result: Result) -> str:
 
 
 def what_helps(result: Result, owner: str | None) -> str:
-    """Return the hint below what `perms.check` saw: a fix puts right what it may, and not what it can only tell."""
+    """Return the hint of a check: the command that puts right what can be put right, and whether that is all."""
     named = "each is named above, with the reason"
-    fixable = _fixable(result) + result.tally.needs_root
+    fixable = _fixable(result) + result.counts.needs_root
     if not fixable:
         return named
-    again = f"`{once_more(owner, root=needs_root(result))}`"
-    if fixable == result.tally.wrong and not result.tally.failed and _all_read(result):
+    again = f"`{command_again(owner, root=needs_root(result))}`"
+    if fixable == result.counts.wrong and not result.counts.failed and _all_read(result):
         return f"{again} puts it right"
     return f"{again} puts {fixable:,} of them right; {named}"
 
@@ -208,12 +212,12 @@ def what_is_left(result: Result, owner: str | None) -> str:
     """Return the hint below what `perms.fix` could not put right."""
     if not needs_root(result):
         return "each is named above, with the reason"
-    return f"`{once_more(owner or spelt(result.target), root=True)}` does the rest"
+    return f"`{command_again(owner or as_owner_flag(result.target), root=True)}` does the rest"
 
 
 def _fixable(result: Result) -> int:
     """Return how many entries this user's fix would put right."""
-    return result.tally.wrong - result.tally.refused - result.tally.needs_root
+    return result.counts.wrong - result.counts.refused - result.counts.needs_root
 
 
 def _all_read(result: Result) -> bool:
@@ -229,17 +233,17 @@ def _are(number: int) -> str:
 
 
 def needs_root(result: Result) -> bool:
-    """Return whether some of it takes root."""
-    return result.tally.needs_root > 0
+    """Return whether some entries can be put right by root only."""
+    return result.counts.needs_root > 0
 
 
-def spelt(target: Target) -> str:
+def as_owner_flag(target: Target) -> str:
     """Return a target as `--owner` takes it."""
     return f"{target.user}:{target.group}"
 
 
-def once_more(owner: str | None, *, root: bool) -> str:
-    """Return the command line that does the rest."""
+def command_again(owner: str | None, *, root: bool) -> str:
+    """Return the command line that does the rest, with sudo where it takes `root`."""
     from stackhand.engine.host.sudo import command_line
 
     words = [*command_line("perms.fix"), *(["--owner", owner] if owner else [])]

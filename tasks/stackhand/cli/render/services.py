@@ -44,8 +44,8 @@ def live(stack: Stack, *, kept: bool = True) -> Iterator[None]:
     """Show the steps of a start while the body runs; without `kept`, not those of services that were ready before."""
     with stack.lock:
         display, starter = stack.display, stack.starter
-        if not starter.watched:
-            starter.subscribe(lambda step: _show(display, step) if kept or step.kind != "kept" else None)
+        if not starter.subscribers:
+            starter.subscribers.append(lambda step: _show(display, step) if kept or step.kind != "kept" else None)
     with display:
         yield
 

@@ -1,4 +1,4 @@
-"""Volumes of the engine: whose they are, who uses them, and a helper container to look into them."""
+"""Volumes of the engine: who uses them, and a helper container to run a script in one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ INSIDE = "/stackhand-volume"
 
 @dataclass(frozen=True)
 class Volume:
-    """One volume. `users` are the services (or containers) that mount it, `running` those that run.
+    """One volume, by the engine's name.
 
-    It `is_plain` where its data lies in the engine's own folder of it, and is not mounted there from elsewhere.
+    `mountpoint` is its folder on the engine's machine. `users` are the services (or containers) that mount it,
+    `running` those that run, and `images` their images. It `is_plain` if its data lie in that folder, and are not
+    mounted there.
     """
 
     name: str
@@ -33,13 +35,13 @@ class Volume:
 
     @property
     def is_mounted(self) -> bool:
-        """Whether something is mounted on its folder, on this machine."""
+        """Whether something is mounted on its folder on this machine."""
         folder = Path(self.mountpoint)
         return folder.name in mounts.below(folder.parent)
 
 
-def find(engine: Engine, project: str | None, name: str) -> Volume | None:
-    """Return the volume that the project calls so, else the one whose exact name it is."""
+def find_volume(engine: Engine, project: str | None, name: str) -> Volume | None:
+    """Return the volume by the name that the project has for it, else by the engine's name; None if there is none."""
     with errors():
         mine: list[dict[str, Any]] = []
         if project:
@@ -64,15 +66,15 @@ def find(engine: Engine, project: str | None, name: str) -> Volume | None:
     )
 
 
-def names(engine: Engine, project: str | None) -> list[str]:
-    """Return the names that the project's volumes go by."""
+def volume_names(engine: Engine, project: str | None) -> list[str]:
+    """Return the project's names of its volumes; without a project, the names of all volumes."""
     with errors():
         labels = [f"{PROJECT_LABEL}={project}"] if project else []
         found = engine.api.volumes(filters={"label": labels})["Volumes"] or []
     return sorted((each.get("Labels") or {}).get(_VOLUME_LABEL) or each["Name"] for each in found)
 
 
-def run_inside(engine: Engine, volume: str, image: str, script: str, *, writes: bool) -> ExecResult:
+def run_in_volume(engine: Engine, volume: str, image: str, script: str, *, writes: bool) -> ExecResult:
     """Run a shell script as root in a helper container that has nothing but the volume, read-only unless it `writes`.
 
     There is no time limit: a volume may be large.

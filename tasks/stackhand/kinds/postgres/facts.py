@@ -95,7 +95,7 @@ class Rights(msgspec.Struct, frozen=True, tag_field="section", tag="rights"):
     """What the roles that were asked about may do in one database.
 
     `missing` is what default privileges give and the role does not have. `configured` says of each configured grant
-    whether it is in effect. `things` lists all objects, without a role. `closed` says that there are tables or
+    whether it is in effect. `objects` lists all objects, without a role. `closed` says that there are tables or
     sequences that no extension brought, and that PUBLIC has no right on any of them.
     """
 
@@ -109,7 +109,7 @@ class Rights(msgspec.Struct, frozen=True, tag_field="section", tag="rights"):
     owners: tuple[str, ...] = ()
     functions: tuple[Function, ...] = ()
     configured: dict[str, bool] = {}
-    things: tuple[Grant, ...] = ()
+    objects: tuple[Grant, ...] = ()
     closed: bool = False
 
     def schema(self, name: str) -> SchemaInfo:

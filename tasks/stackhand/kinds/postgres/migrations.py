@@ -152,7 +152,7 @@ def _without_record(context: CheckContext, run: MigrationRun, facts: Server, dat
     rights = facts.rights.get(database)
     if rights is None:
         return _cannot_tell(facts.denied or f"the database {database or 'that they are for'} is not known")
-    tables = [f"{each.schema}.{name}" for each in rights.things if each.kind == "r" for name in each.names]
+    tables = [f"{each.schema}.{name}" for each in rights.objects if each.kind == "r" for name in each.names]
     service = context.project.services[run.service]
     argv = run.command or traits(service).argv
     tool = tool_of(" ".join((run.service, service.image, *argv)))

@@ -153,11 +153,11 @@ def _usage(compared: _Compared, lost: set[str]) -> Iterator[Missing]:
 def _objects(compared: _Compared, lost: Iterable[tuple[Grant, bool]]) -> Iterator[Missing]:
     """Yield the rights on tables, sequences and functions that are in `lost`, each with whether it is certain."""
     for grant, certain in lost:
-        things = ", ".join(f"{grant.schema}.{name}" for name in grant.names)
+        objects = ", ".join(f"{grant.schema}.{name}" for name in grant.names)
         privileges = ", ".join(grant.privileges)
         shown = ", ".join(grant.names[:3]) + (f" and {len(grant.names) - 3} more" if len(grant.names) > 3 else "")
         yield Missing(
-            f"GRANT {privileges} ON {_WHAT[grant.kind]} {things} TO {identifier(grant.role)}",
+            f"GRANT {privileges} ON {_WHAT[grant.kind]} {objects} TO {identifier(grant.role)}",
             f"it lacks {privileges} on the {_NOUNS[grant.kind]} {shown} in {grant.schema}",
             _certainty(certain),
         )
@@ -196,7 +196,7 @@ def _by_memory(compared: _Compared) -> Iterator[tuple[Grant, bool]]:
     It is certain where nothing in the schema is left to the role, and no migration was applied since.
     """
     role, rights, history, same = compared
-    exists = {(each.schema, each.kind): set(each.names) for each in rights.things}
+    exists = {(each.schema, each.kind): set(each.names) for each in rights.objects}
     has = {
         (grant.schema, grant.kind, name, privilege)
         for grant in (*rights.held, *rights.missing)

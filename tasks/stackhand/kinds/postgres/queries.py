@@ -169,7 +169,7 @@ SELECT json_build_object('section', 'rights', 'database', current_database(),
     '[]') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE p.proname = ANY ({names(functions)}) AND p.pronargs = 1),
   'configured', json_build_object({grants}),
-  'things', (SELECT coalesce(json_agg(x), '[]') FROM (SELECT '' AS role, schema, kind, ARRAY[]::text[] AS privileges,
+  'objects', (SELECT coalesce(json_agg(x), '[]') FROM (SELECT '' AS role, schema, kind, ARRAY[]::text[] AS privileges,
       array_agg(name ORDER BY name) AS names FROM thing GROUP BY schema, kind) x),
   'closed', (SELECT count(*) > 0 AND NOT coalesce(bool_or(
         EXISTS (SELECT FROM aclexplode(t.acl) a WHERE a.grantee = 0)), false)

@@ -1,4 +1,4 @@
-"""Whom the project's files shall belong to."""
+"""Decides who shall own the project's files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from stackhand.errors import BadArgument, UnknownUser, nearest
 from stackhand.perms.policy.rules import Target
 
-# The kernel takes the number after the last for "as it is".
+# The largest user or group number: chown(2) takes the one after it, -1, for "unchanged".
 _LAST = 2**32 - 2
 
 
 def target(owner: str | None, environ: Mapping[str, str]) -> Target:
-    """Return the target user: of `--owner user[:group]`, else whoever called sudo, else the current user.
+    """Return the target user: the one of `--owner user[:group]`, else the one who called sudo, else the current user.
 
-    The group is the user's own where none is named. Raises UnknownUser, BadArgument.
+    Without a group, it is the user's primary group. Raises UnknownUser, BadArgument.
     """
     if owner is not None:
         user, colon, group = owner.partition(":")
@@ -30,7 +30,10 @@ def target(owner: str | None, environ: Mapping[str, str]) -> Target:
 
 
 def ids(owner: str | None) -> tuple[int, int]:
-    """Return user and group of a volume's `--owner UID:GID`: a container's names are not this machine's."""
+    """Return user and group of a volume's `--owner UID:GID`. Raises BadArgument.
+
+    Names are not taken: those of a container are not those of this machine.
+    """
     uid, _, gid = (owner or "").partition(":")
     if not (_is_number(uid) and _is_number(gid)):
         raise BadArgument(
@@ -41,7 +44,7 @@ def ids(owner: str | None) -> tuple[int, int]:
 
 
 def docker_group_missing(user: str, socket: str = "/var/run/docker.sock") -> str | None:
-    """Return the group that the engine's socket belongs to, where the user is not in it and needs it."""
+    """Return the group of the engine's socket if the user needs to be in it and is not; else None."""
     try:
         found = os.stat(socket)  # noqa: PTH116
         group = grp.getgrgid(found.st_gid)

@@ -1,4 +1,4 @@
-"""What the compose file says about files of the project: who reads them, and whose data they are.
+"""Derives from the compose file who reads files of the project, and whose data they are.
 
 Pure decisions on three kinds of facts: the Compose project, the users that its services run as, and the owner and
 mode of the paths that it names.
@@ -15,19 +15,19 @@ from typing import Any
 
 from stackhand.engine.compose.project import Project
 from stackhand.model import Finding, Status
-from stackhand.perms.policy.rules import PLAIN, Rules, Special, Target
+from stackhand.perms.policy.rules import PLAIN, PathRule, Rules, Target
 
 PHASE = "permissions"
-# Where images keep their data, by custom.
+# The folders of a container where images usually keep their data.
 _DATA_PLACES = ("/var/lib/", "/data/", "/bitnami/", "/qdrant/", "/var/opt/", "/opt/data/")
 
 
 @dataclass(frozen=True)
 class User:
-    """Whom a service's container runs as.
+    """The user that a service's container runs as.
 
-    `uid` is None where that is not known: `name` may be, then. `running` are the users of its processes now: an
-    image that starts as root often goes on as somebody else.
+    `uid` is None if it is not known; then `name` may be. `running` are the users of its processes now: an image that
+    starts as root often goes on as another user. `all_powerful` says whether root in it may read all files.
     """
 
     uid: int | None = None
@@ -38,12 +38,12 @@ class User:
 
     @property
     def is_root(self) -> bool:
-        """Whether modes mean nothing to it: root, with the capabilities that root usually has in a container."""
+        """Whether modes do not stop it: it is root, with the capabilities that root usually has in a container."""
         return self.uid == 0 and self.all_powerful
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is known about it."""
+        """Whether its number or its name is known."""
         return self.uid is not None or bool(self.name)
 
     def __str__(self) -> str:
@@ -51,10 +51,11 @@ class User:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Owner and mode of a path; for a folder, whose data it is by what is in it; for a file, which mode it should have.
+class PathFacts:
+    """Owner and mode of a path.
 
-    That is by its content and name, where no rule says more: 644, 755 for a script, 600 for a private key.
+    `mark` names the database that keeps its data in this folder, by what is in it. `usual` is the mode of a file by its
+    content and name: 644, 755 for a script, 600 for a private key.
     """
 
     uid: int
@@ -65,11 +66,11 @@ class Facts:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is one."""
+        """Whether the path is a folder."""
         return stat.S_ISDIR(self.mode)
 
     def readable_by(self, user: User) -> bool | None:
-        """Return whether this user may read it, as modes have it; None where that depends on the number of its name."""
+        """Return whether the modes let this user read it; None if that depends on the unknown number of its name."""
         if user.is_root:
             return True
         need = 0o5 if self.is_folder else 0o4
@@ -78,14 +79,14 @@ class Facts:
         shift = 3 if self.gid in user.gids else 0
         if self.mode >> shift & need == need:
             return True
-        # Root is the one owner that it is not for sure.
+        # A user with a name may be any owner but root.
         maybe = user.uid is None and self.uid != 0 and self.mode >> 6 & need == need
         return None if maybe else False
 
 
 @dataclass(frozen=True)
-class Use:
-    """One use of a path by a service: as a secret, as a config, or as a bind mount."""
+class PathUse:
+    """One use of a path by a service: `what` is "secret", "config" or "bind mount"."""
 
     service: str
     what: str
@@ -95,31 +96,31 @@ class Use:
 
     @property
     def keeps_data(self) -> bool:
-        """Whether the service can write to it, where images keep their data."""
+        """Whether the service can write to it, and it is mounted where images usually keep their data."""
         return self.writes and f"{self.target.rstrip('/')}/".startswith(_DATA_PLACES)
 
 
 @dataclass(frozen=True)
-class Knowledge:
-    """What follows from the compose file: exceptions from the rules, and findings about readers."""
+class ComposeRules:
+    """What follows from the compose file: rules for single paths, and findings about readers."""
 
-    special: Mapping[str, Mapping[str, Special]] = field(default_factory=dict)
+    special: Mapping[str, Mapping[str, PathRule]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
 
-def uses(project: Project) -> Iterator[Use]:
-    """Yield what each service uses of the host's files, without symbolic links: what they lead to is what is used."""
+def uses(project: Project) -> Iterator[PathUse]:
+    """Yield the files of the host that each service uses. Symbolic links are followed, as the engine does."""
     for name, service in project.services.items():
         for what, _, path in project.files_of(name):
-            yield Use(name, what, Path(os.path.realpath(path)))
+            yield PathUse(name, what, Path(os.path.realpath(path)))
         for mount in service.raw.get("volumes") or ():
             if mount.get("type") == "bind" and mount.get("source"):
                 source = Path(os.path.realpath(project.directory / mount["source"]))
-                yield Use(name, "bind mount", source, mount.get("target") or "", not mount.get("read_only"))
+                yield PathUse(name, "bind mount", source, mount.get("target") or "", not mount.get("read_only"))
 
 
 def declared(raw: Mapping[str, Any], image_user: str | None) -> User:
-    """Return whom a service runs as by its compose entry, else by its image; None for an image that is not here.
+    """Return the user of a service by its compose entry, else by its image. `image_user` is None without the image.
 
     >>> str(declared({"user": "1000:50"}, ""))
     'uid 1000'
@@ -142,15 +143,15 @@ def declared(raw: Mapping[str, Any], image_user: str | None) -> User:
 
 
 def known(
-    project: Project, root: Path, rules: Rules, users: Mapping[str, User], facts: Mapping[Path, Facts]
-) -> Knowledge:
-    """Return the exceptions for the paths that lie below `root`, and findings with what a fix will make of them.
+    project: Project, root: Path, rules: Rules, users: Mapping[str, User], facts: Mapping[Path, PathFacts]
+) -> ComposeRules:
+    """Return the rules for the paths below `root`, and findings with what a fix will make of the paths.
 
-    `root` and the paths are without symbolic links. `facts` has the paths that exist. `rules` are those without
-    exceptions.
+    `root` and the paths are without symbolic links. `facts` has the paths that exist. `rules` are those of the
+    settings.
     """
-    special: dict[str, dict[str, Special]] = {}
-    after: dict[Path, Facts] = {}
+    special: dict[str, dict[str, PathRule]] = {}
+    after: dict[Path, PathFacts] = {}
     for path, found in _by_path(project, facts).items():
         now, relative = facts[path], _below(path, root)
         exception = _exception(relative, now, found, rules, users) if relative else None
@@ -158,7 +159,7 @@ def known(
             folder, _, name = relative.rpartition("/")
             special.setdefault(folder, {})[name] = exception
         after[path] = _after(now, exception, relative, rules)
-    return Knowledge(special, findings(project, root, rules.target, users, facts, after))
+    return ComposeRules(special, findings(project, root, rules.target, users, facts, after))
 
 
 def findings(
@@ -166,10 +167,10 @@ def findings(
     root: Path,
     target: Target,
     users: Mapping[str, User],
-    before: Mapping[Path, Facts],
-    after: Mapping[Path, Facts],
+    before: Mapping[Path, PathFacts],
+    after: Mapping[Path, PathFacts],
 ) -> tuple[Finding, ...]:
-    """Return what is to be said of who reads the paths that exist, before and after a fix."""
+    """Return findings about who reads the paths that exist, before and after a fix."""
     return tuple(
         finding
         for path, found in _by_path(project, before).items()
@@ -178,8 +179,8 @@ def findings(
     )
 
 
-def _by_path(project: Project, facts: Mapping[Path, Facts]) -> dict[Path, list[Use]]:
-    by_path: dict[Path, list[Use]] = {}
+def _by_path(project: Project, facts: Mapping[Path, PathFacts]) -> dict[Path, list[PathUse]]:
+    by_path: dict[Path, list[PathUse]] = {}
     for use in uses(project):
         if use.path in facts:
             by_path.setdefault(use.path, []).append(use)
@@ -195,45 +196,45 @@ def _below(path: Path, root: Path) -> str | None:
 
 
 def _exception(  # noqa: PLR0911  one for each line of the table in the documentation
-    path: str, now: Facts, found: list[Use], rules: Rules, users: Mapping[str, User]
-) -> Special | None:
+    path: str, now: PathFacts, found: list[PathUse], rules: Rules, users: Mapping[str, User]
+) -> PathRule | None:
     target = rules.target
     secret = any(use.what == "secret" for use in found)
     if now.is_folder:
         return _folder_exception(path, now, found, rules, users)
     keeper = next((use.service for use in found if use.keeps_data), None)
     if keeper and now.uid not in (0, target.uid):
-        return Special(leave=_data_of(keeper, now))
-    key = now.usual == 0o600 and rules.area(path, folder=False) is PLAIN
+        return PathRule(leave=_data_of(keeper, now))
+    key = now.usual == 0o600 and rules.zone(path, folder=False) is PLAIN
     private = secret or key or rules.is_secret(path)
     if not private:
         return None
     others = _others(found, users, target)
     if not others:
-        return Special(mode=0o600)
+        return PathRule(mode=0o600)
     if now.uid not in (0, target.uid) and all(user.uid in (None, now.uid) for user in others.values()):
-        # It is the readers' own, and nobody else's: that is as private as it can be.
-        return Special(mode=0o600, keep_owner=True)
+        # It belongs to its readers, and nobody else reads it: it can't be more private.
+        return PathRule(mode=0o600, keep_owner=True)
     if rules.in_secret_folder(path) or any(now.readable_by(user) for user in others.values()):
-        # A container gets the file itself; the folder around it, which only the owner may enter, keeps the others out.
-        return Special(mode=0o644)
-    return Special(mode=0o600)
+        # A container gets the file itself. On this machine, the folder around it keeps others out.
+        return PathRule(mode=0o644)
+    return PathRule(mode=0o600)
 
 
 def _folder_exception(
-    path: str, now: Facts, found: list[Use], rules: Rules, users: Mapping[str, User]
-) -> Special | None:
+    path: str, now: PathFacts, found: list[PathUse], rules: Rules, users: Mapping[str, User]
+) -> PathRule | None:
     target = rules.target
     mounts = [use for use in found if use.what == "bind mount"]
     if mounts and now.mark:
-        return Special(leave=f"it is the {now.mark} data of {mounts[0].service} (uid {now.uid})")
+        return PathRule(leave=f"it is the {now.mark} data of {mounts[0].service} (uid {now.uid})")
     if now.uid not in (0, target.uid):
         for use in mounts:
             user = users.get(use.service, User())
             if use.writes and now.uid in user.running | {user.uid}:
-                return Special(leave=f"{use.service} keeps its data there as uid {now.uid}")
+                return PathRule(leave=f"{use.service} keeps its data there as uid {now.uid}")
             if use.keeps_data:
-                return Special(leave=_data_of(use.service, now))
+                return PathRule(leave=_data_of(use.service, now))
     if rules.is_secret(path):
         readers = {use.service: users.get(use.service, User()) for use in mounts}
         names = [
@@ -241,47 +242,36 @@ def _folder_exception(
         ]
         if names:
             told = ", ".join(f"{name} ({readers[name]})" for name in names)
-            return Special(leave=f"{told} reads the whole folder as another user; give it single files as secrets")
-    # Docker makes the folder itself, as root; what the container makes in it is the container's.
+            return PathRule(leave=f"{told} reads the whole folder as another user; give it single files as secrets")
+    # Docker makes the folder, as root. The entries that the container makes in it are the container's.
     keeper = next((use.service for use in mounts if use.keeps_data), "")
-    return Special(data=keeper) if keeper else None
+    return PathRule(data=keeper) if keeper else None
 
 
-def _data_of(service: str, now: Facts) -> str:
-    return f"it is data of {service}, whose container made it uid {now.uid}'s"
+def _data_of(service: str, now: PathFacts) -> str:
+    return f"it is data of {service}, and its container has given it to uid {now.uid}"
 
 
-def _others(found: list[Use], users: Mapping[str, User], target: Target) -> dict[str, User]:
-    """Return the services that read it as somebody other than the target user, as far as that is known."""
+def _others(found: list[PathUse], users: Mapping[str, User], target: Target) -> dict[str, User]:
+    """Return the services that read it as another user than the target user, as far as that is known."""
     readers = {use.service: users.get(use.service, User()) for use in found}
     return {
         name: user for name, user in readers.items() if user.is_known and not user.is_root and user.uid != target.uid
     }
 
 
-def _after(now: Facts, exception: Special | None, relative: str | None, rules: Rules) -> Facts:
+def _after(now: PathFacts, exception: PathRule | None, relative: str | None, rules: Rules) -> PathFacts:
     """Return owner and mode as they will be after a fix."""
-    target = rules.target
     if relative is None or (exception and exception.leave):
         return now
-    area = rules.area(relative, folder=now.is_folder)
-    uid, gid, mode = now.uid, now.gid, stat.S_IMODE(now.mode)
-    if exception and exception.mode is not None:
-        mode = exception.mode
-        if not exception.keep_owner:
-            uid, gid = target.uid, target.gid
-    else:
-        if area.all_owners or uid == 0:
-            uid, gid = target.uid, target.gid
-        wanted = area.directory if now.is_folder else area.file
-        if area is PLAIN and not now.is_folder:
-            wanted = now.usual
-        mode = wanted if wanted is not None else (mode or (0o755 if now.is_folder else 0o644))
-    return Facts(uid, gid, stat.S_IFMT(now.mode) | mode)
+    zone = rules.zone(relative, folder=now.is_folder)
+    kind = stat.S_IFMT(now.mode)
+    uid, gid, mode = rules.desired(zone, kind, now.uid, now.gid, stat.S_IMODE(now.mode), now.usual, exception)
+    return PathFacts(uid, gid, kind | mode)
 
 
 def _findings(
-    path: str, now: Facts, after: Facts, found: list[Use], users: Mapping[str, User], target: Target
+    path: str, now: PathFacts, after: PathFacts, found: list[PathUse], users: Mapping[str, User], target: Target
 ) -> Iterator[Finding]:
     by_user: dict[tuple[str, str], list[str]] = {}
     unknown = []
@@ -295,7 +285,7 @@ def _findings(
         user = users[services[0]]
         before_ok, after_ok = now.readable_by(user), after.readable_by(user)
         if user.uid is None and now.uid == after.uid and now.uid not in (0, target.uid):
-            before_ok = after_ok = True  # it stays the owner's, who most probably is that user
+            before_ok = after_ok = True  # its owner stays, and is most probably that user
         yield Finding(
             "perms.reader",
             services[0] if len(services) == 1 else None,
@@ -312,7 +302,7 @@ def _findings(
             unknown[0] if len(unknown) == 1 else None,
             PHASE,
             "skip",
-            f"{path}: it is not known as whom {', '.join(unknown)} {'reads' if len(unknown) == 1 else 'read'} it",
+            f"{path}: the user that {', '.join(unknown)} {'reads' if len(unknown) == 1 else 'read'} it as is not known",
             "the image is not here, or the engine does not answer",
         )
 
@@ -331,7 +321,7 @@ def _can(yes: bool | None) -> str:
     return "can be read" if yes else "can NOT be read"
 
 
-def _remedy(path: str, after: Facts, readable: bool | None) -> str:
+def _remedy(path: str, after: PathFacts, readable: bool | None) -> str:
     if readable is None:
         return "name the user by its number (`user:`), or start the service: its processes tell"
     return "" if readable else f"let it run as uid {after.uid} (`user:`), or make {path} readable to it by hand"

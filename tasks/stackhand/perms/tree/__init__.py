@@ -1,1 +1,1 @@
-"""Walking a tree and changing owners and modes in it without a race, with several processes."""
+"""Walks a tree with several processes and changes owners and modes in it, whatever others do to it meanwhile."""

@@ -1,4 +1,4 @@
-"""The one place where owners and modes are changed: journaled first, and only what is safe to change."""
+"""The one place where owners and modes are changed: only what is safe to change, and the journal is written first."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import resource
 import stat
 from collections.abc import Callable, Mapping, Sequence
 
-from stackhand.perms.journal import Become, Change, Writer
-from stackhand.perms.policy.rules import SETID_BITS, steps
+from stackhand.perms.journal import Change, Transition, Writer
+from stackhand.perms.policy.steps import SETID_BITS, steps
 from stackhand.perms.tree.entry import Entry, Unchanged, mode_back
-from stackhand.perms.tree.plain_files import Plain
+from stackhand.perms.tree.plain_files import AlikeFiles
 
-# Entries that are open at once, and journaled in one go.
+# Entries that are open at once, and written to the journal at once.
 _SIZE = 64
-# Descriptors that one of them takes, at most, when as many plain files are held beside them; and those that are to be
+# Descriptors that an entry takes, at most, while as many plain files are open beside them; and the number that is kept
 # free for everything else.
 _FOR_EACH, _SPARE = 3, 16
 _HARD_LINK = "it has other names (hard links), which may lie anywhere"
@@ -24,9 +24,10 @@ _SETUID = "it is setuid or setgid for another user, which would make it the new 
 def refusal(
     entry: Entry, change: Change, trusted: tuple[int, ...] = (), *, links_stay_inside: bool = False
 ) -> str | None:
-    """Return why a change must not be made, None where it may.
+    """Return why a change must not be made; None if it may.
 
-    `trusted` are those whose setuid files may be given away. With `links_stay_inside`, all names of a file are.
+    `trusted` are the users whose setuid files may get another owner. With `links_stay_inside`, all names of a file lie
+    inside the tree, so hard links are no reason to refuse.
     """
     if not (links_stay_inside or entry.is_alone):
         return _HARD_LINK
@@ -37,10 +38,11 @@ def refusal(
 
 
 class Batch:
-    """Entries of one folder that are held: what each becomes, its attributes that matter, whether it is right then.
+    """Open entries of one folder that are about to be changed.
 
-    With `most` of them nothing more should be added. What `held` is when it was done is another list.
-    `failed` is told of each that could not be changed. Whoever adds an entry leaves it to the batch to close it.
+    `held` has for each its change, its extended attributes that matter, and whether it is right afterwards. `most` is
+    how many fit. `do()` replaces `held` with a new list. `failed(name, error)` is called for each entry that could not
+    be changed. The batch closes its entries.
     """
 
     def __init__(self, journal: Writer | None, failed: Callable[[str, OSError], None]) -> None:
@@ -51,21 +53,21 @@ class Batch:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is to be done before anything else is added."""
+        """Whether it must be done before another entry is added."""
         return len(self.held) >= self.most
 
     def do(self, folder: str) -> tuple[int, int]:
-        """Journal what is held, then change it; return how many are right now, and how many in part.
+        """Write the changes to the journal, then make them; return how many entries are right now, how many in part.
 
-        Raises JournalFailed.
+        Raises JournalFailed; then no entry was changed.
         """
         held, self.held = self.held, []
         changed = partial = 0
         try:
             if self._journal is not None:
                 self._journal.write(folder, [change for _, change, *_ in held])
-                # The kernel says what it refused. Only a file system without owners and modes takes a call and does
-                # nothing, and then with every entry: one look in each batch finds it out.
+                # The kernel says what it refuses. Only a file system without owners and modes accepts a call and does
+                # nothing, and it does so for every entry: one look in each batch is enough to find out.
                 look = True
                 for entry, change, attributes, whole in held:
                     try:
@@ -80,17 +82,17 @@ class Batch:
                 entry.close()
         return changed, partial
 
-    def do_alike(self, folder: str, plain: Mapping[Become, Plain]) -> int:
-        """Journal plain files, then change them, those together that become the same; return how many are right now.
+    def do_alike(self, folder: str, plain: Mapping[Transition, AlikeFiles]) -> int:
+        """Write the changes of plain files to the journal, then make them; return how many files are right now.
 
-        Whoever holds them closes them. Raises JournalFailed.
+        The caller closes the files. Raises JournalFailed; then no file was changed.
         """
         if self._journal is None:
             raise ValueError("nothing is changed without a journal")
         self._journal.write_alike(folder, {become: (each.names, each.inodes) for become, each in plain.items()})
         changed = 0
         for become, each in plain.items():
-            failures = _become(each.fds, become)
+            failures = _change_alike(each.fds, become)
             changed += len(each.fds) - len(failures)
             if failures:
                 for name, fd in zip(each.names, each.fds, strict=True):
@@ -99,19 +101,19 @@ class Batch:
         return changed
 
     def close(self) -> None:
-        """Let go of what is held, unchanged."""
+        """Close the entries, unchanged."""
         held, self.held = self.held, []
         for entry, *_ in held:
             entry.close()
 
 
-def _become(fds: Sequence[int], become: Become) -> dict[int, OSError]:
-    """Take regular files from one owner and mode to another, as `Entry.become` does; return what failed, and why."""
+def _change_alike(fds: Sequence[int], become: Transition) -> dict[int, OSError]:
+    """Change the owner and mode of regular files, as `Entry.become` does; return the errors by descriptor."""
     failures: dict[int, OSError] = {}
     *_, uid, gid, mode = become
     made = steps(*become)
     for fd in fds:
-        # One file after the other, so that nobody has long to undo the first step before the second is made.
+        # One file after the other: so there is hardly time for somebody to undo a file's first step before its second.
         try:
             for what, one, two in made:
                 if what == "owner":
@@ -125,7 +127,7 @@ def _become(fds: Sequence[int], become: Become) -> dict[int, OSError]:
         if fd in failures:
             continue
         try:
-            # As in a batch: where one took it, all did.
+            # As in `Batch.do`: if one file has changed, the file system has owners and modes.
             after = os.fstat(fd)
             if (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (uid, gid, mode):
                 break
@@ -136,7 +138,7 @@ def _become(fds: Sequence[int], become: Become) -> dict[int, OSError]:
 
 
 def _entries_at_once() -> int:
-    """Return how many entries may be held at once: a batch, or fewer where this process may open little."""
+    """Return how many entries may be open at once: a whole batch, or fewer if this process may open few files."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return _SIZE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs_root", "left")
@@ -10,9 +9,10 @@ COUNTED = ("scanned", "wrong", "changed", "partial", "refused", "failed", "needs
 
 @dataclass
 class Counts:
-    """What was counted; `tops` has for each part of the project how many entries were wrong, and how many changed.
+    """Numbers of entries.
 
-    `changed` are right now; `partial` were changed as far as this user may, and are wrong still.
+    `changed` are right now; `partial` were changed as far as this user may, and are still wrong. `by_top_folder` has
+    three numbers for each top folder of the project: scanned, wrong and changed.
     """
 
     scanned: int = 0
@@ -23,16 +23,12 @@ class Counts:
     failed: int = 0
     needs_root: int = 0
     left: int = 0
-    tops: dict[str, list[int]] = field(default_factory=dict)
+    by_top_folder: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, other: Counts) -> None:
-        """Add what another walker counted."""
+        """Add the counts of another process."""
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for top, counts in other.tops.items():
-            mine = self.tops.setdefault(top, [0, 0, 0])
-            mine[:] = [one + two for one, two in zip(mine, counts, strict=True)]
-
-
-Note = Callable[[str, str, str], None]
-"""Takes a kind (wrong, refused, failed, left, opened), a path below the root, and why."""
+        for top, numbers in other.by_top_folder.items():
+            mine = self.by_top_folder.setdefault(top, [0, 0, 0])
+            mine[:] = [one + two for one, two in zip(mine, numbers, strict=True)]

@@ -1,4 +1,4 @@
-"""Moves through a tree that others change meanwhile, without ever leaving it."""
+"""Moves through a tree while others change it, and never leaves it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MOUNTED = "another file system is mounted there"
 
 
-class Moved(OSError):
-    """A folder is not where it was: somebody moved or replaced it meanwhile."""
+class DirectoryMoved(OSError):
+    """Somebody has moved or replaced a folder meanwhile."""
 
 
 class OtherFileSystem(OSError):
-    """Something else is mounted on this folder."""
+    """Another file system is mounted on this folder."""
 
 
-class Crumb(NamedTuple):
-    """One folder on the way down: its name in the folder above, and which one it is."""
+class TrailEntry(NamedTuple):
+    """One folder on the way down from the root: its name in the folder above, its device and its inode."""
 
     name: str
     dev: int
@@ -31,12 +31,12 @@ class Crumb(NamedTuple):
 
 
 class Cursor:
-    """Stands in one folder of a tree at a time, by descriptor.
+    """Stands in one folder of a tree at a time, which it holds by a descriptor.
 
-    Down is by name and follows no symbolic link, or by a descriptor that was opened so; up is to the folder that it
-    came from, and no other: to the last one by the descriptor that was kept, further by `..`. So a path of any length
-    and depth takes two open descriptors, and a folder that was moved away takes nobody along. It stays on the file
-    system of the root.
+    It goes down by name without following symbolic links, or by a descriptor that was opened that way. It goes up only
+    to the folder that it came from: one step by the descriptor that it kept, further steps by `..`, which it compares
+    with the trail. So a path of any depth takes two open descriptors, and a folder that somebody moves out of the tree
+    does not take the cursor along. It stays on the root's file system.
     """
 
     def __init__(self, root: str) -> None:
@@ -45,26 +45,26 @@ class Cursor:
         self.dev = found.st_dev
         self.fd = os.dup(self._root)
         self._above: int | None = None
-        self.trail = [Crumb("", found.st_dev, found.st_ino)]
+        self.trail = [TrailEntry("", found.st_dev, found.st_ino)]
 
     def close(self) -> None:
-        """Let go of the tree."""
-        self._let_go_above()
+        """Close all descriptors."""
+        self._close_above()
         os.close(self.fd)
         os.close(self._root)
 
     @property
     def depth(self) -> int:
-        """How many folders below the root this one is."""
+        """How many folders below the root the cursor stands."""
         return len(self.trail) - 1
 
     @property
     def path(self) -> str:
-        """The folder's path below the root; the root's is ""."""
-        return "/".join([crumb.name for crumb in self.trail[1:]])
+        """The path of the current folder below the root; "" for the root."""
+        return "/".join([entry_above.name for entry_above in self.trail[1:]])
 
     def down(self, name: str) -> os.stat_result:
-        """Go into a folder of this one. Raises OSError, OtherFileSystem."""
+        """Go into a folder of the current one, by name. Raises OSError, OtherFileSystem."""
         fd = os.open(name, _FOLDER, dir_fd=self.fd)
         try:
             found = os.fstat(fd)
@@ -75,24 +75,24 @@ class Cursor:
         return found
 
     def into(self, name: str, fd: int, found: os.stat_result) -> None:
-        """Go into a folder of this one by its descriptor, which this takes over. Raises OtherFileSystem."""
+        """Go into a folder of the current one by its descriptor, and take that over. Raises OtherFileSystem."""
         if found.st_dev != self.dev:
             os.close(fd)
             raise OtherFileSystem(errno.EXDEV, MOUNTED)
-        self._let_go_above()
+        self._close_above()
         self._above, self.fd = self.fd, fd
-        self.trail.append(Crumb(name, found.st_dev, found.st_ino))
+        self.trail.append(TrailEntry(name, found.st_dev, found.st_ino))
 
     def is_mounted(self, held: int) -> bool:
-        """Return whether a file of this folder that has another device is that of another mount.
+        """Return whether an open file of the current folder, with another device than the root's, is a mount point.
 
-        Its device alone does not tell: some file systems in layers give each layer's files one of their own.
+        The device alone does not tell: file systems in layers (overlayfs) may give the files of each layer another one.
         """
         return _mount_of(held) != _mount_of(self.fd)
 
     def up(self) -> None:
-        """Go back to the folder above. Raises Moved where that can't be found; then it stands in the root."""
-        crumb = self.trail[-2]
+        """Go back to the folder above. Raises DirectoryMoved if it is not there; then the cursor stands in the root."""
+        entry_above = self.trail[-2]
         if self._above is not None:
             os.close(self.fd)
             self.fd, self._above = self._above, None
@@ -100,16 +100,16 @@ class Cursor:
             return
         with contextlib.suppress(OSError):
             fd = os.open("..", _FOLDER, dir_fd=self.fd)
-            if self._is(fd, crumb):
+            if self._is(fd, entry_above):
                 self._stand(fd)
                 self.trail.pop()
                 return
             os.close(fd)
-        # This folder was moved elsewhere; the one above may still be where it was.
-        self._again(self.trail[1:-1])
+        # Somebody has moved this folder. The one above may still be where it was.
+        self._walk_from_root(self.trail[1:-1])
 
     def go(self, names: Sequence[str]) -> None:
-        """Go to a folder by its path below the root. Raises OSError, Moved; then it stands somewhere above it."""
+        """Go to a folder by its path below the root. Raises OSError, DirectoryMoved; then it stands somewhere above."""
         common = 0
         for name, (passed, *_) in zip(names, self.trail[1:], strict=False):
             if name != passed:
@@ -120,34 +120,34 @@ class Cursor:
         for name in names[common:]:
             self.down(name)
 
-    def _again(self, trail: list[Crumb]) -> None:
+    def _walk_from_root(self, trail: list[TrailEntry]) -> None:
         self._stand(os.dup(self._root))
         del self.trail[1:]
-        for crumb in trail:
-            self.down(crumb.name)
-            if (self.trail[-1].dev, self.trail[-1].ino) != (crumb.dev, crumb.ino):
-                raise Moved(errno.ESTALE, "it was moved or replaced meanwhile")
+        for entry_above in trail:
+            self.down(entry_above.name)
+            if (self.trail[-1].dev, self.trail[-1].ino) != (entry_above.dev, entry_above.ino):
+                raise DirectoryMoved(errno.ESTALE, "it was moved or replaced meanwhile")
 
     def _stand(self, fd: int) -> None:
-        self._let_go_above()
+        self._close_above()
         os.close(self.fd)
         self.fd = fd
 
-    def _let_go_above(self) -> None:
+    def _close_above(self) -> None:
         if self._above is not None:
             os.close(self._above)
             self._above = None
 
     @staticmethod
-    def _is(fd: int, crumb: Crumb) -> bool:
+    def _is(fd: int, entry_above: TrailEntry) -> bool:
         found = os.fstat(fd)
-        return (found.st_dev, found.st_ino) == (crumb.dev, crumb.ino)
+        return (found.st_dev, found.st_ino) == (entry_above.dev, entry_above.ino)
 
 
 def _mount_of(fd: int) -> str:
-    """Return which mount a descriptor's file was reached through, "" where the kernel does not say."""
+    """Return the mount that a file was opened through, "" if the kernel does not say (proc_pid_fdinfo(5))."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123  a hot loop may be near
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123  may be called for each file
             return next((line for line in file if line.startswith("mnt_id:")), "")
     except OSError:
         return ""

@@ -1,7 +1,7 @@
-"""One entry of a folder, held by a descriptor: looked at, and changed, without a race between the two.
+"""One entry of a folder, held by a descriptor, so that nobody can swap it between the look at it and its change.
 
-The name is looked up once. From then on everything goes through the descriptor, so that whatever becomes of the
-name meanwhile, what is changed is what was looked at.
+The name is looked up once. Everything after that goes through the descriptor: whatever others do to the name meanwhile,
+the file that is changed is the file that was looked at.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ import os
 import stat
 import time
 
-from stackhand.perms.policy.rules import SPECIAL_BITS, steps
+from stackhand.perms.policy.steps import steps
 
-# Opening a device or a fifo can do something; O_PATH only takes hold of the name's inode.
+# To open a device or a fifo can do something. O_PATH only refers to the inode, and opens nothing.
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 DIRECT = _READ | os.O_NOFOLLOW | os.O_NOATIME
 CAPABILITY = "security.capability"
 _ACL = "system.posix_acl_access"
-# The clock that file times are taken from ticks this seldom, at most (CONFIG_HZ=100, and some room).
+# The longest step of the clock that file times are taken from, in nanoseconds (CONFIG_HZ=100, doubled for safety).
 TICK = 20_000_000
 
 
 class Unchanged(OSError):
-    """The call succeeded and changed nothing: the file system has no owners or modes of its own."""
+    """The call succeeded and changed nothing: this file system has no owners or modes of its own."""
 
     def __init__(self) -> None:
         super().__init__(errno.EOPNOTSUPP, "the file system does not take owners or modes")
 
 
-class Descriptors:
-    """This process's open descriptors as a folder: the way to what an O_PATH descriptor holds.
+class ProcFd:
+    """`/proc/self/fd`: the way to open for reading what an O_PATH descriptor refers to.
 
-    With `devices_closed` (see devices.py), a file is opened for reading at once, which saves a good part of the time.
+    `direct` says that this process can't open devices (see nodev.py). Then an `Entry` opens its file for reading at
+    once, which saves a good part of the time.
     """
 
     def __init__(self, *, devices_closed: bool = False) -> None:
@@ -43,11 +44,11 @@ class Descriptors:
         self._read = _READ | os.O_NOATIME
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         os.close(self.fd)
 
     def reopen(self, held: int) -> int | None:
-        """Return a readable descriptor of the regular file or folder that is held, None where that is not allowed."""
+        """Open for reading what a descriptor refers to, a regular file or a folder; None if that is not allowed."""
         try:
             return os.open(str(held), self._read, dir_fd=self.fd)
         except PermissionError:
@@ -59,21 +60,25 @@ class Descriptors:
         return None
 
     def is_linked(self, fd: int) -> bool:
-        """Return whether the very name that a descriptor was opened by still exists."""
+        """Return whether the name that a descriptor was opened by still leads to the same file."""
         return not os.readlink(str(fd), dir_fd=self.fd).endswith(" (deleted)")
 
 
 class Entry:
-    """What a name in a folder stood for when it was opened. Close it when done."""
+    """What a name in a folder referred to when it was opened. Close it when done.
 
-    __slots__ = ("_before", "_descriptors", "fd", "held", "kind", "mode", "seen")
+    `held` is its descriptor, `fd` a readable one (None until there is one), `seen` the result of fstat, `kind` the file
+    type and `mode` the permission bits of that.
+    """
 
-    def __init__(self, name: str, folder: int, descriptors: Descriptors, before: int | None = None) -> None:
-        """Open it. `before` is a moment before this one, in nanoseconds since the epoch: now where it is None."""
-        self._descriptors = descriptors
+    __slots__ = ("_before", "_proc_fd", "fd", "held", "kind", "mode", "seen")
+
+    def __init__(self, name: str, folder: int, proc_fd: ProcFd, before: int | None = None) -> None:
+        """Open it. `before` is a moment before the opening, in nanoseconds since the epoch; None means now."""
+        self._proc_fd = proc_fd
         self._before = time.time_ns() if before is None else before
         self.fd: int | None = None
-        if descriptors.direct:
+        if proc_fd.direct:
             try:
                 held = self.fd = os.open(name, DIRECT, dir_fd=folder)
             except OSError:
@@ -90,21 +95,21 @@ class Entry:
         self.kind, self.mode = mode & 0o170000, mode & 0o7777
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close its descriptors."""
         held, fd = self.held, self.fd
         os.close(held)
         if fd is not None and fd != held:
             os.close(fd)
 
     def release(self) -> int | None:
-        """Let go of it but for the descriptor that can be read, if there is one; whoever takes that closes it."""
+        """Close it but for the readable descriptor, if there is one. Return that; the caller closes it."""
         held, fd = self.held, self.fd
         if held != fd:
             os.close(held)
         return fd
 
     def holds(self, name: str) -> bool:
-        """Return whether there is something of this name in a folder, as far as this user may see."""
+        """Return whether this folder has an entry of this name, as far as this user may see."""
         try:
             os.stat(name, dir_fd=self.held, follow_symlinks=False)
         except OSError:
@@ -112,7 +117,7 @@ class Entry:
         return True
 
     def read(self, size: int) -> bytes | None:
-        """Return a regular file's first bytes, None where they can't be read."""
+        """Return the first bytes of a regular file; None if they can't be read."""
         fd = self.fd if self.fd is not None else self._readable()
         try:
             return None if fd is None else os.pread(fd, size, 0)
@@ -121,34 +126,34 @@ class Entry:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other name leads to this file.
+        """Whether this name is the only one of its file.
 
-        A name that was linked for a moment only could slip through: opened while it was there, removed before the
-        links were counted, so that the count is 1 and the file somebody else's. Adding or removing a link sets the
-        time of change; where that is older than the opening, the count was the same then. Where it is not, the name
-        that was opened must still be there after the count.
+        The number of links alone can be fooled: somebody links a foreign file into the folder, waits until it is opened
+        by that name, and removes the name before the links are counted. Then the count is 1, and the file is not the
+        project's. But to add or remove a link sets the time of change (ctime). If that is older than the opening, the
+        count was the same then. If not, the name that was opened must still exist after the count.
         """
         if self.kind == stat.S_IFDIR:
             return True
         if self.seen.st_nlink != 1:
             return False
-        return self.seen.st_ctime_ns < self._before - TICK or self._descriptors.is_linked(self.held)
+        return self.seen.st_ctime_ns < self._before - TICK or self._proc_fd.is_linked(self.held)
 
     def attributes(self) -> list[str]:
         """Return the names of the extended attributes that a change of owner or mode could touch."""
         return attributes_of(self.fd if self.fd is not None else self._handle())
 
     def mode_with_acl(self, mode: int, attributes: list[str]) -> int:
-        """Return the mode that leaves an ACL as it is: its mask shows as the group's rights."""
+        """Return `mode` with the group's bits as they are if there is an ACL: they are its mask (acl(5))."""
         return (mode & ~0o070) | (self.mode & 0o070) if _ACL in attributes else mode
 
     def become(self, uid: int, gid: int, mode: int, attributes: list[str], *, look: bool = True) -> None:
-        """Set owner and mode, then look whether it is so, unless told otherwise. Raises OSError, Unchanged."""
+        """Set owner and mode; with `look`, check that they are set. Raises OSError, Unchanged."""
         seen = self.seen
         handle = self.fd if self.fd is not None else self._handle()
         capability = None
         if attributes and CAPABILITY in attributes:
-            # The kernel takes a file's capabilities away when its owner changes.
+            # The kernel removes a file's capabilities when its owner changes.
             capability = os.getxattr(handle, CAPABILITY)
         try:
             for what, one, two in steps(seen.st_uid, seen.st_gid, self.mode, uid, gid, mode):
@@ -170,11 +175,11 @@ class Entry:
 
     def _readable(self) -> int | None:
         if self.fd is None:
-            self.fd = self._descriptors.reopen(self.held)
+            self.fd = self._proc_fd.reopen(self.held)
         return self.fd
 
     def _handle(self) -> int | str:
-        """Return what system calls take for this entry: a descriptor, or the way to it where it can't be opened."""
+        """Return what system calls take for this entry: a descriptor, or a path to it if it can't be opened."""
         if self.fd is not None:
             return self.fd
         if self.kind == stat.S_IFREG and self._readable() is not None:
@@ -192,13 +197,8 @@ def attributes_of(handle: int | str) -> list[str]:
 
 
 def mode_back(held: int, handle: int | str, uid: int, gid: int, mode: int) -> None:
-    """Give an entry whose owner could not be changed the mode again that it had."""
+    """Give an entry its old mode back if its owner could not be changed."""
     with contextlib.suppress(OSError):
         now = os.fstat(held)
         if (now.st_uid, now.st_gid) == (uid, gid) and now.st_mode & 0o7777 != mode:
             os.chmod(handle, mode)  # noqa: PTH101  a descriptor
-
-
-def keep_special(wanted: int, mode: int) -> int:
-    """Return a wanted mode with the special bits (setuid, setgid, sticky) that the entry has."""
-    return wanted | (mode & SPECIAL_BITS)

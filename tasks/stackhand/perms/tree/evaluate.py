@@ -1,7 +1,7 @@
-"""Judges entries of the folder that a walk stands in, and changes what is wrong when it is told to.
+"""Evaluates entries of the folder that a walk stands in, and changes what is wrong if it has a journal.
 
-Each is held by a descriptor before it is looked at, and what was looked at is what is changed. Plain files go together,
-which takes far less time for each; whatever is not plain goes one by one.
+Each entry is held by a descriptor before it is looked at, so the file that is changed is the one that was looked at.
+Plain files go together, which takes far less time for each. All else goes one by one.
 """
 
 from __future__ import annotations
@@ -12,69 +12,60 @@ import stat
 from typing import NamedTuple
 
 from stackhand.perms.journal import Change, Writer
-from stackhand.perms.policy.rules import (
-    BUNDLE,
-    HEAD,
-    MODES,
-    PLAIN,
-    SECRET,
-    SHORTEST,
-    Area,
-    Rules,
-    Special,
-    may_hold_a_key,
-    mode_by_content,
-    steps,
-    why,
-)
+from stackhand.perms.policy.content import BUNDLE, HEAD, SHORTEST, may_hold_a_key, usual_mode
+from stackhand.perms.policy.rules import PLAIN, SECRET, PathRule, Rules, Zone
+from stackhand.perms.policy.steps import steps, why
 from stackhand.perms.tree.apply import Batch, refusal
-from stackhand.perms.tree.counts import Counts, Note
+from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.cursor import MOUNTED, Cursor
-from stackhand.perms.tree.entry import Descriptors, Entry, keep_special
+from stackhand.perms.tree.entry import Entry, ProcFd
+from stackhand.perms.tree.events import AddEvent
 from stackhand.perms.tree.plain_files import PlainFiles
 
 _FILE, _LINK = stat.S_IFREG, stat.S_IFLNK
-# Something else took the place of an entry, or nothing.
+# The errors of a name that has just vanished, or that something else has now.
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _NO_DESCRIPTOR_LEFT = (errno.EMFILE, errno.ENFILE)
 NEEDS_ROOT = "needs root"
 
 
-class Place(NamedTuple):
-    """A folder that is still to be visited: its path below the root, its area, whether it may hold moved entries.
+class PendingDir(NamedTuple):
+    """A folder that is still to be visited: the names of its path below the root, its zone, and how to treat its files.
 
-    `data` names the service that keeps its data there. Where `keeps_executable`, what is executable stays so.
+    With `fresh`, it or a folder above it has changed since the last clean run, so files may have been moved into it.
+    `data` names the service that keeps its data there. With `keeps_executable`, files that are executable stay so.
     """
 
     names: tuple[str, ...]
-    area: Area
+    zone: Zone
     fresh: bool
     data: str = ""
     keeps_executable: bool = False
 
 
 class Evaluator:
-    """Judges what is in the folder where the cursor stands. With a journal it changes what is wrong.
+    """Evaluates entries of the folder where the cursor stands. With a journal it changes what is wrong.
 
-    `note` is told of everything that people may want to read. `before` is a moment before those entries
-    are opened that are judged now. `most` is how many files may be judged together.
+    `before` must be set to a moment before the next entries are opened, in nanoseconds since the epoch. `most` is how
+    many files may be evaluated together, `together` whether that is worth it, and `likely_wrong` whether most of the
+    last files were wrong.
     """
 
     def __init__(
-        self, cursor: Cursor, rules: Rules, journal: Writer | None, note: Note, *, devices_closed: bool = False
+        self, cursor: Cursor, rules: Rules, journal: Writer | None, add_event: AddEvent, *, devices_closed: bool = False
     ) -> None:
         self._me = os.geteuid()
-        self.tally = Counts()
+        self.counts = Counts()
         self.before = 0
-        # Only what changes something: a check tells of each entry that is wrong.
+        # Not for a check: that adds an event for each entry that is wrong.
         self.together = devices_closed and journal is not None and self._me == 0
-        # Where one is wrong the next one often is: then looking at it by name first would be in vain.
+        # Where one file is wrong the next often is, too: then a look at it by name, before it is opened, is wasted.
         self.likely_wrong = False
         self._cursor = cursor
-        self._descriptors = Descriptors(devices_closed=devices_closed)
+        self._proc_fd = ProcFd(devices_closed=devices_closed)
         self._rules = rules
         self._journal = journal
-        self._note = note
+        self._add_event = add_event
         self._groups = {os.getegid(), *os.getgroups()}
         self._batch = Batch(journal, lambda name, error: self.fail(self.path(name), error))
         self.most = self._batch.most
@@ -82,34 +73,38 @@ class Evaluator:
         self._trusted = (0, self._uid)
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Close all descriptors."""
         self._batch.close()
-        self._descriptors.close()
+        self._proc_fd.close()
 
-    def files(self, names: list[str], place: Place, path: str | None) -> None:
-        """Hold files and judge them, as `file` does for each, those that are plain together."""
-        handful = PlainFiles(names, self._cursor.fd)
+    def files(self, names: list[str], directory: PendingDir, path: str | None) -> None:
+        """Do what `file` does for each of these files; the plain ones go together."""
+        plain_files = PlainFiles(names, self._cursor.fd)
         try:
-            wrong = handful.wrong(
-                self._rules, place.area, self._cursor.dev, self.before, keeps_executable=place.keeps_executable
+            wrong = plain_files.wrong(
+                self._rules,
+                directory.zone,
+                self._cursor.dev,
+                self.before,
+                keeps_executable=directory.keeps_executable,
             )
             found = sum(len(each.names) for each in wrong.values())
-            self.tally.wrong += found
+            self.counts.wrong += found
             if found:
-                self.tally.changed += self._batch.do_alike(self._cursor.path, wrong)
+                self.counts.changed += self._batch.do_alike(self._cursor.path, wrong)
         finally:
-            handful.close()
-        for name in handful.others:
-            self.file(name, place, path, None)
+            plain_files.close()
+        for name in plain_files.others:
+            self.file(name, directory, path, None)
         self.likely_wrong = 2 * found > len(names)
 
-    def file(self, name: str, place: Place, path: str | None, exception: Special | None) -> None:
-        """Hold a file or symbolic link, judge it, and take it into the batch where it is wrong."""
-        area = place.area
+    def file(self, name: str, directory: PendingDir, path: str | None, exception: PathRule | None) -> None:
+        """Open a file or symbolic link, evaluate it, and add it to the batch if it is wrong."""
+        zone = directory.zone
         if exception is not None:
-            area = PLAIN if exception.plain else SECRET
+            zone = PLAIN if exception.plain else SECRET
         elif path is not None:
-            area = self._rules.file(area, f"{path}/{name}" if path else name, name)
+            zone = self._rules.file(zone, f"{path}/{name}" if path else name, name)
         entry = self._hold(name, self.before)
         if entry is None:
             return
@@ -117,14 +112,14 @@ class Evaluator:
         try:
             if entry.seen.st_dev != self._cursor.dev and self._cursor.is_mounted(entry.held):
                 self.leave(self.path(name), MOUNTED)
-            elif place.data and self._is_a_containers(entry):
+            elif directory.data and self._is_a_containers(entry):
                 if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
-                    self.leave(self.path(name), _data_of(place.data, entry))
+                    self.leave(self.path(name), _data_of(directory.data, entry))
             elif entry.kind == _FILE:
-                wanted = self._wanted(entry, name, area, exception, place.keeps_executable)
-                kept = self._judge(entry, name, area, wanted, exception is not None and exception.keep_owner)
+                usual = self._usual(entry, name, zone, exception, directory.keeps_executable)
+                kept = self._evaluate(entry, name, zone, usual, exception)
             elif entry.kind == _LINK:
-                kept = self._judge(entry, name, area, entry.mode)
+                kept = self._evaluate(entry, name, zone)
         finally:
             if not kept:
                 entry.close()
@@ -132,67 +127,54 @@ class Evaluator:
             self.flush()
 
     def _hold(self, name: str, before: int | None = None) -> Entry | None:
-        """Hold an entry of the current folder; None where it has just vanished, or can't be held, which is told."""
+        """Open an entry of the current folder; None if it has just vanished, or failed to open."""
         try:
-            return Entry(name, self._cursor.fd, self._descriptors, before)
+            return Entry(name, self._cursor.fd, self._proc_fd, before)
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR_LEFT and self._batch.held:
-                self.flush()  # which lets go of some
+                self.flush()  # which closes some
                 return self._hold(name, before)
             if error.errno not in VANISHED:
                 self.fail(self.path(name), error)
         return None
 
-    def _wanted(self, entry: Entry, name: str, area: Area, exception: Special | None, keeps_executable: bool) -> int:
-        """Return the mode that a regular file should have."""
+    def _usual(self, entry: Entry, name: str, zone: Zone, exception: PathRule | None, keeps_executable: bool) -> int:
+        """Return the mode that a regular file gets if no rule names one. Its content counts only in a plain zone."""
         mode = entry.mode
-        script = self._rules.is_executable(name)
-        if exception is not None and exception.mode is not None:
-            if not exception.plain:
-                return keep_special(exception.mode, mode)
-            script = True
-        if area.file is None:
-            return mode if mode & 0o777 or area.keeps_none else keep_special(0o755 if script else 0o644, mode)
-        if area is SECRET:
-            return keep_special(area.file, mode)
+        script = (exception is not None and exception.plain) or self._rules.is_executable(name)
+        if zone is not PLAIN:
+            return 0o755 if script else 0o644
         size = entry.seen.st_size
         head = entry.read(min(size, HEAD)) if size >= SHORTEST else b""
-        if head is None and mode & 0o777 in MODES:
-            return mode  # it can't be told, and may be right
-        head = head or b""
-        if size > HEAD and may_hold_a_key(head):
+        if head and size > HEAD and may_hold_a_key(head):
             head = entry.read(BUNDLE) or head
-        script = script or (keeps_executable and bool(mode & 0o100))
-        return keep_special(mode_by_content(head, mode, name, script=script), mode)
+        return usual_mode(head, mode, name, script=script or (keeps_executable and bool(mode & 0o100)))
 
-    def folder(self, name: str, area: Area, data: str) -> tuple[os.stat_result | None, int | None]:
-        """Judge a folder by its name in the current one; return what it was, and a descriptor if it has been opened.
+    def folder(self, name: str, zone: Zone, data: str) -> tuple[os.stat_result | None, int | None]:
+        """Evaluate a folder of the current one; return what it was, and a readable descriptor if there is one.
 
-        None where it is gone, or not to be entered.
+        The first is None if the folder is gone, or must not be entered. The caller closes the descriptor.
         """
-        self.tally.scanned += 1
+        self.counts.scanned += 1
         entry = self._hold(name)
         if entry is None:
             return None, None
         if entry.kind != stat.S_IFDIR:
             entry.close()
             return None, None
-        mode = entry.mode
         reason = self._reason_to_leave(entry, data) if name != "." else None
         if reason is not None:
             entry.close()
             self.leave(self.path(name), reason)
             return None, None
-        usual = 0o755 if not area.keeps_none else 0
-        wanted = area.directory if area.directory is not None else (mode & 0o777 or usual)
-        if not self._judge(entry, name, area, keep_special(wanted, mode)):
+        if not self._evaluate(entry, name, zone):
             return entry.seen, entry.release()
         seen = entry.seen
         self.flush()  # which closes it
         return seen, None
 
     def _reason_to_leave(self, folder: Entry, data: str) -> str | None:
-        """Return why a folder is left alone with all in it, None where it is not."""
+        """Return why a folder is left alone with all that is in it; None if it is not."""
         if folder.seen.st_dev != self._cursor.dev:
             return MOUNTED
         if data and self._is_a_containers(folder):
@@ -200,16 +182,16 @@ class Evaluator:
         return self._rules.left_to_its_database(folder.seen.st_uid, folder.mode, folder.holds)
 
     def _is_a_containers(self, entry: Entry) -> bool:
-        """Whether an entry of a service's data was made by its container: neither by root nor by the target user."""
+        """Return whether a container made an entry of its data: neither root nor the target user owns it."""
         return entry.seen.st_uid not in (0, self._uid)
 
-    def _judge(self, entry: Entry, name: str, area: Area, wanted: int, keep_owner: bool = False) -> bool:
-        """Take an entry into the batch when it is wrong; return whether it was taken, and stays open."""
-        seen, tally = entry.seen, self.tally
+    def _evaluate(
+        self, entry: Entry, name: str, zone: Zone, usual: int = 0o644, exception: PathRule | None = None
+    ) -> bool:
+        """Add an entry to the batch if it is wrong; return whether it was added, and stays open."""
+        seen, counts = entry.seen, self.counts
         uid, gid, mode = seen.st_uid, seen.st_gid, entry.mode
-        new_uid, new_gid = uid, gid
-        if (uid == 0 or area.all_owners) and not keep_owner:
-            new_uid, new_gid = self._uid, self._gid
+        new_uid, new_gid, wanted = self._rules.desired(zone, entry.kind, uid, gid, mode, usual, exception)
         same_owner = new_uid == uid and new_gid == gid
         if same_owner and wanted == mode:
             return False
@@ -218,63 +200,63 @@ class Evaluator:
             wanted = entry.mode_with_acl(wanted, attributes)
             if same_owner and wanted == mode:
                 return False
-        tally.wrong += 1
+        counts.wrong += 1
         whole = Change(name, seen.st_ino, uid, gid, mode, new_uid, new_gid, wanted)
         reason = refusal(entry, whole, self._trusted, links_stay_inside=self._rules.links_stay_inside)
         if reason is not None:
             return self._refuse(name, reason)
         change = whole if self._me == 0 else self._within_rights(whole)
         if change is not whole:
-            tally.needs_root += 1
-        if name.endswith(".env") and area is not SECRET and not mode & 0o007 and change.new_mode & 0o004:
-            self._note("opened", self.path(name), f"mode {mode:03o} before")
+            counts.needs_root += 1
+        if name.endswith(".env") and zone is not SECRET and not mode & 0o007 and change.new_mode & 0o004:
+            self._add_event("opened", self.path(name), f"mode {mode:03o} before")
         if self._journal is None:
             needs = "" if change is whole else f"{NEEDS_ROOT}: "
-            self._note("wrong", self.path(name), needs + why(*whole[2:]))
+            self._add_event("wrong", self.path(name), needs + why(*whole[2:]))
             return False
         if change is not whole:
-            self._note("failed", self.path(name), f"{NEEDS_ROOT}: {why(*whole[2:])}")
+            self._add_event("failed", self.path(name), f"{NEEDS_ROOT}: {why(*whole[2:])}")
             if not steps(*change[2:]):
                 return False
         self._batch.held.append((entry, change, attributes, change is whole))
         return True
 
     def _within_rights(self, change: Change) -> Change:
-        """Return as much of a change as this user may do who is not root."""
+        """Return as much of a change as this user may make, who is not root."""
         if change.uid != self._me:
             return change.keeping_all()
         may_give = change.new_uid == change.uid and (change.new_gid == change.gid or change.new_gid in self._groups)
         return change if may_give else change.keeping_owner()
 
     def flush(self) -> None:
-        """Journal what is in the batch, then do it."""
+        """Change what is in the batch, the journal first. Raises JournalFailed."""
         if self._batch.held:
             changed, partial = self._batch.do(self._cursor.path)
-            self.tally.changed += changed
-            self.tally.partial += partial
+            self.counts.changed += changed
+            self.counts.partial += partial
 
     def path(self, name: str) -> str:
-        """Return the path below the root of something in this folder, or of the folder itself (`.`)."""
+        """Return the path below the root of an entry of the current folder, or of the folder itself (`.`)."""
         above = self._cursor.path
         if name == ".":
             return above or "."
         return f"{above}/{name}" if above else name
 
     def _refuse(self, name: str, reason: str) -> bool:
-        self.tally.refused += 1
-        self._note("refused", self.path(name), reason)
+        self.counts.refused += 1
+        self._add_event("refused", self.path(name), reason)
         return False
 
     def leave(self, path: str, reason: str) -> None:
-        """Count and note what is left alone."""
-        self.tally.left += 1
-        self._note("left", path, reason)
+        """Count an entry that is left alone, and add an event with the reason."""
+        self.counts.left += 1
+        self._add_event("left", path, reason)
 
     def fail(self, path: str, error: OSError) -> None:
-        """Count and note what could not be looked at or changed."""
-        self.tally.failed += 1
-        self._note("failed", path, error.strerror or str(error))
+        """Count an entry that could not be looked at or changed, and add an event with the error."""
+        self.counts.failed += 1
+        self._add_event("failed", path, error.strerror or str(error))
 
 
 def _data_of(service: str, entry: Entry) -> str:
-    return f"it is data of {service}, whose container made it uid {entry.seen.st_uid}'s"
+    return f"it is data of {service}, and its container has given it to uid {entry.seen.st_uid}"

@@ -1,4 +1,4 @@
-"""Ctrl-C waits until what was begun is done, so that no entry is left half way between two owners."""
+"""Makes Ctrl-C wait until the entry at hand is done, so that no entry is left half way between two owners."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from types import FrameType
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C and its like back while the body runs; what it yields raises KeyboardInterrupt when one came.
+def defer_signals() -> Iterator[Callable[[], None]]:
+    """Defer Ctrl-C (SIGINT), SIGTERM and SIGHUP while the body runs.
 
-    A second one does not wait. Off the main thread none arrives, so nothing is to be done.
+    Yields a function to be called between entries: it raises KeyboardInterrupt if a signal has come. A second signal
+    does not wait for it. Python delivers signals to the main thread only, so in another thread nothing is deferred.
     """
     came = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         nonlocal came
         if came:
             raise KeyboardInterrupt
         came = True
 
-    def look() -> None:
+    def raise_if_any() -> None:
         if came:
             raise KeyboardInterrupt
 
@@ -31,11 +32,11 @@ def held_back() -> Iterator[Callable[[], None]]:
     try:
         if threading.current_thread() is threading.main_thread():
             for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # One that is ignored, or ends the process at once, stays so.
+                # A signal that is ignored, or ends the process at once, keeps doing so.
                 if callable(handler := signal.getsignal(each)):
                     before[each] = handler
-                    signal.signal(each, note)
-        yield look
+                    signal.signal(each, remember)
+        yield raise_if_any
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -1,7 +1,7 @@
-"""Plain files of one folder, looked at together: what an `Entry` is for one, with far less of Python's time for each.
+"""Looks at the plain files of one folder together: the same as an `Entry` for each, in a fraction of Python's time.
 
-Plain is a regular file with one name, without special bits or attributes that matter, that nobody has just touched.
-Whatever else there is goes into `others`, to be taken one by one.
+A file is plain if it is regular, has one name, no special bits and no extended attributes that matter, and nobody has
+touched it just now. All other names go into `others`, for the caller to look at one by one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-from stackhand.perms.journal import Become
-from stackhand.perms.policy.rules import HEAD, PLAIN, SHORTEST, Area, Rules, may_hold_a_key, mode_by_content
+from stackhand.perms.journal import Transition
+from stackhand.perms.policy.content import HEAD, SHORTEST, may_hold_a_key, mode_by_content
+from stackhand.perms.policy.rules import PLAIN, Rules, Zone
 from stackhand.perms.tree.entry import DIRECT, TICK, attributes_of
 
 
-class Plain(NamedTuple):
-    """Files that become the same: names, inodes and descriptors, in one order."""
+class AlikeFiles(NamedTuple):
+    """Files that change in the same way: their names, inodes and descriptors, in the same order."""
 
     names: list[str]
     inodes: list[int]
@@ -26,7 +27,7 @@ class Plain(NamedTuple):
 
 
 class PlainFiles:
-    """Files that are held by descriptors. Takes a process that can open no devices (see devices.py). Close it."""
+    """Open files of one folder. Only for a process that can't open devices (see nodev.py). Close it when done."""
 
     def __init__(self, names: Iterable[str], folder: int) -> None:
         self.others: list[str] = []
@@ -43,7 +44,7 @@ class PlainFiles:
                 self._fds.append(fd)
 
     def close(self) -> None:
-        """Let go of them."""
+        """Close the files."""
         fds, self._fds = self._fds, []
         if fds and fds[-1] - fds[0] == len(fds) - 1 and fds == sorted(fds):
             os.closerange(fds[0], fds[-1] + 1)  # one system call
@@ -51,12 +52,19 @@ class PlainFiles:
             for fd in fds:
                 os.close(fd)
 
-    def wrong(self, rules: Rules, area: Area, dev: int, before: int, *, keeps_executable: bool) -> dict[Become, Plain]:
-        """Return what is wrong, by what it becomes. `before` is a moment before they were opened, as for an `Entry`."""
-        uid, gid, everyone = rules.target.uid, rules.target.gid, area.all_owners
+    def wrong(
+        self, rules: Rules, zone: Zone, dev: int, before: int, *, keeps_executable: bool
+    ) -> dict[Transition, AlikeFiles]:
+        """Return the files that are wrong, by the change that puts them right.
+
+        `before` is a moment before they were opened, in nanoseconds since the epoch, as for an `Entry`.
+        """
         settled = before - TICK
-        by_content, mode_of_area, is_executable = area is PLAIN, area.file, rules.is_executable
-        found: dict[Become, Plain] = {}
+        by_content, is_executable = zone is PLAIN, rules.is_executable
+        usual = 0o644  # outside of plain zones it counts for the mode 000 only, and these files have another
+        # By owner, mode and usual mode: the change, None if there is none. Most files of a folder are alike.
+        transitions: dict[tuple[int, int, int, int], Transition | None] = {}
+        found: dict[Transition, AlikeFiles] = {}
         for name, fd in zip(self._names, self._fds, strict=True):
             try:
                 seen = os.fstat(fd)
@@ -73,27 +81,35 @@ class PlainFiles:
                     self.others.append(name)
                     continue
                 script = is_executable(name) or (keeps_executable and bool(mode & 0o100))
-                wanted = mode_by_content(head, mode, name, script=script)
-            else:
-                wanted = mode_of_area or mode
-            become = (seen.st_uid, seen.st_gid, mode, uid, gid, wanted)
-            if become[:3] == become[3:] or not (everyone or seen.st_uid == 0):
+                usual = mode_by_content(head, mode, name, script=script)
+            now = (seen.st_uid, seen.st_gid, mode, usual)
+            try:
+                transition = transitions[now]
+            except KeyError:
+                transition = transitions[now] = _transition(rules, zone, *now)
+            if transition is None:
                 continue
-            opened = wanted & 0o004 and not mode & 0o007 and name.endswith(".env")
+            opened = transition[5] & 0o004 and not mode & 0o007 and name.endswith(".env")
             if opened or attributes_of(fd):
                 self.others.append(name)
                 continue
-            alike = found.get(become)
+            alike = found.get(transition)
             if alike is None:
-                alike = found[become] = Plain([], [], [])
+                alike = found[transition] = AlikeFiles([], [], [])
             alike.names.append(name)
             alike.inodes.append(seen.st_ino)
             alike.fds.append(fd)
         return found
 
 
+def _transition(rules: Rules, zone: Zone, uid: int, gid: int, mode: int, usual: int) -> Transition | None:
+    """Return the change that regular files with this owner and mode need, None if they are right."""
+    wanted = rules.desired(zone, stat.S_IFREG, uid, gid, mode, usual)
+    return None if wanted == (uid, gid, mode) else (uid, gid, mode, *wanted)
+
+
 def _head(fd: int, size: int) -> bytes | None:
-    """Return a file's first bytes, None where more would have to be read, or they can't be."""
+    """Return a file's first bytes; None if they can't be read, or more of the file would have to be read."""
     if size < SHORTEST:
         return b""
     try:

@@ -1,7 +1,7 @@
-"""Goes through the tree, and has everything judged that may be wrong.
+"""Goes through the tree, and has every entry evaluated that may be wrong.
 
-This is the hot loop: hundreds of thousands of entries pass here. An entry that is right costs one `lstat`; only what
-may be wrong is opened, and what lies among much that is wrong. Nothing is kept of an entry once it was dealt with.
+This is the hot loop: hundreds of thousands of entries pass here. An entry that is right costs one `lstat`. An entry is
+opened only if it may be wrong, or lies among many that are. Nothing is kept in memory of an entry that is done.
 """
 
 from __future__ import annotations
@@ -14,28 +14,25 @@ from dataclasses import dataclass
 from itertools import islice
 
 from stackhand.perms.journal import Writer
-from stackhand.perms.policy.rules import MODES, PLAIN, REST, SECRET, VENDORED, VENV_MARK, Rules
-from stackhand.perms.tree.counts import Counts, Note
+from stackhand.perms.policy.rules import PLAIN, REST, VENDORED, VENV_MARK, Rules, Zone
+from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.cursor import Cursor, OtherFileSystem
-from stackhand.perms.tree.evaluate import VANISHED, Evaluator, Place
+from stackhand.perms.tree.evaluate import VANISHED, Evaluator, PendingDir
+from stackhand.perms.tree.events import AddEvent
 
-# What files may be that are right, by area; in the others every mode may be.
-_RIGHT = {
-    PLAIN.name: frozenset(stat.S_IFREG | mode for mode in MODES),
-    SECRET.name: frozenset({stat.S_IFREG | 0o600}),
-}
-# Later than any time of a file.
-_EVER = 2**64
+# For how many combinations of owner and mode the rule's answer is remembered. A tree has a handful of them, unless it
+# was made to fill the memory.
+_REMEMBERED = 4096
 # How often `step` is called, at most, in nanoseconds.
 _STEP = 20_000_000
 
 
 @dataclass(frozen=True)
-class Known:
-    """When the whole tree was last seen to be right: `began` and `ended`, in nanoseconds since the epoch.
+class LastCleanRun:
+    """The last run that left the whole tree right: when it `began` and `ended`, in nanoseconds since the epoch.
 
-    A file whose content is older than `began`, and that nobody but that run touched before `ended`, needs not be read
-    again to tell whether it is a script or a key.
+    A file with a content older than `began`, and with no other change after `ended`, need not be read again to tell
+    whether it is a script or a key.
     """
 
     began: int = 0
@@ -45,76 +42,77 @@ class Known:
 class Walker:
     """Walks in one process. With a journal it changes what is wrong, without one it only looks.
 
-    `note` is told of everything that people may want to read. `step` is called now and then.
+    `step` is called with the counts, every 20 ms at most.
     """
 
     def __init__(
         self,
         root: str,
         rules: Rules,
-        known: Known,
+        last_clean: LastCleanRun,
         journal: Writer | None,
-        note: Note,
+        add_event: AddEvent,
         step: Callable[[Counts], None] = lambda _: None,
         *,
         devices_closed: bool = False,
     ) -> None:
         self._cursor = Cursor(root)
-        self._judge = Evaluator(self._cursor, rules, journal, note, devices_closed=devices_closed)
-        self.tally = self._judge.tally
+        self._evaluator = Evaluator(self._cursor, rules, journal, add_event, devices_closed=devices_closed)
+        self.counts = self._evaluator.counts
         self._top, self._counted = "", (0, 0, 0)
         self._rules = rules
-        self._known = known
+        self._last_clean = last_clean
         self._step = step
         self._next_step = 0
-        self._uid, self._gid = rules.target.uid, rules.target.gid
+        # By zone, and by owner, group, type and mode: what `Rules.stays` says.
+        self._stays: dict[str, dict[tuple[int, int, int], bool | None]] = {}
 
     def close(self) -> None:
-        """Let go of the tree; only now the tally is whole."""
+        """Close all descriptors. Only now the counts by top folder are complete."""
         self._count_for(self._top)
-        self._judge.close()
+        self._evaluator.close()
         self._cursor.close()
 
-    def root(self) -> list[Place]:
-        """Visit the root itself; return the folders in it."""
-        place = Place((), self._rules.root_area, fresh=False, keeps_executable=self._rules.keeps_executable)
-        _, fd = self._judge.folder(".", place.area, place.data)
+    def root(self) -> list[PendingDir]:
+        """Visit the root; return the folders in it."""
+        directory = PendingDir((), self._rules.root_zone, fresh=False, keeps_executable=self._rules.keeps_executable)
+        _, fd = self._evaluator.folder(".", directory.zone, directory.data)
         if fd is not None:
             os.close(fd)
-        return self._visit(place)
+        return self._visit(directory)
 
-    def visit(self, place: Place) -> list[Place]:
-        """Visit one folder, not those in it, which are returned."""
-        top = "" if place.area is REST else place.names[0]
+    def visit(self, directory: PendingDir) -> list[PendingDir]:
+        """Visit one folder; return the folders in it."""
+        top = "" if directory.zone is REST else directory.names[0]
         if top != self._top:
             self._count_for(top)
         try:
-            self._cursor.go(place.names[:-1])
-            return self._enter(place)
+            self._cursor.go(directory.names[:-1])
+            return self._enter(directory)
         except OSError as error:
-            self._judge.flush()
+            self._evaluator.flush()
             if error.errno not in VANISHED:
-                self._judge.fail("/".join(place.names), error)
+                self._evaluator.fail("/".join(directory.names), error)
             return []
 
-    def walk(self, place: Place) -> None:
-        """Visit a folder and all below it. However deep that is, it takes one descriptor and no recursion."""
-        pending = self.visit(place)
+    def walk(self, directory: PendingDir) -> None:
+        """Visit a folder and all below it. At any depth this takes two descriptors and no recursion."""
+        pending = self.visit(directory)
         while pending:
-            place = pending.pop()
-            pending += self.visit(place)
+            directory = pending.pop()
+            pending += self.visit(directory)
 
-    def _enter(self, place: Place) -> list[Place]:
-        """Go down into a folder of the current one, put the folder itself right, and visit it."""
-        names, area, fresh, data, keeps = place
+    def _enter(self, directory: PendingDir) -> list[PendingDir]:
+        """Evaluate a folder of the current one, go into it, and visit it; return the folders in it."""
+        names, zone, fresh, data, keeps = directory
         name = names[-1]
-        if area is PLAIN:
+        if zone is PLAIN:
             if self._is_there(f"{name}/{VENV_MARK}"):
-                area = VENDORED
-            # Another repository, which was not asked what it records.
+                zone = VENDORED
+            # Another git repository: nobody has asked it which files it records as executable.
             keeps = keeps or self._is_there(f"{name}/.git")
-        # Before going in: who is not root may have to open the folder to himself first.
-        found, fd = self._judge.folder(name, area, data)
+        # Before going in: a user who is not root may have to give themselves the right to enter first.
+        found, fd = self._evaluator.folder(name, zone, data)
         if found is None:
             return []
         try:
@@ -123,77 +121,78 @@ class Walker:
             else:
                 self._cursor.into(name, fd, found)
         except OtherFileSystem as error:
-            self._judge.leave(self._judge.path(name), str(error.strerror))
+            self._evaluator.leave(self._evaluator.path(name), str(error.strerror))
             return []
-        known = self._known
-        fresh = fresh or found.st_mtime_ns >= known.began or found.st_ctime_ns > known.ended
-        return self._visit(Place(names, area, fresh, data, keeps))
+        last_clean = self._last_clean
+        fresh = fresh or found.st_mtime_ns >= last_clean.began or found.st_ctime_ns > last_clean.ended
+        return self._visit(PendingDir(names, zone, fresh, data, keeps))
 
-    def _visit(self, place: Place) -> list[Place]:
-        cursor, rules, judge = self._cursor, self._rules, self._judge
-        # Further down no path has a rule of its own.
+    def _visit(self, directory: PendingDir) -> list[PendingDir]:
+        cursor, rules, evaluator = self._cursor, self._rules, self._evaluator
+        # Further down, no path has a rule of its own.
         path = cursor.path if cursor.depth < rules.deepest else None
         by_name = path is not None and (path == "" or path in rules.special or path in rules.named)
-        folders: list[Place] = []
+        folders: list[PendingDir] = []
         try:
             with os.scandir(cursor.fd) as listing:
-                while chunk := list(islice(listing, self._judge.most)):
-                    judge.before = time.time_ns()
+                while chunk := list(islice(listing, self._evaluator.most)):
+                    evaluator.before = time.time_ns()
                     if path is not None and by_name:
-                        chunk = [each for each in chunk if not self._by_its_own_rule(each, place, path, folders)]
-                    self._files(chunk, place, path, folders)
-                    self._judge.flush()
+                        chunk = [each for each in chunk if not self._by_its_own_rule(each, directory, path, folders)]
+                    self._files(chunk, directory, path, folders)
+                    self._evaluator.flush()
                     if time.monotonic_ns() > self._next_step:
                         self._next_step = time.monotonic_ns() + _STEP
-                        self._step(self.tally)
+                        self._step(self.counts)
         except OSError as error:
-            judge.flush()
-            judge.fail(cursor.path, error)
+            evaluator.flush()
+            evaluator.fail(cursor.path, error)
         return folders
 
-    def _by_its_own_rule(self, entry: os.DirEntry[str], place: Place, path: str, folders: list[Place]) -> bool:
-        """Deal with an entry whose name has a rule of its own; return whether it has."""
+    def _by_its_own_rule(
+        self, entry: os.DirEntry[str], directory: PendingDir, path: str, folders: list[PendingDir]
+    ) -> bool:
+        """Evaluate an entry by the rule for its path; return False if there is none."""
         name = entry.name
         exception = self._rules.special.get(path, {}).get(name)
         if exception is not None and exception.mode is None and not exception.data:
             if exception.leave:
-                self._judge.leave(self._judge.path(name), exception.leave)
+                self._evaluator.leave(self._evaluator.path(name), exception.leave)
             return True
         if entry.is_dir(follow_symlinks=False):
             if exception is not None:
-                folders.append(self._inner(name, place._replace(data=exception.data), path))
+                folders.append(self._inner(name, directory._replace(data=exception.data), path))
             return exception is not None
-        # Each file in the root itself can be one of the project's own.
+        # In the root, any file may be one of the project's own (`top_files`).
         if exception is None and path and name not in self._rules.named.get(path, ()):
             return False
-        self.tally.scanned += 1
+        self.counts.scanned += 1
         if entry.is_file(follow_symlinks=False) or entry.is_symlink():
-            self._judge.file(name, place, path, exception)
+            self._evaluator.file(name, directory, path, exception)
         return True
 
-    def _inner(self, name: str, place: Place, path: str | None) -> Place:
-        """Return the place of a folder in this one."""
+    def _inner(self, name: str, directory: PendingDir, path: str | None) -> PendingDir:
+        """Return a folder of this one, to be visited later."""
         at = "" if path is None else f"{path}/{name}" if path else name
-        inner = self._rules.folder(place.area, at, name)
-        return Place((*place.names, name), inner, place.fresh, place.data, place.keeps_executable)
+        inner = self._rules.folder(directory.zone, at, name)
+        return PendingDir((*directory.names, name), inner, directory.fresh, directory.data, directory.keeps_executable)
 
-    def _files(  # noqa: PLR0912  one loop: a call for each entry would cost more than all the branches
-        self, chunk: list[os.DirEntry[str]], place: Place, path: str | None, folders: list[Place]
+    def _files(
+        self, chunk: list[os.DirEntry[str]], directory: PendingDir, path: str | None, folders: list[PendingDir]
     ) -> None:
-        area, known = place.area, self._known
-        uid, gid, everyone = self._uid, self._gid, area.all_owners
-        right = _RIGHT.get(area.name)
-        # What a file has to be by its content need not be asked where nobody touched it since.
-        began, ended = (_EVER, _EVER) if area is not PLAIN else (0, 0) if place.fresh else (known.began, known.ended)
-        together = self._judge.together and not place.data
-        likely_wrong = self._judge.likely_wrong and together
+        zone, last_clean = directory.zone, self._last_clean
+        stays = self._stays.setdefault(zone.name, {})
+        # The content of a file that nobody has touched since the last clean run need not be read again.
+        began, ended = (0, 0) if directory.fresh else (last_clean.began, last_clean.ended)
+        together = self._evaluator.together and not directory.data
+        likely_wrong = self._evaluator.likely_wrong and together
         suspects: list[str] = []
         for entry in chunk:
             is_file = entry.is_file(follow_symlinks=False)
             if not is_file and entry.is_dir(follow_symlinks=False):
-                folders.append(self._inner(entry.name, place, path))
+                folders.append(self._inner(entry.name, directory, path))
                 continue
-            self.tally.scanned += 1
+            self.counts.scanned += 1
             if not is_file and not entry.is_symlink():
                 continue  # sockets, devices, fifos
             if not (is_file and likely_wrong):
@@ -201,34 +200,41 @@ class Walker:
                     seen = entry.stat(follow_symlinks=False)
                 except OSError as error:
                     if error.errno not in VANISHED:
-                        self._judge.fail(self._judge.path(entry.name), error)
+                        self._evaluator.fail(self._evaluator.path(entry.name), error)
                     continue
-                owner = seen.st_uid
-                if (owner == uid and seen.st_gid == gid) or not (everyone or owner == 0):
-                    if right and is_file:
-                        if (
-                            seen.st_mode in right
-                            and seen.st_mtime_ns < began
-                            and seen.st_ctime_ns <= ended
-                            and seen.st_nlink == 1
-                        ):
-                            continue
-                    elif not is_file or seen.st_mode & 0o777 or area.keeps_none:
-                        continue
+                kind = (seen.st_uid, seen.st_gid, seen.st_mode)
+                try:
+                    right = stays[kind]
+                except KeyError:
+                    right = self._find_out(stays, zone, *kind)
+                if right or (
+                    right is None and seen.st_mtime_ns < began and seen.st_ctime_ns <= ended and seen.st_nlink == 1
+                ):
+                    continue
             if is_file and together:
                 suspects.append(entry.name)
             else:
-                self._judge.file(entry.name, place, path, None)
+                self._evaluator.file(entry.name, directory, path, None)
         if suspects:
-            self._judge.files(suspects, place, path)
+            self._evaluator.files(suspects, directory, path)
+
+    def _find_out(
+        self, stays: dict[tuple[int, int, int], bool | None], zone: Zone, uid: int, gid: int, mode: int
+    ) -> bool | None:
+        """Ask the rules whether entries with this owner, type and mode stay as they are; remember the answer."""
+        if len(stays) >= _REMEMBERED:
+            stays.clear()
+        right = self._rules.stays(zone, stat.S_IFMT(mode), uid, gid, stat.S_IMODE(mode))
+        stays[uid, gid, mode] = right
+        return right
 
     def _is_there(self, path: str) -> bool:
         return os.access(path, os.F_OK, dir_fd=self._cursor.fd, follow_symlinks=False)
 
     def _count_for(self, top: str) -> None:
-        """From here on, count for this part of the project; what was counted since the last time is the other's."""
-        tally = self.tally
-        now = (tally.scanned, tally.wrong, tally.changed)
-        counts = tally.tops.setdefault(self._top, [0, 0, 0])
-        counts[:] = [count + n - b for count, n, b in zip(counts, now, self._counted, strict=True)]
+        """Count for another top folder from here on; what was counted since the last call belongs to the one before."""
+        counts = self.counts
+        now = (counts.scanned, counts.wrong, counts.changed)
+        of_top = counts.by_top_folder.setdefault(self._top, [0, 0, 0])
+        of_top[:] = [count + n - b for count, n, b in zip(of_top, now, self._counted, strict=True)]
         self._top, self._counted = top, now

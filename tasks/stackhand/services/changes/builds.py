@@ -37,7 +37,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildRecord:
     """What is remembered of a build: the image that came of it, and digests of what it was made from."""
 
     image: str
@@ -77,14 +77,14 @@ class Builds:
     def changed(
         self, project: Project, sources: Mapping[str, Source], images: Mapping[str, str | None]
     ) -> dict[str, str]:
-        """Return the services whose image has to be built anew, each with the cause."""
+        """Return the services whose image has to be built again, each with the cause."""
         memory = self._recall()
         causes: dict[str, str] = {}
         for name, source in sources.items():
             image = images.get(project.services[name].image)
             if not image:
                 continue  # it is built because it is not here
-            cause = judge(source, memory.get(name), image, lambda n=name: self._created(project, n))  # type: ignore[misc]
+            cause = rebuild_cause(source, memory.get(name), image, lambda n=name: self._created(project, n))  # type: ignore[misc]
             if cause:
                 causes[name] = cause
         return causes
@@ -92,16 +92,16 @@ class Builds:
     def remember(self, project: Project, sources: Mapping[str, Source], images: Mapping[str, str | None]) -> None:
         """Remember that these images are what these sources give."""
         before = self._recall()
-        memory = {name: built for name, built in before.items() if name in project.services}
+        memory = {name: record for name, record in before.items() if name in project.services}
         for name, source in sources.items():
             image = images.get(project.services[name].image)
             known = before.get(name)
             if image and not (known and known.image == image and _same(source, known)):
-                memory[name] = built(source, image)
+                memory[name] = record_of(source, image)
         if memory != before:
             self._state.remember(_MEMORY, {name: vars(each) for name, each in memory.items()})
 
-    def learn(self, project: Project, sources: Mapping[str, Source]) -> None:
+    def remember_current(self, project: Project, sources: Mapping[str, Source]) -> None:
         """Remember that the images which are here now are what these sources give."""
         names = {project.services[name].image for name in sources}
         self.remember(project, sources, {name: self._engine.image_id(name) for name in names})
@@ -125,19 +125,21 @@ class Builds:
         image = self._engine.image(project.services[name].image)
         return image.created if image else None
 
-    def _recall(self) -> dict[str, Built]:
+    def _recall(self) -> dict[str, BuildRecord]:
         found = self._state.recall(_MEMORY)
-        memory: dict[str, Built] = {}
+        memory: dict[str, BuildRecord] = {}
         for name, entry in found.items() if isinstance(found, dict) else ():
             try:
-                memory[name] = Built(**entry)
+                memory[name] = BuildRecord(**entry)
             except TypeError:
                 continue  # of another version: as if nothing were remembered
         return memory
 
 
-def judge(source: Source, known: Built | None, image: str, created: Callable[[], datetime | None]) -> str | None:
-    """Return why an image has to be built anew, None where it is what its source gives.
+def rebuild_cause(
+    source: Source, known: BuildRecord | None, image: str, created: Callable[[], datetime | None]
+) -> str | None:
+    """Return why an image has to be built again, None where it is what its source gives.
 
     Where nothing is remembered of this image (Compose itself built it), the times decide: a file that is newer than the
     image counts as changed. At worst that costs a build from the cache, which gives the same image.
@@ -155,10 +157,10 @@ def judge(source: Source, known: Built | None, image: str, created: Callable[[],
     return "its build context changed" + (f", last written: {_name(last)}" if last else "")
 
 
-def built(source: Source, image: str) -> Built:
+def record_of(source: Source, image: str) -> BuildRecord:
     """Return what to remember of a build."""
     salt = secrets.token_hex(16) if source.hidden else ""
-    return Built(
+    return BuildRecord(
         image=image,
         definition=source.definition,
         listing=source.context.listing,
@@ -168,7 +170,7 @@ def built(source: Source, image: str) -> Built:
     )
 
 
-def _same(source: Source, known: Built) -> bool:
+def _same(source: Source, known: BuildRecord) -> bool:
     return (
         known.definition == source.definition
         and known.listing == source.context.listing

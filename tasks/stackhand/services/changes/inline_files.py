@@ -1,7 +1,8 @@
-"""Texts that Compose copies into a container that it makes: secrets and configs that are no files of the host.
+"""Secrets and configs from `environment:` or `content:`, which Compose copies into a container as files.
 
-What a container was given is in it; so it is compared with what it would be given now, and nothing is remembered.
-Only a container that is made anew has the new text (tried with Compose 2.26: neither a restart nor a start copies it).
+The container has the text it was made with; it is compared with the text that it would get now, so nothing has to be
+remembered. Only a new container gets the new text: neither a restart nor a start copies it (tried with Compose 2.26).
+The syntax: https://docs.docker.com/reference/compose-file/secrets/ and …/configs/.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from stackhand.engine.compose.project import Project
 
 
 @dataclass(frozen=True)
-class Text:
-    """One text that a service is given: what it is, and where it is in the container."""
+class InlineFile:
+    """One file that Compose writes into a container: which secret or config, its path there, and its text."""
 
     what: str
     target: str
     text: str = field(repr=False)
 
 
-def texts(project: Project, name: str, environ: Mapping[str, str]) -> Iterator[Text]:
-    """Yield the texts that a service would be given now; a variable that is not set is told by the start."""
+def inline_files_of(project: Project, name: str, environ: Mapping[str, str]) -> Iterator[InlineFile]:
+    """Yield the files that a new container of a service would get. The start reports a variable that is not set."""
     raw = project.services[name].raw
     for what, folder, variables, written in (
         ("secret", "/run/secrets/", project.secret_variables, {}),
@@ -33,7 +34,7 @@ def texts(project: Project, name: str, environ: Mapping[str, str]) -> Iterator[T
             key, target = entry["source"], entry.get("target") or entry["source"]
             text = written.get(key, environ.get(variables.get(key, "")))
             if text is not None:
-                yield Text(f"{what} {key}", target if target.startswith("/") else f"{folder}{target}", text)
+                yield InlineFile(f"{what} {key}", target if target.startswith("/") else f"{folder}{target}", text)
 
 
 def changed(
@@ -42,13 +43,13 @@ def changed(
     environ: Mapping[str, str],
     read: Callable[[str, str], bytes | None],
 ) -> dict[str, str]:
-    """Return the services that run with a text which is another now, each with the cause.
+    """Return the services that run with an outdated text, each with the cause.
 
-    `read` returns what is in a file of a container, None where there is no such file.
+    `read` returns the content of a file in a container, None where there is no such file.
     """
     causes: dict[str, str] = {}
     for name in project.services:
-        for given in texts(project, name, environ):
+        for given in inline_files_of(project, name, environ):
             for container in containers.get(name, ()):
                 has = read(container.id, given.target) if container.running else None
                 if has is not None and has != given.text.encode():

@@ -1,4 +1,4 @@
-"""What has changed since the services were started, and what a restart has to do about it: decided from facts alone."""
+"""Decides what a restart does about all that changed since the services were started: pure, from facts and changes."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass, field, replace
 
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
-from stackhand.model import Action, Plan
-from stackhand.services.start.plan import Facts, completed, needs, rerun, service_action
+from stackhand.services.start.decide import rerun, service_action
+from stackhand.services.start.facts import Facts, completed
+from stackhand.services.start.plan import MAKES, StartAction, StartPlan, connect, needs
 
-# What makes a container begin anew without its being stopped before.
-_BEGINS = ("create", "start")
-_RENEWS = ("recreate", "restart")
+Decided = Mapping[str, list[StartAction]]
+"""What was decided so far, by service."""
 
 
 @dataclass(frozen=True)
 class Changes:
     """What only a restart looks for, by service and with the cause.
 
-    `contexts`: its image has to be built anew, for the service that `builders` names. `files`: a file that it is given
-    has changed. `texts`: a text has that is copied into its container when it is made. `owed`: a restart that was
-    interrupted had not come to it. `named` are the services that the person named.
+    `contexts`: its image has to be built again, for the service that `builders` names. `files`: a mounted file changed.
+    `inline_files`: the text of a secret or config changed that Compose copies into a new container. `interrupted`: a
+    restart was interrupted before it came to this service. `named` are the services that the person named.
     """
 
     contexts: Mapping[str, str] = field(default_factory=dict)
     builders: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-    owed: Mapping[str, str] = field(default_factory=dict)
+    inline_files: Mapping[str, str] = field(default_factory=dict)
+    interrupted: Mapping[str, str] = field(default_factory=dict)
     named: tuple[str, ...] = ()
 
     def restart(self, name: str) -> str | None:
         """Return why a service has to restart as it is, or None."""
         asked = "it was asked for by name" if name in self.named else None
-        return self.files.get(name) or self.owed.get(name) or asked
+        return self.files.get(name) or self.interrupted.get(name) or asked
 
 
 def scope(project: Project, facts: Facts, names: Collection[str]) -> list[str]:
@@ -43,43 +43,24 @@ def scope(project: Project, facts: Facts, names: Collection[str]) -> list[str]:
     leaders = list(names)
     while leaders:
         for service, dependency in project.dependants(leaders.pop()):
-            runs = any(each.running for each in facts.containers.get(service.name, ()))
+            runs = any(container.running for container in facts.of(service.name))
             if dependency.restart and runs and service.name not in wanted:
                 wanted.append(service.name)
                 leaders.append(service.name)
     return wanted
 
 
-def plan_restart(project: Project, names: Collection[str], facts: Facts, changes: Changes) -> Plan:
-    """Return what to do about all that changed of the services `names`, in dependency order.
+def plan_restart(project: Project, names: Collection[str], facts: Facts, changes: Changes) -> StartPlan:
+    """Return what to do about all that changed of the services `names`.
 
-    What a service depends on is only started where it does not run; what else changed there is for another time. The
-    dependants that declare `restart: true` follow. A completed one-shot runs again when itself has changed, or when
-    what waits for it was stopped.
+    A service that they depend on is only started where it does not run; what else changed there is for another time.
+    The dependants that declare `restart: true` follow. A completed one-shot runs again when it has itself changed, or
+    when a service that waits for it was stopped.
     """
-    wanted = scope(project, facts, names)
-    ordered = schedule.order(needs(project, wanted))
-    actions: dict[str, list[Action]] = {}
-    built: set[str] = set()
-    for name in ordered:
-        found = _own(project, name, facts, changes, built)
-        if found:
-            actions[name] = found
-    _leave_alone(project, facts, actions, ordered, names)
-    for name in ordered:
-        _follow(project, name, facts, actions)
-    begun = {name for name, some in actions.items() if some[-1].verb in _BEGINS}
-    for name in reversed(ordered):
-        again = rerun(project, name, facts, begun, ()) if name not in actions else None
-        if again:
-            begun.add(name)
-            waiting = tuple(service.name for service, _ in project.dependants(name) if service.name in begun)
-            actions[name] = [replace(again, arguments=waiting)]
-    _check_what_is_waited_for(project, ordered, facts, actions)
-    return Plan(tuple(action for name in ordered for action in actions.get(name, ())))
+    return _Planner(project, names, facts, changes).plan()
 
 
-def changed(plan: Plan, first: Changes) -> list[tuple[str, str]]:
+def changed(plan: StartPlan, first: Changes) -> list[tuple[str, str]]:
     """Return the services in which something has changed, with the cause; not those that only follow others."""
     found: dict[str, str] = {}
     for action in plan.actions:
@@ -89,109 +70,125 @@ def changed(plan: Plan, first: Changes) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _own(project: Project, name: str, facts: Facts, changes: Changes, built: set[str]) -> list[Action]:
-    """Return what a service's own changes call for. `built` collects the images that are got already."""
-    service = project.services[name]
-    image = _image(service, facts, changes)
-    get = [image] if image and service.image not in built else []
-    if image:
-        built.add(service.image)
-    fresh = service.image in built
-    if not fresh and completed(project, name, facts):
-        cause = changes.restart(name)
-        return [Action(name, "start", cause)] if cause else []
-    action = service_action(service, facts, fresh)
-    if action is None or action.verb == "check":
-        cause = changes.restart(name) if facts.containers.get(name) else None
-        action = Action(name, "restart", cause) if cause else action
-        if name in changes.texts:
-            action = Action(name, "recreate", changes.texts[name], force=True)
-    return [*get, *([action] if action and not _idle(action, facts) else [])]
+class _Planner:
+    """Decides service by service: in dependency order for itself, then against it for what others need of it."""
+
+    def __init__(self, project: Project, names: Collection[str], facts: Facts, changes: Changes) -> None:
+        self._project = project
+        self._names = names
+        self._facts = facts
+        self._changes = changes
+        self._ordered = schedule.order(needs(project, scope(project, facts, names)))
+        images = [self._image(project.services[name]) for name in self._ordered]
+        # The image of several services is got once, for the first of them.
+        self._images: dict[str, StartAction] = {}
+        for name, image in zip(self._ordered, images, strict=True):
+            if image:
+                self._images.setdefault(project.services[name].image, image)
+        own = {name: self._own(name) for name in self._ordered}
+        # Compose recreates what has drifted together with what needs it.
+        self._compose_makes = any(action and action.verb in MAKES for name, action in own.items() if name in names)
+
+    def plan(self) -> StartPlan:
+        decided: dict[str, list[StartAction]] = {}
+        for name in self._ordered:
+            actions = self._decide(name, decided)
+            if actions:
+                decided[name] = actions
+        for name in reversed(self._ordered):
+            action = None if name in decided else self._needed_by_others(name, decided)
+            if action:
+                decided[name] = [action]
+        return connect(self._project, [action for name in self._ordered for action in decided.get(name, ())])
+
+    def _decide(self, name: str, decided: Decided) -> list[StartAction]:
+        """Return what a service needs for itself, given what was decided for those that it depends on."""
+        action, image = self._own(name), self._images.get(self._project.services[name].image)
+        get = [image] if image and not any(image in actions for actions in decided.values()) else []
+        if name not in self._names and not self._is_told(action, gets_image=bool(get)):
+            action, get = self._as_it_is(name), []
+        action = self._follow(name, action, decided) or action
+        return [*get, action] if action else get
+
+    def _own(self, name: str) -> StartAction | None:
+        """Return what a service's own changes call for."""
+        fresh = self._project.services[name].image in self._images
+        cause = self._changes.restart(name)
+        if not fresh and completed(self._project, name, self._facts):
+            return StartAction(name, "start", cause) if cause else None
+        action = service_action(self._project, name, self._facts, image_changes=fresh)
+        if action is None or action.verb == "check":
+            if name in self._changes.inline_files:
+                return StartAction(name, "recreate", self._changes.inline_files[name], force=True)
+            if cause and self._facts.of(name):
+                return StartAction(name, "restart", cause)
+            # An unhealthy service has not changed, and may never become healthy.
+            unhealthy = any(container.health == "unhealthy" for container in self._facts.of(name))
+            return None if unhealthy else action
+        return action
+
+    def _image(self, service: Service) -> StartAction | None:
+        facts, changes = self._facts, self._changes
+        if facts.images is not None and facts.image_id(service) is None:
+            missing = f"image {service.image} is not here"
+            if service.builds or service.pull_policy not in ("never", "build"):
+                return StartAction(service.name, "build" if service.builds else "pull", missing)
+        cause = changes.contexts.get(service.name)
+        return StartAction(changes.builders.get(service.name, service.name), "build", cause) if cause else None
+
+    def _is_told(self, action: StartAction | None, *, gets_image: bool) -> bool:
+        """Return whether what a service that was not named needs belongs to the plan.
+
+        It is started where it does not run. Where Compose makes a container for one that was named, it recreates what
+        has drifted here; so that stays, and is told.
+        """
+        if action is None:
+            return False
+        return action.verb in ("create", "start", "check") or (
+            action.verb == "recreate" and self._compose_makes and not gets_image
+        )
+
+    def _as_it_is(self, name: str) -> StartAction | None:
+        """Return what a service needs to be ready as it was made."""
+        facts = Facts(self._facts.containers, completed=self._facts.completed)
+        return None if completed(self._project, name, facts) else service_action(self._project, name, facts)
+
+    def _follow(self, name: str, action: StartAction | None, decided: Decided) -> StartAction | None:
+        """Return how a service follows those that it depends on with `restart: true`, None where it does not."""
+        service = self._project.services[name]
+        if action and action.verb not in ("check", "restart"):
+            return None
+        if not any(container.running for container in self._facts.of(name)):
+            return None
+        leaders = {
+            entry.service: decided[entry.service][-1].verb
+            for entry in service.depends_on
+            if entry.restart and entry.service in decided
+        }
+        for leader, verb in leaders.items():
+            if verb == "recreate" and _shares_namespace(service, leader):
+                # A namespace of the container goes with it.
+                cause = f"it shares a namespace with {leader}, which is recreated"
+                return StartAction(name, "recreate", cause, (leader,))
+        renewed = tuple(leader for leader, verb in leaders.items() if verb in ("recreate", "restart"))
+        if renewed and (action is None or action.verb == "check"):
+            return StartAction(name, "restart", f"{renewed[0]} is renewed, and {name} asks to follow it", renewed)
+        return None
+
+    def _needed_by_others(self, name: str, decided: Decided) -> StartAction | None:
+        """Return what a service that needs nothing for itself has to do for its dependants."""
+        begun = {other for other, actions in decided.items() if actions[-1].verb in ("create", "start")}
+        again = rerun(self._project, name, self._facts, begun, ())
+        dependants = self._project.dependants(name)
+        if again:
+            return replace(again, arguments=tuple(service.name for service, _ in dependants if service.name in begun))
+        waiting = [s.name for s, entry in dependants if entry.condition == "service_healthy" and s.name in decided]
+        unhealthy = any(each.running and each.health == "unhealthy" for each in self._facts.of(name))
+        if waiting and unhealthy:
+            return StartAction(name, "check", f"{waiting[0]} waits for it, and its health is unhealthy")
+        return None
 
 
-def _image(service: Service, facts: Facts, changes: Changes) -> Action | None:
-    if facts.images is not None and facts.image_id(service) is None:
-        missing = f"image {service.image} is not here"
-        if service.builds or service.pull_policy not in ("never", "build"):
-            return Action(service.name, "build" if service.builds else "pull", missing)
-    cause = changes.contexts.get(service.name)
-    return Action(changes.builders.get(service.name, service.name), "build", cause) if cause else None
-
-
-def _idle(action: Action, facts: Facts) -> bool:
-    """Return whether this only waits for what may never come: a service that is unhealthy has not changed."""
-    mine = facts.containers.get(action.service, ())
-    return action.verb == "check" and any(each.health == "unhealthy" for each in mine)
-
-
-def _leave_alone(
-    project: Project,
-    facts: Facts,
-    actions: dict[str, list[Action]],
-    ordered: Collection[str],
-    names: Collection[str],
-) -> None:
-    """Take out what changed in services that nobody named.
-
-    Compose recreates what has drifted together with what needs it; so where it makes a container, that stays, and is
-    told.
-    """
-    makes = any(some[-1].verb in ("create", "recreate") for name, some in actions.items() if name in names)
-    for name in ordered:
-        if name in names or name not in actions:
-            continue
-        last = actions[name][-1]
-        if last.verb in ("create", "start", "check") or (last.verb == "recreate" and makes and len(actions[name]) == 1):
-            continue
-        del actions[name]
-        as_it_is = service_action(project.services[name], Facts(facts.containers))
-        if as_it_is and not completed(project, name, Facts(facts.containers, completed=facts.completed)):
-            actions[name] = [as_it_is]
-
-
-def _follow(project: Project, name: str, facts: Facts, actions: dict[str, list[Action]]) -> None:
-    """Have a service follow those that it depends on with `restart: true`. Called in dependency order."""
-    service = project.services[name]
-    if name in actions and actions[name][-1].verb not in ("check", "restart"):
-        return
-    if not any(each.running for each in facts.containers.get(name, ())):
-        return
-    leaders = [
-        entry.service
-        for entry in service.depends_on
-        if entry.restart and entry.service in actions and actions[entry.service][-1].verb in _RENEWS
-    ]
-    if not leaders:
-        return
-    anew = [each for each in leaders if actions[each][-1].verb == "recreate" and _shares(service, each)]
-    if anew:
-        # It lives in a namespace of the container, which goes with it.
-        actions[name] = [
-            Action(name, "recreate", f"it shares a namespace with {anew[0]}, which is made anew", (anew[0],))
-        ]
-    elif name not in actions or actions[name][-1].verb == "check":
-        cause = f"{leaders[0]} is renewed, and {name} asks to follow it"
-        actions[name] = [Action(name, "restart", cause, tuple(leaders))]
-
-
-def _shares(service: Service, other: str) -> bool:
+def _shares_namespace(service: Service, other: str) -> bool:
     modes = (service.raw.get(key) for key in ("network_mode", "ipc", "pid"))
     return f"service:{other}" in modes
-
-
-def _check_what_is_waited_for(
-    project: Project, ordered: Collection[str], facts: Facts, actions: dict[str, list[Action]]
-) -> None:
-    """Have a service watched that is not healthy yet where one that is renewed waits for its health."""
-    for name in ordered:
-        if name in actions:
-            continue
-        waiting = [
-            service.name
-            for service, entry in project.dependants(name)
-            if entry.condition == "service_healthy" and service.name in actions
-        ]
-        mine = facts.containers.get(name, ())
-        unhealthy = [each for each in mine if each.running and each.health == "unhealthy"]
-        if waiting and unhealthy:
-            actions[name] = [Action(name, "check", f"{waiting[0]} waits for it, and its health is unhealthy")]

@@ -1,6 +1,6 @@
 """The restart: find what changed, build just that, then renew it and what asks to follow, in order and gated.
 
-Building comes first and by itself: only its outcome tells what has changed in truth, and while it goes on, and where it
+Building comes first and by itself: only its outcome says what has really changed, and while it goes on, and where it
 fails, all that runs runs on.
 """
 
@@ -11,16 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stackhand.engine.compose.project import Project
 from stackhand.errors import StateFolderUnwritable
 from stackhand.graph import schedule
-from stackhand.model import Action, Plan
-from stackhand.services.changes import inline_files as given
-from stackhand.services.changes import mounted_files as mounted
+from stackhand.services.changes import inline_files, mounted_files
 from stackhand.services.changes.builds import Source
-from stackhand.services.restart import plan as deciding
-from stackhand.services.restart.plan import Changes
-from stackhand.services.start.plan import Facts
+from stackhand.services.restart.plan import Changes, changed, plan_restart, scope
+from stackhand.services.start.facts import Facts
+from stackhand.services.start.plan import IMAGES, StartAction, StartPlan, connect
 from stackhand.services.start.prepare import check_files
 from stackhand.services.start.record import Failure, StartReport
 from stackhand.services.start.remember import FILES
@@ -28,7 +25,7 @@ from stackhand.state.journal import Journal, Run, Unfinished
 
 if TYPE_CHECKING:
     from stackhand.engine.api.containers import Container
-    from stackhand.services.start.run import Starter
+    from stackhand.services.start.run import Starter, StartRun
     from stackhand.state.folder import StateFolder
 
 TASK = "services.restart"
@@ -60,7 +57,7 @@ class _Seen:
 
 
 class Restarter:
-    """Restarts what changed of one project, with a starter's hands."""
+    """Restarts what changed of one project, through the starter's runs."""
 
     def __init__(
         self,
@@ -76,14 +73,11 @@ class Restarter:
         self._environ = environ
         self._read_file = read_file
 
-    @property
-    def _project(self) -> Project:
-        return self._starter.project
-
-    def plan(self, names: Sequence[str], named: Sequence[str] = ()) -> Plan:
+    def plan(self, names: Sequence[str], named: Sequence[str] = ()) -> StartPlan:
         """Return what a restart would do: look at these services, renew `named` among them in any case."""
-        seen = self._look(names, named)
-        return self._worth_it(deciding.plan_restart(self._project, names, seen.facts, seen.changes))
+        run = self._starter.begin()
+        seen = self._look(run, names, named)
+        return self._worth_it(plan_restart(run.project, names, seen.facts, seen.changes))
 
     def run(
         self,
@@ -93,63 +87,53 @@ class Restarter:
     ) -> Restarted:
         """Restart what changed of these services; return when all of it is ready, has failed or was skipped.
 
-        `found` is told what has changed as soon as that is known, before anything is done about it.
-        Raises LockHeld, MissingFile, and whatever makes the whole restart impossible.
+        `found` is called with what has changed as soon as that is known, before anything is done about it.
+        Raises LockHeld, MissingFile, and what makes the whole restart impossible.
         """
-        seen = self._look(names, named)
-        project = self._project
-        plan = self._worth_it(deciding.plan_restart(project, names, seen.facts, seen.changes))
-        check_files(project, {action.service for action in plan.actions})
+        run = self._starter.begin()
+        seen = self._look(run, names, named)
+        plan = self._worth_it(plan_restart(run.project, names, seen.facts, seen.changes))
+        check_files(run.project, plan.services())
         if not plan:
-            self._settle(seen)
+            self._settle(run, seen)
             # One that the engine has not asked yet may well be healthy: there is nothing to say about it.
-            found_of = seen.facts.containers
-            ill = tuple(name for name in names if any(each.health == "unhealthy" for each in found_of.get(name, ())))
-            return Restarted(self._execute(names, plan, seen.facts), unhealthy=ill)
-        with self._state.lock("services.restart"), self._starter.changing():
-            found(deciding.changed(plan, seen.changes))
-            failures = self._starter.get_images(plan)
+            unhealthy = [name for name in names if any(each.health == "unhealthy" for each in seen.facts.of(name))]
+            return Restarted(_execute(run, names, plan, seen.facts), unhealthy=tuple(unhealthy))
+        with self._state.lock(TASK), run.locked():
+            found(changed(plan, seen.changes))
+            failures = run.context.preparation.images(plan)
             first = seen.changes
-            if any(action.verb in ("build", "pull") for action in plan.actions):
-                facts = self._starter.read()
-                mine = {
-                    name: failure for name, failure in failures.items() if name in deciding.scope(project, facts, names)
-                }
-                plan = deciding.plan_restart(project, names, facts, replace(first, contexts={}))
-                plan, failures = _as_failed(plan, mine, facts)
+            if plan.services(*IMAGES):
+                facts = run.observe()
+                mine = scope(run.project, facts, names)
+                plan = plan_restart(run.project, names, facts, replace(first, contexts={}))
+                failures = {name: _told(failures[name], facts, name) for name in failures if name in mine}
+                plan = _without_images(run, plan, failures)
                 seen = replace(seen, facts=facts)
             # The run after one that was killed restarts those of these containers that it has not come to.
             with self._journal.run(TASK, steps=_restarts(plan, seen.facts)):
-                report = self._execute(names, plan, seen.facts, failures)
-            self._settle(seen, failures)
-        return Restarted(report, tuple(deciding.changed(plan, first)))
+                report = _execute(run, names, plan, seen.facts, failures)
+            self._settle(run, seen, failures)
+        return Restarted(report, tuple(changed(plan, first)))
 
-    def _worth_it(self, plan: Plan) -> Plan:
+    def _worth_it(self, plan: StartPlan) -> StartPlan:
         """Return the plan, empty where it only waits for the health of what has not changed.
 
         After a run that was interrupted, the waiting is what was left to do.
         """
-        waits = all(action.verb == "check" for action in plan.actions)
-        return Plan() if waits and not self._journal.unfinished(TASK) else plan
+        waits = plan.services() == plan.services("check")
+        return StartPlan() if waits and not self._journal.unfinished(TASK) else plan
 
-    def _execute(
-        self, names: Sequence[str], plan: Plan, facts: Facts, failures: Mapping[str, Failure] | None = None
-    ) -> StartReport:
-        wanted = deciding.scope(self._project, facts, names)
-        optional = set(wanted) - set(self._project.closure(names, required_only=True))
-        return self._starter.execute(wanted, plan, facts, optional=optional, failures=failures or {})
-
-    def _look(self, names: Sequence[str], named: Sequence[str]) -> _Seen:
-        project = self._project
+    def _look(self, run: StartRun, names: Sequence[str], named: Sequence[str]) -> _Seen:
+        project, builds = run.project, run.context.shared.builds
         found: dict[str, Any] = schedule.gather(
-            {"facts": self._starter.read, "sources": lambda: self._starter.builds.sources(project, names)}
+            {"facts": run.observe, "sources": lambda: builds.sources(project, names)}
         )
         facts: Facts = found["facts"]
         sources: dict[str, Source] = found["sources"]
-        builds = self._starter.builds
         contexts = builds.changed(project, sources, facts.images or {})
-        files = mounted.changed(project, facts.containers, facts.stamps, FILES.read(self._state))
-        texts = given.changed(project, facts.containers, self._environ, self._read_file)
+        files = mounted_files.changed(project, facts.containers, facts.file_stats, FILES.read(self._state))
+        texts = inline_files.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,
             sources,
@@ -157,13 +141,13 @@ class Restarter:
                 contexts=contexts,
                 builders={name: builds.builder(project, name) for name in contexts},
                 files={name: cause for name, cause in files.items() if name in names},
-                texts={name: cause for name, cause in texts.items() if name in names},
-                owed=self._owed(facts, names),
+                inline_files={name: cause for name, cause in texts.items() if name in names},
+                interrupted=self._interrupted(facts, names),
                 named=tuple(named),
             ),
         )
 
-    def _settle(self, seen: _Seen, failures: Mapping[str, Failure] | None = None) -> None:
+    def _settle(self, run: StartRun, seen: _Seen, failures: Mapping[str, Failure] | None = None) -> None:
         """Remember what has been seen to be as it should."""
         same = {
             name: source
@@ -172,24 +156,24 @@ class Restarter:
         }
         # A run that has nothing to do needs no folder to write to.
         with suppress(StateFolderUnwritable):
-            self._starter.builds.remember(self._project, same, seen.facts.images or {})
-        self._journal.settle(*(run for run in self._journal.unfinished(TASK) if not run.is_under_way))
+            run.context.shared.builds.remember(run.project, same, seen.facts.images or {})
+        self._journal.settle(*(each for each in self._journal.unfinished(TASK) if not each.is_under_way))
 
-    def _owed(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
+    def _interrupted(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
         """Return the services whose restart an interrupted run has not come to."""
-        owed = {key: step.cause for run in self._journal.unfinished(TASK) for key, step in run.steps.items()}
+        causes = {key: step.cause for each in self._journal.unfinished(TASK) for key, step in each.steps.items()}
         return {
-            name: f"a restart was interrupted before it: {owed[container.run_key]}"
+            name: f"a restart was interrupted before it: {causes[container.run_key]}"
             for name in names
-            for container in facts.containers.get(name, ())
-            if container.run_key in owed
+            for container in facts.of(name)
+            if container.run_key in causes
         }
 
 
 def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
     """Return what a person is told of a restart that was not finished; None where all has restarted since."""
-    left = run.left(lambda key: all(each.run_key != key for each in containers))
-    services = list(dict.fromkeys(each.service for each in containers if each.run_key in left))
+    left = run.left(lambda key: all(container.run_key != key for container in containers))
+    services = list(dict.fromkeys(container.service for container in containers if container.run_key in left))
     if not services:
         return None
     return Unfinished(
@@ -200,22 +184,37 @@ def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
     )
 
 
-def _restarts(plan: Plan, facts: Facts) -> dict[str, str]:
+def _restarts(plan: StartPlan, facts: Facts) -> dict[str, str]:
     """Return the runs of containers that a plan ends by a restart, and why each does."""
     return {
         container.run_key: action.cause
         for action in plan.actions
         if action.verb == "restart"
-        for container in facts.containers.get(action.service, ())
+        for container in facts.of(action.service)
     }
 
 
-def _as_failed(plan: Plan, failures: Mapping[str, Failure], facts: Facts) -> tuple[Plan, dict[str, Failure]]:
-    """Return a plan in which services without their new image only fail, and failures that say what runs on."""
-    told: dict[str, Failure] = {}
-    for name, failure in failures.items():
-        runs = any(each.running for each in facts.containers.get(name, ()))
-        told[name] = replace(failure, reason=f"{failure.reason}; what ran before runs on") if runs else failure
+def _execute(
+    run: StartRun,
+    names: Sequence[str],
+    plan: StartPlan,
+    facts: Facts,
+    failures: Mapping[str, Failure] | None = None,
+) -> StartReport:
+    wanted = scope(run.project, facts, names)
+    optional = set(wanted) - set(run.project.closure(names, required_only=True))
+    return run.execute(wanted, plan, facts, optional=optional, failures=failures or {})
+
+
+def _told(failure: Failure, facts: Facts, name: str) -> Failure:
+    """Return why a service's image could not be got, and that its containers run on where they do."""
+    if not any(container.running for container in facts.of(name)):
+        return failure
+    return replace(failure, reason=f"{failure.reason}; what ran before runs on")
+
+
+def _without_images(run: StartRun, plan: StartPlan, failures: Mapping[str, Failure]) -> StartPlan:
+    """Return a plan in which services whose image could not be got only fail."""
     kept = [action for action in plan.actions if action.service not in failures]
-    failed = [Action(name, "build", failure.reason) for name, failure in told.items()]
-    return Plan((*kept, *failed)), told
+    failed = [StartAction(name, "build", failure.reason) for name, failure in failures.items()]
+    return connect(run.project, [*kept, *failed])

@@ -1,4 +1,4 @@
-"""Why a service did not start or did not become ready, in words that help."""
+"""Explains why a service did not start or did not become ready: reason, evidence, hint."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)
 
 
 def start_failure(engine: Engine, service: str, error: Exception) -> Failure:
-    """Return the failure for what Compose or the engine said when a service was started."""
-    complaint = classify(error.stderr if isinstance(error, CommandFailed) else str(error))
-    retry, reason = complaint.retry, complaint.detail
-    if complaint.kind == "port_in_use":
+    """Return the failure for an error of Compose or of the engine at a start."""
+    message = classify(error.stderr if isinstance(error, CommandFailed) else str(error))
+    retry, reason = message.retry, message.detail
+    if message.kind == "port_in_use":
         holder = port_holder(engine, reason)
-        # Where nobody holds it any more, two starts have raced for it.
+        # If it is free by now, two starts have raced for it.
         retry = holder is None
         reason = holder or reason
     return Failure(
         "start",
-        complaint.kind,
+        message.kind,
         reason,
         retry=retry,
         exit_code=error.returncode if isinstance(error, CommandFailed) else None,
-        hint=complaint.hint or f"`docker compose up {service}` shows all of it",
+        hint=message.hint or f"`docker compose up {service}` shows all of it",
     )
 
 
 def port_holder(engine: Engine, message: str) -> str | None:
-    """Return who holds the port that a message is about, in words, or None where nobody does."""
+    """Return in words what holds the port that a message is about; None if it is free by now."""
     found = _PORT.search(message)
     if not found:
         return message
@@ -50,8 +50,8 @@ def port_holder(engine: Engine, message: str) -> str | None:
     return f"port {port} is held by {process}" if process else None
 
 
-def timeout(container: Container, settings: Start, *, one_shot: bool, probe_code: int | None) -> Failure:
-    """Return the failure of a service that used up its time."""
+def timeout(container: Container, limit: float, *, one_shot: bool, probe_code: int | None) -> Failure:
+    """Return the failure of a service that used up its time, `limit` in seconds."""
     check = container.healthcheck
     if one_shot:
         what = "it has not completed"
@@ -64,8 +64,8 @@ def timeout(container: Container, settings: Start, *, one_shot: bool, probe_code
     return Failure(
         "ready",
         "timeout",
-        f"not ready after {settings.timeout:g} s: {what}",
-        # Alive but slow may be in the middle of a long recovery: never restarted.
+        f"not ready after {limit:g} s: {what}",
+        # It may be in the middle of a long recovery: a slow service is never restarted.
         retry=False,
         exit_code=probe_code,
         hint=f"see `inv services.logs -s {container.service}`; if it only needs longer: --timeout, or start.timeout",
@@ -81,7 +81,7 @@ def with_evidence(
     probe_output: str,
     mask: Callable[[str], str],
 ) -> Failure:
-    """Return the failure with the container's last log lines since a moment and what its probe said, secrets masked."""
+    """Return the failure with the container's last log lines since a moment and its probe's output, secrets masked."""
     tail: list[str] = []
     try:
         if lines:
@@ -97,8 +97,13 @@ def with_evidence(
     )
 
 
+def masked(failure: Failure, mask: Callable[[str], str]) -> Failure:
+    """Return the failure without the secrets that the engine or Compose may have repeated."""
+    return replace(failure, reason=mask(failure.reason), log_tail=tuple(mask(line) for line in failure.log_tail))
+
+
 def tried(settings: Start, attempts: int, failure: Failure) -> tuple[str, ...]:
-    """Return what stackhand did about a failure, in words."""
+    """Return in words what stackhand did about a failure."""
     if failure.kind == "timeout":
         return ("not restarted: it is alive, and may only need longer",)
     if attempts <= 1:

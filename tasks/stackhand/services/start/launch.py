@@ -1,84 +1,185 @@
-"""Carries out starts, many at a time, and knows how much of that is under way."""
+"""Has services started: by the engine or by Compose, many at a time, attempt by attempt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project, Service
+from stackhand.errors import EngineUnreachable, Interrupted, StackError
 from stackhand.graph import schedule
-from stackhand.services.start.coalesce import Batch, isolating
+from stackhand.graph.clock import Clock
+from stackhand.services.start import failures as explain
+from stackhand.services.start.coalesce import Coalescer, retry_one_by_one
+from stackhand.services.start.context import RunContext
+from stackhand.services.start.decide import unstartable
+from stackhand.services.start.facts import all_run
 from stackhand.services.start.limits import StartLimiter
-from stackhand.services.start.notifier import LONGEST_SLEEP, Notifier
+from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import needs
 from stackhand.services.start.readiness import worth_probing
+from stackhand.services.start.record import Failure, Record, ServiceFailed
+from stackhand.services.start.watch import ServiceWatch, await_engine, containers_of
 
 
 class Launcher:
-    """Has containers started: by the engine where a start is nothing more, by Compose everywhere else.
+    """Has containers of one project started: by the engine where a start is nothing more, else by Compose.
 
     A `docker compose up` costs 0.1 to 0.2 s before it does anything and starts its containers one after another; an
     engine's start costs 0.2 s in all. What goes through Compose is therefore joined into as few calls as possible.
     """
 
     def __init__(
-        self, project: Callable[[], Project], compose: Callable[[], Compose], engine: Engine, wakeups: Notifier
+        self,
+        project: Project,
+        compose: Compose,
+        engine: Engine,
+        notifier: Notifier,
+        limiter: StartLimiter,
+        clock: Clock,
     ) -> None:
         self._project = project
         self._engine = engine
-        self._wakeups = wakeups
-        self._lanes = StartLimiter()
-        self._starts = Batch(isolating(lambda names: compose().start(names), self._times_started), on_done=wakeups.poke)
-        self._restarts = Batch(isolating(lambda names: compose().restart(names)), on_done=wakeups.poke)
+        self._notifier = notifier
+        self._limiter = limiter
+        self._heights = schedule.heights(needs(project, project.services))
+        start = retry_one_by_one(compose.start, self._times_started)
+        self._starts = Coalescer(start, on_done=notifier.notify, clock=clock)
+        self._restarts = Coalescer(retry_one_by_one(compose.restart), on_done=notifier.notify, clock=clock)
 
     @property
     def load(self) -> int:
         """How many starts are under way or waiting."""
-        return self._lanes.load + self._starts.load + self._restarts.load
+        return self._limiter.load + self._starts.load + self._restarts.load
 
     def start(self, service: Service, containers: Sequence[Container]) -> None:
         """Have the containers of a service running; return as soon as they are.
 
-        Raises what Compose or the engine says: CommandFailed, StackError.
+        Raises the error of Compose or of the engine: CommandFailed, StackError.
         """
         idle = [container for container in containers if not container.running]
-        if idle and self._project().starts_without_compose(service.name):
-            urgency = self._heights()[service.name]
-            for container in idle:
-                check = container.healthcheck
-                contended = check is not None and not worth_probing(check.interval, self._lanes.load)
-                with self._lanes.lane(urgency, contended=contended):
-                    self._wakeups.check()
-                    self._engine.start(container.id)
-        else:
+        if not idle or not self._project.starts_without_compose(service.name):
             self._through(self._starts, service, len(idle))
+            return
+        for container in idle:
+            check = container.healthcheck
+            contended = check is not None and not worth_probing(check.interval, self._limiter.load)
+            # The more services wait for it, one after another, the sooner.
+            with self._limiter.slot(self._heights[service.name], contended=contended):
+                self._notifier.check()
+                self._engine.start(container.id)
 
     def restart(self, service: Service, containers: Sequence[Container]) -> None:
         """Stop and start the containers of a service."""
         self._through(self._restarts, service, len(containers))
 
-    def _through(self, batch: Batch, service: Service, wanted: int) -> None:
-        seen = self._wakeups.starts(service.name)
-        (ticket,) = batch.submit(service.name)
+    def _through(self, coalescer: Coalescer[str], service: Service, wanted: int) -> None:
+        seen = self._notifier.starts(service.name)
+        (ticket,) = coalescer.submit(service.name)
         # Compose returns later than the containers run; its hooks, though, are part of the start.
         early = bool(wanted) and not service.raw.get("post_start")
-        while True:
-            mark = self._wakeups.mark(service.name)
-            if ticket.done.is_set():
-                break
-            if early and self._wakeups.starts(service.name) >= seen + wanted:
-                return
-            self._wakeups.wait(service.name, mark, LONGEST_SLEEP)
-        if ticket.error:
-            raise ticket.error
 
-    def _heights(self) -> dict[str, int]:
-        """Return for each service how many others, one after another, wait for it."""
-        project = self._project()
-        return schedule.heights(needs(project, project.services))
+        def started() -> bool:
+            return early and self._notifier.starts(service.name) >= seen + wanted
+
+        self._notifier.wait_until(lambda: ticket.done.is_set() or started())
+        if ticket.done.is_set() and ticket.error:
+            raise ticket.error
 
     def _times_started(self, name: str) -> int:
         """Return how often all containers of a service were seen to start."""
-        return self._wakeups.starts(name) // max(1, self._project().services[name].replicas)
+        return self._notifier.starts(name) // max(1, self._project.services[name].replicas)
+
+
+@dataclass
+class ServiceStart:
+    """One service on its way to ready, attempt by attempt. Its record is kept up to date for displays and the report.
+
+    `containers` are those that were just seen, which saves the first look. With a `failure`, it can't be started for a
+    reason that is known already. With `only_watch` nothing is ever started: a failure is final, and a container that is
+    not there yet is waited for.
+    """
+
+    context: RunContext
+    record: Record
+    containers: Sequence[Container] = ()
+    failure: Failure | None = None
+    only_watch: bool = False
+    engine_losses: int = 0
+    # By container: when its run before this one ended. By the engine's clock, as its log lines are.
+    last_end: dict[str, datetime | None] = field(default_factory=dict)
+
+    def start(self, *, restart: bool = False) -> None:
+        """Have the service's containers running. Raises ServiceFailed when they can't be started."""
+        record, shared, project = self.record, self.context.shared, self.context.project
+        failure = self.failure or unstartable(project, record.name, shared.records)
+        if failure:
+            raise ServiceFailed(shared.records.fail(record.name, explain.masked(failure, shared.redactor.text)))
+        containers, self.containers = self.containers or containers_of(self.context, record.name), ()
+        record.began = shared.now() if record.began is None else record.began
+        record.state = "starting"
+        while restart or not all_run(containers):
+            record.attempts += 1
+            record.state = "starting"
+            shared.tell(record.name, "start", "restarting" if restart else "starting")
+            self.last_end = {container.id: container.finished_at for container in containers}
+            launch = self.context.launcher.restart if restart else self.context.launcher.start
+            try:
+                launch(project.services[record.name], containers)
+                break
+            except Interrupted:
+                raise
+            except StackError as error:
+                self._try_again(self._start_failure(error))
+            containers = containers_of(self.context, record.name)
+            if all_run(containers):
+                record.attempts = max(1, record.attempts)  # the engine had started it before it went away
+        record.started = shared.now()
+
+    def ready(self) -> None:
+        """Wait until every container of the service is ready. Raises ServiceFailed when that won't happen."""
+        record, shared = self.record, self.context.shared
+        record.began = shared.now() if record.began is None else record.began
+        record.state = "starting" if record.state == "waiting" else record.state
+        while True:
+            watch = ServiceWatch(self.context, record.name, self.last_end, may_start=not self.only_watch)
+            try:
+                ready = watch.until_ready()
+            except ServiceFailed as failed:
+                record.started_at = watch.started_at
+                self._try_again(failed.failure)
+                self.start()
+            else:
+                break
+        record.state, record.started_at, record.ready_after = ready.state, ready.started_at, ready.after
+        record.ready, record.failure = shared.now(), None
+        # Of a container that this run did not start, only the state is news.
+        after = f"{ready.state} after {ready.after:.1f} s" if record.attempts else ready.state
+        shared.tell(record.name, "ready", after)
+
+    def _try_again(self, failure: Failure) -> None:
+        """Wait for the next attempt, or raise ServiceFailed for good."""
+        settings, record, shared = self.context.settings, self.record, self.context.shared
+        if failure.kind == "engine_gone" and failure.retry and self.engine_losses < settings.retries:
+            self.engine_losses += 1
+            record.attempts -= 1  # an attempt that was lost to the engine does not count
+            return
+        if self.only_watch or not failure.retry or record.attempts >= settings.retries:
+            waited = shared.now() - (record.began or 0.0)
+            tried = explain.tried(settings, record.attempts, failure)
+            raise ServiceFailed(shared.records.fail(record.name, replace(failure, waited=waited, tried=tried)))
+        delay = settings.retry_delay * settings.backoff ** max(0, record.attempts - 1)
+        then = f"attempt {record.attempts + 1} of {settings.retries} in {delay:g} s"
+        shared.tell(record.name, "retry", f"{failure.reason}; {then}")
+        shared.notifier.sleep(delay)
+
+    def _start_failure(self, error: StackError) -> Failure:
+        shared, name = self.context.shared, self.record.name
+        if isinstance(error, EngineUnreachable):
+            await_engine(self.context, name, shared.clock.monotonic() + self.context.settings.timeout)
+            return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
+        return explain.masked(explain.start_failure(shared.engine, name, error), shared.redactor.text)

@@ -1,4 +1,4 @@
-"""Decides which start goes next, and how many go at once."""
+"""How many starts and probes go at once, and which start goes next."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import os
 import threading
 from collections.abc import Iterator
 
+from stackhand.graph.clock import SYSTEM, Clock
+
 _FEW = 3
 _CORES = os.cpu_count() or 2
 
 
-def lanes(load: int, *, contended: bool = False) -> int:
+def concurrency_limit(load: int, *, contended: bool = False) -> int:
     """Return how many starts to have under way when so many are wanted.
 
     Side by side, starts slow each other down: three at once take as long as three in a row, and all three end late.
     So where there are few, the most urgent one goes alone. Where there are many, the total counts, and that is a
     quarter shorter with several at once; less so where the engine is `contended` by its own frequent probes.
 
-    >>> lanes(2), lanes(40) > lanes(40, contended=True) > 1
+    >>> concurrency_limit(2), concurrency_limit(40) > concurrency_limit(40, contended=True) > 1
     (1, True)
     """
     if load <= _FEW:
@@ -29,9 +31,10 @@ def lanes(load: int, *, contended: bool = False) -> int:
 
 
 class StartLimiter:
-    """Lets bodies run, the most urgent first, as many at once as `lanes` says."""
+    """Lets bodies run, the most urgent first, as many at once as `concurrency_limit` says."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._condition = threading.Condition()
         self._waiting: list[tuple[int, int]] = []
         self._numbers = itertools.count()
@@ -43,13 +46,15 @@ class StartLimiter:
         return self._running + len(self._waiting)
 
     @contextlib.contextmanager
-    def lane(self, urgency: int, *, contended: bool = False) -> Iterator[None]:
+    def slot(self, urgency: int, *, contended: bool = False) -> Iterator[None]:
         """Wait for this body's turn, then run it. The greater the urgency, the sooner."""
         with self._condition:
             mine = (-urgency, next(self._numbers))
             heapq.heappush(self._waiting, mine)
-            self._condition.wait_for(
-                lambda: self._waiting[0] == mine and self._running < lanes(self.load, contended=contended)
+            self._condition.notify_all()  # one more that waits may be what lets several go at once
+            self._clock.wait_for(
+                self._condition,
+                lambda: self._waiting[0] == mine and self._running < concurrency_limit(self.load, contended=contended),
             )
             heapq.heappop(self._waiting)
             self._running += 1
@@ -60,3 +65,58 @@ class StartLimiter:
             with self._condition:
                 self._running -= 1
                 self._condition.notify_all()
+
+
+class Turn:
+    """A lock whose waiting is the clock's: lets one body run at a time."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._taken = False
+
+    def __enter__(self) -> None:
+        with self._condition:
+            self._clock.wait_for(self._condition, lambda: not self._taken)
+            self._taken = True
+
+    def __exit__(self, *error: object) -> None:
+        with self._condition:
+            self._taken = False
+            self._condition.notify()
+
+
+class TimedSemaphore:
+    """Lets a number of bodies run at once.
+
+    Only the first `costly` seconds of a body count: one that takes longer is only waiting, so it gives its slot to the
+    next and goes on.
+    """
+
+    def __init__(self, number: int, costly: float, clock: Clock = SYSTEM) -> None:
+        self._number = number
+        self._costly = costly
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._ends: list[float] = []  # until when each body that runs holds its slot
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """Wait for a slot, then run the body."""
+        with self._condition:
+            while held := self._held():
+                self._clock.wait_for(self._condition, lambda: not self._held(), held)
+            end = self._clock.monotonic() + self._costly
+            self._ends.append(end)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._ends.remove(end)
+                self._condition.notify()
+
+    def _held(self) -> float:
+        """Return for how many seconds from now all slots are held, 0 where one is free."""
+        now = self._clock.monotonic()
+        held = [end - now for end in self._ends if end > now]
+        return min(held) if len(held) >= self._number else 0.0

@@ -1,18 +1,18 @@
 """Wakes waiting threads when the engine reports something about their containers.
 
-Events only say that it is worth looking again; what is true always comes from an inspect. So a lost, doubled or
+An event only says that it is worth looking again; what is true always comes from an inspect. So a lost, doubled or
 late event costs a moment, never a wrong answer.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 
 from stackhand.engine.api.events import Event
 from stackhand.errors import Interrupted
+from stackhand.graph.clock import SYSTEM, Clock
 
 LONGEST_SLEEP = 2.0
 """Seconds that a waiter sleeps at most before it looks again, should an event get lost."""
@@ -21,7 +21,8 @@ LONGEST_SLEEP = 2.0
 class Notifier:
     """Counts what happened to each service; `wait` returns when its count has moved on."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._condition = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._starts: Counter[str] = Counter()
@@ -40,8 +41,8 @@ class Notifier:
                 self._oom.add(event.container)
             self._condition.notify_all()
 
-    def poke(self, service: str) -> None:
-        """Wake whoever waits for this service."""
+    def notify(self, service: str) -> None:
+        """Wake all that wait for this service."""
         with self._condition:
             self._counts[service] += 1
             self._condition.notify_all()
@@ -63,7 +64,7 @@ class Notifier:
         with self._condition:
             return container in self._oom
 
-    def mark(self, service: str) -> int:
+    def version(self, service: str) -> int:
         """Return the count to give to `wait` later."""
         with self._condition:
             return self._counts[service] + self._everything
@@ -73,13 +74,18 @@ class Notifier:
         with self._condition:
             return self._starts[service]
 
-    def wait(self, service: str, mark: int, seconds: float) -> bool:
-        """Wait until something happened to the service since `mark`, for `seconds` at most. Raises Interrupted."""
-        return self._wait(lambda: self._counts[service] + self._everything != mark, seconds)
+    def wait(self, service: str, version: int, seconds: float) -> bool:
+        """Wait until something happened to the service since `version`, for `seconds` at most. Raises Interrupted."""
+        return self._wait(lambda: self._counts[service] + self._everything != version, seconds)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the run is cancelled. Raises Interrupted."""
         self._wait(lambda: False, seconds)
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Wait until something is so, looking whenever anything is reported. Raises Interrupted."""
+        while not self._wait(happened, LONGEST_SLEEP):
+            pass
 
     def check(self) -> None:
         """Raise Interrupted once the run was cancelled."""
@@ -87,12 +93,7 @@ class Notifier:
             raise Interrupted("interrupted")
 
     def _wait(self, happened: Callable[[], bool], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
         with self._condition:
-            while not self._cancelled and not happened():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._condition.wait(left)
+            done = self._clock.wait_for(self._condition, lambda: self._cancelled or happened(), seconds)
         self.check()
-        return True
+        return done

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
 from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
-from stackhand.model import Plan
+from stackhand.graph.clock import Clock
 from stackhand.services.changes.builds import Builds
-from stackhand.services.start.coalesce import Batch
+from stackhand.services.start import half_recreated
+from stackhand.services.start.coalesce import Coalescer
 from stackhand.services.start.notifier import Notifier
-from stackhand.services.start.plan import needs
+from stackhand.services.start.plan import MAKES, StartPlan, needs, unable
 from stackhand.services.start.record import Failure
-
-MAKES = ("create", "recreate")
 
 _PULLS_AT_ONCE = 4
 _KEPT_LINES = 15
@@ -35,154 +35,146 @@ def check_files(project: Project, names: Collection[str]) -> None:
                 )
 
 
+@dataclass(frozen=True)
+class _Make:
+    """A service whose containers are to be made, and how Compose goes about those that are there."""
+
+    name: str
+    recreate: bool
+    force: bool
+
+
 class Preparation:
-    """Carries out the part of a plan that comes before the first start."""
+    """Carries out the part of a plan that comes before the first start, for one project."""
 
     def __init__(
         self,
-        compose: Callable[[], Compose],
+        project: Project,
+        compose: Compose,
+        engine: Engine,
         builds: Builds,
-        wakeups: Notifier,
+        notifier: Notifier,
         tell: Callable[[str, str, str], None],
-        clear: Callable[[Sequence[str]], None],
+        clock: Clock,
     ) -> None:
+        self._project = project
         self._compose = compose
+        self._engine = engine
         self._builds = builds
-        self._wakeups = wakeups
+        self._notifier = notifier
         self._tell = tell
-        self._clear = clear
-        self._recreate = True
-        self._forced: frozenset[str] = frozenset()
-        self._creates = Batch(self._create)
-        self._project: Project
+        self._clock = clock
+        self._creates = Coalescer(self._create, on_done=lambda make: notifier.notify(make.name), clock=clock)
 
-    @contextlib.contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Have containers that are there kept while the body runs, whatever has changed since they were made."""
-        self._recreate = False
-        try:
-            yield
-        finally:
-            self._recreate = True
-
-    def run(self, project: Project, plan: Plan, images: Mapping[str, Failure] | None = None) -> dict[str, Failure]:
+    def run(
+        self, plan: StartPlan, images: Mapping[str, Failure] | None = None, *, recreate: bool = True
+    ) -> dict[str, Failure]:
         """Pull, build and create as planned. Returns the services for which that failed, and why.
 
-        `images` are the failures of pulling and building where that was done before.
+        `images` are the failures of pulling and building where that was done before. Without `recreate`, containers
+        that are there are kept, whatever has changed since they were made.
         """
-        self._project = project
-        failures = self.images(project, plan) if images is None else dict(images)
-        lost = _lost(project, failures)
-        names = [action.service for action in plan.actions if action.verb in MAKES and action.service not in lost]
-        self._forced |= {action.service for action in plan.actions if action.force}
+        failures = self.images(plan) if images is None else dict(images)
+        left_out = unable(self._project, failures)
+        forced = {action.service for action in plan.actions if action.force}
+        names = [name for name in plan.services(*MAKES) if name not in left_out]
         for name in names:
             self._tell(name, "create", "creating")
-        for name, ticket in zip(names, self._creates.submit(*names), strict=True):
-            while not ticket.done.wait(0.05):
-                self._wakeups.check()
+        tickets = self._creates.submit(*(_Make(name, recreate, name in forced) for name in names))
+        for name, ticket in zip(names, tickets, strict=True):
+            self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
                 failures[name] = _create_failure(name, ticket.error)
             elif ticket.error:
                 raise ticket.error
         return failures
 
-    def images(self, project: Project, plan: Plan) -> dict[str, Failure]:
+    def images(self, plan: StartPlan) -> dict[str, Failure]:
         """Pull and build as planned. Returns the services for which that failed, and why."""
+        project = self._project
         failures: dict[str, Failure] = {}
-        wanted = [action.service for action in plan.actions if action.verb == "build"]
         # Read before: what changes while it builds counts as changed afterwards.
-        sources = self._builds.sources(project, self._builds.siblings(project, wanted))
-        for name, failure in self._images(plan).items():
+        sources = self._builds.sources(project, self._builds.siblings(project, plan.services("build")))
+        for name, failure in self._get_images(plan).items():
             image = project.services[name].image
             # One image may serve several services.
-            failures.update({each.name: failure for each in project.services.values() if each.image == image})
-        self._builds.learn(project, {name: source for name, source in sources.items() if name not in failures})
+            failures.update({other.name: failure for other in project.services.values() if other.image == image})
+        built = {name: source for name, source in sources.items() if name not in failures}
+        self._builds.remember_current(project, built)
         return failures
 
-    def _create(self, names: Sequence[str]) -> Mapping[str, Exception]:
+    def _create(self, makes: Sequence[_Make]) -> Mapping[_Make, Exception]:
         """Make containers for these services; return those for which that failed.
 
         When it fails for several together, each is made alone, in order. Those that need a failed one are left:
         they won't be started either.
         """
-        self._clear(names)
+        half_recreated.clear(self._engine, self._project, [make.name for make in makes])
         try:
-            for force in (False, True):
-                mine = [name for name in names if (name in self._forced) is force]
-                if mine:
-                    self._compose().create(mine, recreate=self._recreate, force=force)
+            for recreate, force in itertools.product((True, False), (False, True)):
+                names = [make.name for make in makes if (make.recreate, make.force) == (recreate, force)]
+                if names:
+                    self._compose.create(names, recreate=recreate, force=force)
         except CommandFailed as error:
-            if len(names) == 1:
-                return {names[0]: error}
-        else:
-            return {}
-        failed: dict[str, Exception] = {}
+            return {makes[0]: error} if len(makes) == 1 else self._create_one_by_one(makes)
+        return {}
+
+    def _create_one_by_one(self, makes: Sequence[_Make]) -> Mapping[_Make, Exception]:
+        failed: dict[_Make, Exception] = {}
         lost: set[str] = set()
-        for name in schedule.order(needs(self._project, names)):
+        by_name = {make.name: make for make in makes}
+        for name in schedule.order(needs(self._project, by_name)):
             entries = self._project.services[name].depends_on
             if any(entry.required and entry.service in lost for entry in entries):
                 lost.add(name)
                 continue
+            make = by_name[name]
             try:
                 alone = any(entry.service in lost for entry in entries)
-                force = name in self._forced
-                self._compose().create([name], dependencies=not alone, recreate=self._recreate, force=force)
+                self._compose.create([name], dependencies=not alone, recreate=make.recreate, force=make.force)
             except CommandFailed as error:
-                failed[name] = error
+                failed[make] = error
                 lost.add(name)
         return failed
 
-    def _images(self, plan: Plan) -> dict[str, Failure]:
+    def _get_images(self, plan: StartPlan) -> dict[str, Failure]:
         failures: dict[str, Failure] = {}
-        pulls: dict[str, tuple[str, ...]] = {a.service: () for a in plan.actions if a.verb == "pull"}
-        builds = [action.service for action in plan.actions if action.verb == "build"]
+        pulls, builds = plan.services("pull"), plan.services("build")
 
-        def one(name: str, verb: str) -> None:
+        def get(name: str, verb: str) -> None:
             failure = self._get_image([name], verb)
             if failure:
                 failures[name] = failure
 
         for name in (*pulls, *builds):
             self._tell(name, "image", "pulling its image" if name in pulls else "building its image")
-        schedule.run(pulls, lambda name: one(name, "pull"), workers=_PULLS_AT_ONCE)
+        graph: dict[str, tuple[str, ...]] = dict.fromkeys(pulls, ())
+        schedule.run(graph, lambda name: get(name, "pull"), workers=_PULLS_AT_ONCE, clock=self._clock)
         # Together first: BuildKit shares the steps that several builds have in common.
         if len(builds) > 1 and not self._get_image(builds, "build"):
             return failures
         for name in builds:
-            one(name, "build")
+            get(name, "build")
         return failures
 
     def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
-        act = self._compose().pull if verb == "pull" else self._compose().build
-        began = time.monotonic()
+        act = self._compose.pull if verb == "pull" else self._compose.build
+        began = self._clock.monotonic()
         try:
             act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
         except CommandFailed as error:
-            complaint = classify(error.stderr)
+            message = classify(error.stderr)
             return Failure(
                 "image",
-                complaint.kind if complaint.kind != "unknown" else f"{verb}_failed",
-                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {complaint.detail}",
+                message.kind if message.kind != "unknown" else f"{verb}_failed",
+                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {message.detail}",
                 retry=False,
                 exit_code=error.returncode,
                 log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]) if verb == "build" else (),
-                waited=time.monotonic() - began,
-                hint=complaint.hint or f"`docker compose {verb} {names[0]}` shows all of it",
+                waited=self._clock.monotonic() - began,
+                hint=message.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )
         return None
-
-
-def _lost(project: Project, failed: Collection[str]) -> set[str]:
-    """Return the failed services and all that can't do without them."""
-    lost = set(failed)
-    graph = {
-        name: [entry.service for entry in service.depends_on if entry.required]
-        for name, service in project.services.items()
-    }
-    for name in schedule.order(graph):
-        if any(need in lost for need in graph[name]):
-            lost.add(name)
-    return lost
 
 
 def _service_of(line: str, names: Sequence[str]) -> str:
@@ -191,12 +183,12 @@ def _service_of(line: str, names: Sequence[str]) -> str:
 
 
 def _create_failure(name: str, error: CommandFailed) -> Failure:
-    complaint = classify(error.stderr)
+    message = classify(error.stderr)
     return Failure(
         "create",
-        complaint.kind if complaint.kind != "unknown" else "create_failed",
-        f"its container could not be made: {complaint.detail}",
+        message.kind if message.kind != "unknown" else "create_failed",
+        f"its container could not be made: {message.detail}",
         retry=False,
         exit_code=error.returncode,
-        hint=complaint.hint or f"`docker compose up --no-start {name}` shows all of it",
+        hint=message.hint or f"`docker compose up --no-start {name}` shows all of it",
     )

@@ -1,4 +1,4 @@
-"""When is a container ready, and when is it beyond hope? Pure decisions on snapshots."""
+"""Decides from a snapshot whether a container is ready, may become ready, or has failed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import Probe
 from stackhand.services.start.record import Failure, State
 
-# A shell's own codes for a command that can't be run: a retry does not change that.
+# A shell's own codes for a command that can't be run; a retry does not help. POSIX, Shell Command Language, 2.8.2.
 _CANNOT_RUN = {126: "can't be executed", 127: "was not found"}
-# A single crash under a restart policy is not a loop; nor are two.
+# Fewer deaths than this under a restart policy are no restart loop.
 _LOOP_DEATHS = 3
 
 _FIRST = 1.0
@@ -38,24 +38,26 @@ WAIT = Verdict("wait")
 class Expectation:
     """What is expected of a service's containers.
 
-    `one_shot`: some service waits for it to complete. `may_end`: it counts as completed when it ends with 0 and has no
-    healthcheck; not so where we have not seen it start, for a server that was stopped looks the same. `settle`: seconds
-    it must stay up where it has no healthcheck. `patience`: seconds that a restart loop may go on, which is as long
-    as our own attempts would take. `retries`: attempts.
+    `one_shot`: another service waits for it to complete. `may_end`: without a healthcheck it counts as completed when
+    it exits with 0; not where we have not seen it start, because a server that was stopped looks the same. `settle`:
+    seconds it must stay up where it has no healthcheck. `max_restart_loop`: seconds that a restart loop may go on,
+    which is as long as our own attempts would take. `retries`: attempts.
     """
 
     one_shot: bool = False
     may_end: bool = True
     settle: float = 1.0
-    patience: float = 15.0
+    max_restart_loop: float = 15.0
     retries: int = 3
 
 
-def judge(container: Container, expected: Expectation, *, up: float, looping: float, oom: bool = False) -> Verdict:
+def evaluate(
+    container: Container, expected: Expectation, *, up: float, looping: float | None, oom: bool = False
+) -> Verdict:
     """Return the verdict about a container.
 
     `up` is how many seconds its main process has been running, `looping` how many seconds ago it first died
-    under its restart policy (0 when it has not), `oom` whether the engine reported that it ran out of memory.
+    under its restart policy (None when it has not), `oom` whether the engine reported that it ran out of memory.
     """
     if container.running:
         return _running(container, expected, up, looping)
@@ -124,13 +126,13 @@ def exit_reason(code: int, oom: bool) -> str:
     return f"it exited with code {code}"
 
 
-def _running(container: Container, expected: Expectation, up: float, looping: float) -> Verdict:
+def _running(container: Container, expected: Expectation, up: float, looping: float | None) -> Verdict:
     if expected.one_shot:
         return WAIT  # ready is when it has completed
     if container.healthcheck is not None:
         # `unhealthy` is no end: many services get there late, and the time limit is ours to keep.
         return Verdict("ready", "healthy") if container.health == "healthy" else WAIT
-    if looping and up < max(expected.settle, 1.0):
+    if looping is not None and up < max(expected.settle, 1.0):
         return WAIT
     return Verdict("ready", "running") if up >= expected.settle else WAIT
 
@@ -153,8 +155,8 @@ def _stopped(container: Container, expected: Expectation, oom: bool) -> Verdict:
     )
 
 
-def _loop(container: Container, expected: Expectation, looping: float, oom: bool) -> Verdict:
-    if container.restart_count < max(_LOOP_DEATHS, expected.retries) or looping < expected.patience:
+def _loop(container: Container, expected: Expectation, looping: float | None, oom: bool) -> Verdict:
+    if container.restart_count < max(_LOOP_DEATHS, expected.retries) or (looping or 0.0) < expected.max_restart_loop:
         return WAIT
     killed = oom or container.oom_killed
     reason = f"restart loop: {container.restart_count} restarts, last {exit_reason(container.exit_code, killed)}"

@@ -1,4 +1,4 @@
-"""What happened to each service in a run: records, failures, the steps that displays follow, the final report."""
+"""The outcome of a run by service: records, failures, steps of progress, the final report."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ READY: frozenset[str] = frozenset({"healthy", "running", "completed"})
 class Failure:
     """Why a service did not become ready.
 
-    `step` is where: image, create, start, ready, dependency. `retry` says whether trying again can help.
-    `tried` lists what stackhand did about it, `hint` what the person can do.
+    `step` is where: image, create, start, ready, dependency. `retry`: another attempt can help. `tried` lists what
+    stackhand did about it, `hint` says what the person can do, `waited` is in seconds.
     """
 
     step: str
@@ -50,7 +50,7 @@ class Failure:
 
 
 class ServiceFailed(Exception):
-    """Carries a failure from where it was seen to where it is decided upon."""
+    """Carries the failure of a service to the code that decides about another attempt."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -61,9 +61,9 @@ class ServiceFailed(Exception):
 class Record:
     """What is known of one service in this run.
 
-    `began` and `ready` are seconds since the run began: when its start was ordered, and when it was seen to be
-    ready. `kept` says that it was ready before, `optional` that nobody insists on it. `ready_after` counts from the
-    container's start.
+    Seconds since the run began: `began` when its start was asked for, `started` when its containers ran, `ready` when
+    it was seen to be ready. `ready_after` counts seconds from the start of its containers. `kept`: it was ready before
+    the run. `optional`: only `required: false` asks for it.
     """
 
     name: str
@@ -103,7 +103,7 @@ class StartReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every service is ready that is insisted on."""
+        """Whether every service is ready that is not optional."""
         return all(record.state in READY or record.optional for record in self.services)
 
     @property
@@ -139,7 +139,7 @@ class StartReport:
 
 @dataclass(frozen=True)
 class Step:
-    """Something that happened just now, for whoever shows it. `at` is seconds since the run began."""
+    """One line of progress, for displays. `at` is seconds since the run began."""
 
     service: str
     kind: Literal["image", "create", "start", "wait", "ready", "kept", "retry", "failed", "skipped", "note"]

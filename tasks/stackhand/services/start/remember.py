@@ -1,15 +1,15 @@
-"""What a start remembers for the runs after it: nothing that the engine holds tells these things later."""
+"""What a start writes down for later runs, because the engine does not know it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.services.changes import mounted_files as mounted
-from stackhand.services.start.plan import Facts, fingerprint
+from stackhand.services.start.facts import Containers, Facts, fingerprint
 from stackhand.services.start.record import Record
 from stackhand.state.document import Document
 from stackhand.state.folder import StateFolder
@@ -26,13 +26,13 @@ def _runs(value: Any) -> frozenset[str]:
 
 
 COMPLETED: Document[frozenset[str]] = Document("completed", _runs, frozenset, sorted)
-"""The runs of containers (`Container.run`) that were seen to end by themselves, their work done."""
+"""The runs of containers (`Container.run_key`) that were seen to end by themselves, their work done."""
 MADE: Document[dict[str, str]] = Document("made", _texts, dict)
 """By a container's id, the fingerprint of what it was made from, where Compose's own hash does not tell."""
 FILES: Document[dict[str, dict[str, str]]] = Document(
     "files", lambda value: {str(run): _texts(files) for run, files in value.items()}, dict
 )
-"""By a container's run, what the file system said of the files that it began with; nothing of their content."""
+"""By a container's run, the metadata of the files that it began with; nothing of their content."""
 
 
 class StartHistory:
@@ -46,14 +46,14 @@ class StartHistory:
         self,
         project: Project,
         facts: Facts,
-        now: Mapping[str, Sequence[Container]],
+        now: Containers,
         records: Mapping[str, Record],
         created: Collection[str],
     ) -> None:
-        """Remember what a start has seen: the facts it began with, its records, and the containers at its end.
+        """Write down the outcome of a start, from its first facts, its records, and the containers at its end.
 
-        `created` are the services that Compose was asked to make containers for: it has kept those that are as they
-        should be.
+        `created` are the services whose containers Compose was asked to make. It keeps a container that is up to date:
+        so one that is still there, with another hash, was made from this configuration.
         """
         containers = [each for some in now.values() for each in some]
         with self._lock:
@@ -74,9 +74,9 @@ class StartHistory:
                 COMPLETED.write(self._state, frozenset(runs))
 
     def keep_files(self, project: Project, facts: Facts, containers: Collection[Container]) -> None:
-        """Remember with which files these runs of containers began. They are all containers that there are."""
+        """Write down the files that these runs of containers began with. `containers` are all of the project's."""
         with self._lock:
             seen = FILES.read(self._state)
-            runs = mounted.runs_to_remember(project, containers, facts.stamps, seen)
+            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen)
             if runs != seen:
                 FILES.write(self._state, runs)

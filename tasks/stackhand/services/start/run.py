@@ -1,42 +1,35 @@
-"""The start: read, plan, prepare, start in graph order, look again.
-
-`Starter.run` starts many services at once (`services.start`); `Starter.up` starts one whose dependencies have been
-seen to (`up.<service>`, where Invoke's own graph did that).
-"""
+"""The start: read, plan, prepare, start in graph order, look again."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import Literal
 
 import msgspec
 
 from stackhand.engine.api.client import Engine
-from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
+from stackhand.graph import clock as clocks
 from stackhand.graph import schedule
-from stackhand.model import Plan
+from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
-from stackhand.services.start import half_recreated as leftovers
-from stackhand.services.start import prepare
-from stackhand.services.start.bring_up import RunContext, ServiceRun
-from stackhand.services.start.graph import Node, fell, impossible, nodes, recreated, with_containers
-from stackhand.services.start.launch import Launcher
+from stackhand.services.start.context import RunContext, Shared
+from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, replan
+from stackhand.services.start.facts import Containers, Facts, recreated
+from stackhand.services.start.launch import Launcher, ServiceStart
+from stackhand.services.start.limits import StartLimiter, TimedSemaphore
 from stackhand.services.start.notifier import Notifier
-from stackhand.services.start.observe import Survey
-from stackhand.services.start.plan import Facts, plan_start, restarts, to_restart
+from stackhand.services.start.observe import collect_facts, containers_of
+from stackhand.services.start.plan import MAKES, Node, StartPlan
+from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
-from stackhand.services.start.record import Failure, Record, ServiceFailed, StartReport, Step
+from stackhand.services.start.record import Failure, ServiceFailed, StartReport, Step
 from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.session import Session
-from stackhand.services.start.slots import TimedSemaphore
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
 
@@ -47,65 +40,214 @@ _PROBES_AT_ONCE = os.cpu_count() or 2
 _PROBE_COSTS = 0.5
 
 
-class _Part:
-    """One service that tasks bring up, each when it needs it."""
+class StartRun:
+    """One run: carries out plans for one project, which stays as it was when the run began.
 
-    def __init__(self) -> None:
-        self.starting = threading.Lock()
-        self.becoming_ready = threading.Lock()
-        self.bring: ServiceRun | None = None
-        self.facts = Facts({})
-        self.failure: Failure | None = None
+    It decides nothing: it dispatches the nodes of a plan. What changes on the way is a new plan, from `decide`.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.project = context.project
+        self._shared = context.shared
+        self._records = context.shared.records
+
+    def observe(self, only: str | None = None) -> Facts:
+        """Return what the project is like now, or one service of it."""
+        shared = self._shared
+        return collect_facts(shared.engine, shared.state, self.project, self.context.read_hashes, only)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
+        return self._shared.session.locked(self.project.name)
+
+    def execute(
+        self,
+        wanted: Collection[str],
+        plan: StartPlan,
+        facts: Facts,
+        *,
+        optional: Collection[str] = (),
+        failures: Mapping[str, Failure] | None = None,
+        recreate: bool = True,
+    ) -> StartReport:
+        """Carry out a plan that was made from these facts, look again, and report.
+
+        The run is no failure when a service fails that is `optional`. `failures` are those of images that were got
+        before; without them the plan's images are got. Without `recreate`, containers that are there are kept.
+        Raises LockHeld, MissingFile, and what makes the whole start impossible.
+        """
+        self._records.begin(wanted, plan, facts.containers)
+        self._records.mark_optional(optional)
+        if plan:
+            check_files(self.project, plan.services())
+            with self.locked():
+                self._carry_out(wanted, plan, facts.containers, failures, recreate=recreate)
+                self.remember(facts, self._look_again(wanted))
+        return self._records.report(self.project, self._shared.now(), wanted)
+
+    def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
+        """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
+        facts, involved = self.observe(name), self._shared.involved
+        plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
+        self._records.begin([name], plan, facts.containers)
+        if not plan:
+            return ServiceStart(self.context, self._records[name]), facts
+        check_files(self.project, [name])
+        with self.locked():
+            failures, now, left = self._prepare([name], plan, facts.containers, None, recreate=True)
+            start = self._begin(left, now, failures)[name]
+            for node in left.needs:
+                if node.verb != "check":
+                    start.start(restart=node.verb == "restart")
+        return start, facts
+
+    def watch(self, names: Collection[str]) -> StartReport:
+        """Wait until services are ready, without starting anything."""
+        facts = self.observe()
+        plan = plan_start(self.project, names, facts.without_configuration())
+        self._records.begin(names, plan, facts.containers)
+        awaited = [name for name in plan.services() if self.project.services[name].replicas]
+
+        def watch(name: str) -> None:
+            ServiceStart(self.context, self._records[name], only_watch=True).ready()
+
+        graph: dict[str, tuple[str, ...]] = dict.fromkeys(awaited, ())
+        with self._shared.session.listening(self.project.name):
+            schedule.run(graph, watch, clock=self._shared.clock)
+        return self._records.report(self.project, self._shared.now(), names)
+
+    def remember(self, facts: Facts, now: Containers) -> None:
+        """Remember what the runs after this one can't see: `now` are the containers at its end."""
+        history, involved = self._shared.history, self._shared.involved
+        history.keep(self.project, facts, now, self._records, involved.created)
+        # The list of containers lacks the moment of start, which counts for those that this run has started.
+        touched = {n for n in involved.busy if any(container.started_at is None for container in now.get(n, ()))}
+        if touched and facts.file_stats:
+            engine = self._shared.engine
+            now = {**now, **{name: engine.containers(self.project.name, name) for name in touched}}
+        history.keep_files(self.project, facts, [container for some in now.values() for container in some])
+
+    def _carry_out(
+        self,
+        wanted: Collection[str],
+        plan: StartPlan,
+        before: Containers,
+        images: Mapping[str, Failure] | None = None,
+        *,
+        recreate: bool = True,
+    ) -> None:
+        failures, now, left = self._prepare(wanted, plan, before, images, recreate=recreate)
+        starts = self._begin(left, now, failures)
+
+        def work(node: Node) -> None:
+            if node.verb == "check":
+                starts[node.service].ready()
+            else:
+                starts[node.service].start(restart=node.verb == "restart")
+
+        result = schedule.run(left.needs, work, after=left.after, clock=self._shared.clock)
+        for error in result.failed.values():
+            if not isinstance(error, ServiceFailed):
+                raise error
+        for node, cause in result.skipped.items():
+            self._records.skip(node.service, cause.service)
+
+    def _prepare(
+        self,
+        wanted: Collection[str],
+        plan: StartPlan,
+        before: Containers,
+        images: Mapping[str, Failure] | None,
+        *,
+        recreate: bool,
+    ) -> tuple[dict[str, Failure], Containers, StartPlan]:
+        """Get images and make containers. Returns who can't be started, the containers, and what is left to do."""
+        failures = self.context.preparation.run(plan, images, recreate=recreate)
+        made, now = plan.services(*MAKES), before
+        if made:
+            only = next(iter(wanted)) if len(wanted) == 1 else None
+            now = containers_of(self._shared.engine, self.project, only)
+            self._shared.involved.created.update(made)
+            self._shared.involved.recreated.update(recreated(made, before, now))
+        return failures, now, replan(self.project, wanted, plan, before, now)
+
+    def _begin(self, plan: StartPlan, now: Containers, failures: Mapping[str, Failure]) -> dict[str, ServiceStart]:
+        """Open the records of what a plan starts, and tell what each waits for."""
+        names = plan.services()
+        self._shared.involved.busy.update(names)
+        for name in names:
+            awaited = [entry.service for entry in self.project.services[name].depends_on if entry.service in names]
+            if awaited and name not in failures:
+                self._shared.tell(name, "wait", f"waiting for {', '.join(awaited)}")
+        return {
+            name: ServiceStart(self.context, self._records.reopen(name), now.get(name, ()), failures.get(name))
+            for name in names
+        }
+
+    def _look_again(self, wanted: Collection[str]) -> Containers:
+        """See whether all that was ready still is; what crashed is started once more, then given up.
+
+        Returns the containers as they were at the last look.
+        """
+        for last in (False, True):
+            now = containers_of(self._shared.engine, self.project, brief=True)
+            fallen = crashed(self.project, self._records, wanted, now)
+            for name in fallen:
+                failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
+                self._records.fail(name, failure)
+            if last or not fallen:
+                break
+            self._carry_out(wanted, plan_retry(self.project, wanted, self._records, fallen, now), now)
+        return now
 
 
 class Starter:
-    """Starts services of one project and remembers what became of each."""
+    """Starts services of a project, for all tasks of one process, and remembers what became of each.
+
+    `select` returns the project and its Compose as they are chosen at that moment: a task may activate a profile. Each
+    run asks once, when it begins.
+    """
 
     def __init__(
         self,
-        read_compose: Callable[[], Compose],
+        select: Callable[[], tuple[Project, Compose]],
+        read_hashes: Callable[[], Mapping[str, str]],
         engine: Engine,
-        read_project: Callable[[], Project],
-        read_hashes: Callable[[], dict[str, str]],
         settings: Start,
         state: StateFolder,
         redactor: Redactor,
+        clock: Clock | None = None,
     ) -> None:
-        self._memory = StartHistory(state)
+        clock = clock or clocks.SYSTEM
+        self._select = select
+        self._read_hashes = read_hashes
         self._settings = settings
-        self._survey = Survey(engine, read_project, read_hashes, state)
-        self._lock = threading.Lock()
-        self._parts: dict[str, _Part] = {}
-        self._created: set[str] = set()
-        self._recreated: set[str] = set()
-        self._subscribers: list[Callable[[Step], None]] = []
+        self._chosen = settings
         self._rebuild = False
-        self.ledger = RunRecords(self._tell)
-        wakeups = Notifier()
-        self._ground = RunContext(
-            read_project=read_project,
+        self._lock = threading.Lock()
+        self.subscribers: list[Callable[[Step], None]] = []
+        notifier = Notifier(clock)
+        self.records = RunRecords(self._tell)
+        self.shared = Shared(
             engine=engine,
-            settings=settings,
+            state=state,
             redactor=redactor,
-            wakeups=wakeups,
-            orders=Launcher(read_project, read_compose, engine, wakeups),
-            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS),
-            emit=self._emit,
-            began=time.monotonic(),
+            clock=clock,
+            notifier=notifier,
+            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS, clock),
+            session=Session(engine, state, notifier),
+            builds=Builds(engine, state),
+            history=StartHistory(state),
+            records=self.records,
+            tell=self._tell,
+            began=clock.monotonic(),
         )
-        self._session = Session(engine, state, wakeups)
-        self.builds = Builds(engine, state)
-        self._preparation = prepare.Preparation(
-            read_compose, self.builds, wakeups, self._tell, lambda names: leftovers.clear(engine, read_project(), names)
-        )
-
-    @property
-    def project(self) -> Project:
-        """The project that is started."""
-        return self._ground.project
+        self._limiter = StartLimiter(clock)
+        self._tools: tuple[Project, Compose, Launcher, Preparation] | None = None
 
     def configure(self, *, timeout: float | None = None, retries: int | None = None, dev: bool = False) -> None:
-        """Override settings by what the command line says."""
+        """Override settings by the command line's, for the runs from here on."""
         changes: dict[str, float] = {}
         if timeout:
             changes["timeout"] = timeout
@@ -113,275 +255,65 @@ class Starter:
             changes["retries"] = retries
         if dev:
             changes["settle"] = 0.0
-        # From the project's own settings: what one task's flags say is not for the next.
-        self._ground.settings = msgspec.structs.replace(self._settings, **changes)
+        # From the project's own settings: the flags of one task are not for the next.
+        self._chosen = msgspec.structs.replace(self._settings, **changes)
         self._rebuild = dev
 
-    def subscribe(self, subscriber: Callable[[Step], None]) -> None:
-        """Have every step told to a display."""
-        self._subscribers.append(subscriber)
+    def begin(self) -> StartRun:
+        """Return a new run, of the project as it is chosen now."""
+        project, compose = self._select()
+        shared = self.shared
+        with self._lock:
+            if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
+                launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
+                preparation = Preparation(
+                    project, compose, shared.engine, shared.builds, shared.notifier, shared.tell, shared.clock
+                )
+                self._tools = (project, compose, launcher, preparation)
+            _, _, launcher, preparation = self._tools
+        return StartRun(
+            RunContext(project, self._read_hashes, self._chosen, self._rebuild, launcher, preparation, shared)
+        )
 
-    @property
-    def watched(self) -> bool:
-        """Whether a display follows this starter."""
-        return bool(self._subscribers)
-
-    def read(self, only: str | None = None) -> Facts:
-        """Return what the project is like now, or one service of it."""
-        return self._survey.read(only)
-
-    def plan(self, names: Sequence[str], named: Collection[str] = ()) -> Plan:
+    def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
         """Return what a start of these services and all that they depend on would do."""
-        facts = self.read()
-        wanted = self.project.closure(names)
-        return plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
+        run = self.begin()
+        return plan_start(run.project, run.project.closure(names), run.observe(), named=named, rebuild=self._rebuild)
 
-    def run(self, names: Sequence[str], named: Collection[str] = ()) -> StartReport:
+    def run(self, names: Sequence[str], named: Collection[str] = (), *, as_is: bool = False) -> StartReport:
         """Start services and all that they depend on; return when each is ready, has failed or was skipped.
 
-        Raises LockHeld, MissingFile, and whatever makes the whole start impossible.
+        With `as_is` they start as they were made, whatever has changed since.
+        Raises LockHeld, MissingFile, and what makes the whole start impossible.
         """
-        facts = self.read()
-        wanted = self.project.closure(names)
-        plan = plan_start(self.project, wanted, facts, named=named, rebuild=self._rebuild)
-        optional = set(wanted) - set(self.project.closure(names, required_only=True))
-        return self.execute(wanted, plan, facts, optional=optional)
+        run = self.begin()
+        facts = run.observe().without_configuration() if as_is else run.observe()
+        needed = run.project.closure(names)
+        wanted = [name for name in run.project.services if name in needed]
+        optional = set(wanted) - set(run.project.closure(names, required_only=True))
+        plan = plan_start(run.project, wanted, facts, named=named, rebuild=self._rebuild and not as_is)
+        return run.execute(wanted, plan, facts, optional=optional, recreate=not as_is)
 
-    def revive(self, name: str) -> StartReport:
+    def start_as_is(self, name: str) -> StartReport:
         """Start one service and what it depends on as they were made; a one-shot runs again.
 
-        What has changed since stays as it is: renewing it is not a fix's to decide.
+        What has changed since stays as it is: a fix does not decide to renew it.
         """
-        facts = replace(self.read(), hashes={}, images=None)
-        wanted = self.project.closure([name])
-        plan = plan_start(self.project, wanted, facts, named=[name])
-        optional = set(wanted) - set(self.project.closure([name], required_only=True))
-        with self._preparation.keeping():
-            return self.execute(wanted, plan, facts, optional=optional)
-
-    def execute(
-        self,
-        wanted: Collection[str],
-        plan: Plan,
-        facts: Facts,
-        *,
-        optional: Collection[str] = (),
-        failures: Mapping[str, Failure] | None = None,
-    ) -> StartReport:
-        """Carry out a plan that was made from these facts, and look again; nobody insists on what is `optional`.
-
-        `failures` are those of images that were got before (`get_images`); the plan's images are got where there are
-        none.
-        """
-        self.ledger.begin(wanted, plan, facts.containers)
-        self.ledger.excuse(optional)
-        if plan:
-            prepare.check_files(self.project, {action.service for action in plan.actions})
-            with self.changing():
-                self._carry_out(wanted, plan, facts.containers, failures)
-                self._remember(facts, self._look_again(wanted))
-        return self.report(wanted)
-
-    def get_images(self, plan: Plan) -> dict[str, Failure]:
-        """Pull and build what a plan says. Returns the services for which that failed, and why."""
-        return self._preparation.images(self.project, plan)
-
-    def changing(self) -> AbstractContextManager[None]:
-        """Hold the project's lock and listen to the engine. Raises LockHeld."""
-        return self._session.changing(self.project.name)
-
-    def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
-        """Bring one service up whose dependencies have been seen to. Raises ServiceFailed.
-
-        What this run has brought up before is not looked at again.
-        """
-        with self._lock:
-            part = self._parts.setdefault(name, _Part())
-        # Several tasks can need one service, some only started, some ready: the first brings it there for all.
-        with part.starting:
-            if part.failure:
-                raise ServiceFailed(part.failure)
-            if part.bring is None:
-                try:
-                    part.facts = self.read(name)
-                    part.bring = self._start_alone(name, part.facts)
-                except ServiceFailed as failed:
-                    part.failure = failed.failure
-                    raise
-        record = self.records[name]
-        if until == "start":
-            if record.state in ("waiting", "starting"):
-                record.state = "running"
-            return record
-        with part.becoming_ready:
-            if record.ready is None:
-                with self.changing():
-                    part.bring.ready()
-                    self._remember(part.facts, self._survey.containers(self.project))
-        return record
-
-    def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
-        """Bring a service up that nobody insists on. Returns why it is not up, None when it is."""
-        for entry in self.project.services[name].depends_on:
-            record = self.records.get(entry.service)
-            if entry.required and record and record.state in ("failed", "skipped"):
-                self.records.setdefault(name, Record(name))
-                self.ledger.skip(name, entry.service)
-                self.ledger.excuse([name])
-                return self.records[name].failure
-        try:
-            self.up(name, until=until)
-        except ServiceFailed as failed:
-            self.ledger.excuse([name])
-            return failed.failure
-        return None
-
-    def _start_alone(self, name: str, facts: Facts) -> ServiceRun:
-        plan = plan_start(self.project, [name], facts, named=[name], rebuild=self._rebuild)
-        self.ledger.begin([name], plan, facts.containers)
-        follows = bool(facts.containers.get(name)) and any(
-            entry.restart and entry.service in self._recreated for entry in self.project.services[name].depends_on
-        )
-        bring = ServiceRun(self._ground, self.ledger.reopen(name) if follows else self.records[name])
-        if plan or follows:
-            self._ground.busy.add(name)
-            prepare.check_files(self.project, [name])
-            with self.changing():
-                failures = self._preparation.run(self.project, plan)
-                self._created |= {action.service for action in plan.actions if action.verb in prepare.MAKES}
-                if any(action.verb == "recreate" for action in plan.actions):
-                    now = self._survey.containers(self.project, name)
-                    self._recreated |= recreated([name], facts.containers, now)
-                self._start(bring, failures.get(name), restart=follows)
-        return bring
+        return self.run([name], [name], as_is=True)
 
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
-        facts = self.read()
-        plan = plan_start(self.project, names, replace(facts, hashes={}, images=None))
-        self.ledger.begin(names, plan, facts.containers)
-        busy = {action.service: () for action in plan.actions if self.project.services[action.service].replicas}
-        with self._session.listening(self.project.name):
-            schedule.run(busy, lambda name: ServiceRun(self._ground, self.records[name], only_watch=True).ready())
-        return self.report(names)
+        return self.begin().watch(names)
 
-    @property
-    def records(self) -> dict[str, Record]:
-        """What is known of each service so far."""
-        return self.ledger.records
-
-    def report(self, names: Collection[str] = ()) -> StartReport:
-        """Return what became of these services, or of all that this run has touched."""
-        return self.ledger.report(self.project, self._ground.now(), names)
+    def report(self) -> StartReport:
+        """Return what became of all services that this process has touched."""
+        return self.records.report(self._select()[0], self.shared.now())
 
     def cancel(self) -> None:
-        """Make every thread of this run leave at its next look."""
-        self._session.cancel()
-
-    def _remember(self, facts: Facts, now: Mapping[str, Sequence[Container]]) -> None:
-        busy = self._ground.busy
-        self._memory.keep(self.project, facts, now, self.records, self._created)
-        # The list of containers lacks the moment of start, which counts for those that this run has started.
-        touched = {name for name in busy if any(each.started_at is None for each in now.get(name, ()))}
-        if touched and facts.stamps:
-            now = {**now, **{name: self._ground.engine.containers(self.project.name, name) for name in touched}}
-        self._memory.keep_files(self.project, facts, [each for some in now.values() for each in some])
-
-    def _carry_out(
-        self,
-        wanted: Collection[str],
-        plan: Plan,
-        before: Mapping[str, Sequence[Container]],
-        images: Mapping[str, Failure] | None = None,
-    ) -> None:
-        failures = self._preparation.run(self.project, plan, images)
-        made = {action.service for action in plan.actions if action.verb in prepare.MAKES}
-        self._created |= made
-        now = self._survey.containers(self.project) if made else before
-        anew = recreated(made, before, now)
-        more, follow = self._followers(wanted, anew, before, now) if made else (set(), set())
-        follow |= to_restart(plan, anew)
-        busy = {action.service for action in plan.actions} | more | follow
-        self._ground.busy |= busy
-        brings = {}
-        for name in busy:
-            brings[name] = ServiceRun(self._ground, self.ledger.reopen(name), now.get(name, ()))
-
-        for name in busy:
-            missing = [entry.service for entry in self.project.services[name].depends_on if entry.service in busy]
-            if missing and name not in failures:
-                self._tell(name, "wait", f"waiting for {', '.join(missing)}")
-
-        def work(node: Node) -> None:
-            bring = brings[node.service]
-            if node.stage == "ready":
-                bring.ready()
-            else:
-                self._start(bring, failures.get(node.service), restart=node.service in follow)
-
-        hard, weak = nodes(self.project, busy)
-        result = schedule.run(hard, work, after=weak)
-        for error in result.failed.values():
-            if not isinstance(error, ServiceFailed):
-                raise error
-        for node, cause in result.skipped.items():
-            self.ledger.skip(node.service, cause.service)
-
-    def _followers(
-        self,
-        wanted: Collection[str],
-        anew: Collection[str],
-        before: Mapping[str, Sequence[Container]],
-        now: Mapping[str, Sequence[Container]],
-    ) -> tuple[set[str], set[str]]:
-        """Return what else has to start after containers were made, and what has to restart.
-
-        Compose stops those that ask to be restarted with a service that it recreates; others still run.
-        """
-        stopped = {name for name in wanted if _all_run(before.get(name, ())) and not _all_run(now.get(name, ()))}
-        follow = {action.service for action in restarts(self.project, wanted, anew).actions}
-        return stopped, follow - stopped
-
-    def _start(self, bring: ServiceRun, failure: Failure | None, *, restart: bool = False) -> None:
-        failure = failure or impossible(self.project, bring.name, self.records)
-        if failure:
-            mask = self._ground.redactor.text
-            lines = tuple(mask(line) for line in failure.log_tail)
-            failure = replace(failure, reason=mask(failure.reason), log_tail=lines)
-            self.ledger.fail(bring.name, failure)
-            raise ServiceFailed(failure)
-        bring.start(restart=restart)
-
-    def _look_again(self, wanted: Collection[str]) -> Mapping[str, Sequence[Container]]:
-        """See whether all that was ready still is; what fell is started once more, then given up.
-
-        Returns the containers as they were at the last look.
-        """
-        for last in (False, True):
-            now = self._survey.containers(self.project, brief=True)
-            fallen = [
-                name for name in with_containers(self.project, wanted) if fell(self.records[name], now.get(name, ()))
-            ]
-            if not fallen:
-                break
-            for name in fallen:
-                self.ledger.fail(name, Failure("ready", "fell", "it was ready, and ended again", retry=False))
-            if last:
-                break
-            lost = [name for name in wanted if self.records[name].state in ("failed", "skipped")]
-            own = {name for name in lost if name not in fallen and self.records[name].state == "failed"}
-            retry = [name for name in lost if name not in own]
-            self._carry_out(wanted, plan_start(self.project, retry, Facts(now)), now)
-        return now
+        """Make every thread of this process leave at its next look."""
+        self.shared.session.cancel()
 
     def _tell(self, service: str, kind: str, text: str) -> None:
-        redacted = self._ground.redactor.text(text)
-        self._emit(Step(service, kind, redacted, self._ground.now()))  # type: ignore[arg-type]
-
-    def _emit(self, step: Step) -> None:
-        for subscriber in self._subscribers:
+        step = Step(service, kind, self.shared.redactor.text(text), self.shared.now())  # type: ignore[arg-type]
+        for subscriber in self.subscribers:
             subscriber(step)
-
-
-def _all_run(containers: Sequence[Container]) -> bool:
-    return bool(containers) and all(container.running for container in containers)

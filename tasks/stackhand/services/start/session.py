@@ -1,4 +1,4 @@
-"""What has to be open while services are brought up: the project's lock, and an ear to the engine."""
+"""Holds the project's lock and listens to the engine while services are brought up."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from stackhand.state.folder import StateFolder
 
 
 class Session:
-    """Shared by the threads of a run: opened by the first that enters, closed by the last that leaves.
+    """Shared by the threads of a process: the first that enters opens it, the last that leaves closes it.
 
     Between them the lock is free, so that a task's own body can call stackhand again.
     """
 
-    def __init__(self, engine: Engine, state: StateFolder, wakeups: Notifier) -> None:
+    def __init__(self, engine: Engine, state: StateFolder, notifier: Notifier) -> None:
         self._engine = engine
         self._state = state
-        self._wakeups = wakeups
+        self._notifier = notifier
         self._mutex = threading.Lock()
         self._inside = 0
         self._open = contextlib.ExitStack()
         self._listener: Listener | None = None
 
     @contextlib.contextmanager
-    def changing(self, project: str) -> Iterator[None]:
+    def locked(self, project: str) -> Iterator[None]:
         """Hold the lock and listen while the body runs. Raises LockHeld."""
         with self._mutex:
             if self._inside == 0:
@@ -49,7 +49,7 @@ class Session:
     @contextlib.contextmanager
     def listening(self, project: str) -> Iterator[None]:
         """Listen to the engine while the body runs."""
-        self._listener = self._engine.listen(project, self._wakeups.handle, self._wakeups.lost)
+        self._listener = self._engine.listen(project, self._notifier.handle, self._notifier.lost)
         try:
             yield
         finally:
@@ -57,6 +57,6 @@ class Session:
 
     def cancel(self) -> None:
         """Wake all that wait, to leave."""
-        self._wakeups.cancel()
+        self._notifier.cancel()
         if self._listener:
             self._listener.close()

@@ -1,4 +1,4 @@
-"""Who waited for whom: pure functions on the records of a run."""
+"""The critical path of a run, and what each service waited for: pure functions on records."""
 
 from __future__ import annotations
 

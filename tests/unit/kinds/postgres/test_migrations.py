@@ -195,8 +195,8 @@ def _look(
     folder: Path, command: str, folders: dict[str, dict[str, str]], *tables: tuple[str, str], **changes: Any
 ) -> tuple[CheckContext, _Engine]:
     """Return a shop whose migrate service runs this command, and whose database has just these tables."""
-    things = tuple(Grant("", schema, "r", (), (name,)) for schema, name in tables)
-    server = Server(Admin("postgres"), rights={"app": Rights("app", "migrator", things=things)})
+    objects = tuple(Grant("", schema, "r", (), (name,)) for schema, name in tables)
+    server = Server(Admin("postgres"), rights={"app": Rights("app", "migrator", objects=objects)})
     server = msgspec.structs.replace(server, **changes)
     environment = {"DATABASE_URL": "postgresql://migrator:word@db/app"}
     migrate = service("migrate", environment=environment, raw={"command": command.split()})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stackhand.engine.compose.project import parse
-from stackhand.perms.policy.readers import Facts, Knowledge, User, findings, known, uses
-from stackhand.perms.policy.rules import Rules, Special, Target
+from stackhand.perms.policy.readers import ComposeRules, PathFacts, User, findings, known, uses
+from stackhand.perms.policy.rules import PathRule, Rules, Target
 from stackhand.settings import Perms
 
 ROOT = Path("/p")
@@ -17,19 +17,19 @@ ME = 1000
 SECRET = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": "/p/secrets/s.txt"}}}
 
 
-def judge(document: dict, users: dict[str, User], **facts: Facts) -> Knowledge:
+def judge(document: dict, users: dict[str, User], **facts: PathFacts) -> ComposeRules:
     usual = Perms()
     rules = Rules(Target(ME, ME, "me", "me"), usual.roots, usual.secrets, usual.executable, (".env",))
     project = parse({"name": "p", **document}, ROOT)
     return known(project, ROOT, rules, users, {Path(path): found for path, found in facts.items()})
 
 
-def file(uid: int, mode: int) -> Facts:
-    return Facts(uid, uid, stat.S_IFREG | mode)
+def file(uid: int, mode: int) -> PathFacts:
+    return PathFacts(uid, uid, stat.S_IFREG | mode)
 
 
-def folder(uid: int, mode: int = 0o755, mark: str = "") -> Facts:
-    return Facts(uid, uid, stat.S_IFDIR | mode, mark)
+def folder(uid: int, mode: int = 0o755, mark: str = "") -> PathFacts:
+    return PathFacts(uid, uid, stat.S_IFDIR | mode, mark)
 
 
 def user(uid: int, *running: int, name: str = "", powerful: bool = True) -> User:
@@ -40,22 +40,22 @@ def user(uid: int, *running: int, name: str = "", powerful: bool = True) -> User
     ("reader", "now", "exception", "status"),
     [
         # Root reads whatever the mode is.
-        (user(0), file(0, 0o644), Special(mode=0o600), None),
+        (user(0), file(0, 0o644), PathRule(mode=0o600), None),
         # Without that power it is a user as any other.
-        (user(0, powerful=False), file(0, 0o600), Special(mode=0o644), "ok"),
+        (user(0, powerful=False), file(0, 0o600), PathRule(mode=0o644), "ok"),
         # The target user himself.
-        (user(ME), file(ME, 0o600), Special(mode=0o600), None),
+        (user(ME), file(ME, 0o600), PathRule(mode=0o600), None),
         # Somebody else: the folder keeps the machine's users out, the container gets the file alone.
-        (user(999), file(0, 0o644), Special(mode=0o644), "ok"),
-        (user(999), file(0, 0o600), Special(mode=0o644), "warn"),
+        (user(999), file(0, 0o644), PathRule(mode=0o644), "ok"),
+        (user(999), file(0, 0o600), PathRule(mode=0o644), "warn"),
         # The reader's own already: there is nothing more private that works.
-        (user(999), file(999, 0o600), Special(mode=0o600, keep_owner=True), None),
-        (User(None, name="app"), file(999, 0o600), Special(mode=0o600, keep_owner=True), "ok"),
+        (user(999), file(999, 0o600), PathRule(mode=0o600, keep_owner=True), None),
+        (User(None, name="app"), file(999, 0o600), PathRule(mode=0o600, keep_owner=True), "ok"),
         # Nothing is known about it.
-        (User(), file(0, 0o644), Special(mode=0o600), "skip"),
+        (User(), file(0, 0o644), PathRule(mode=0o600), "skip"),
     ],
 )
-def test_a_secret_in_the_secrets_folder(reader: User, now: Facts, exception: Special, status: str | None) -> None:
+def test_a_secret_in_the_secrets_folder(reader: User, now: PathFacts, exception: PathRule, status: str | None) -> None:
     result = judge(SECRET, {"db": reader}, **{"/p/secrets/s.txt": now})
     assert result.special == {"secrets": {"s.txt": exception}}
     assert [each.status for each in result.findings] == ([status] if status else [])
@@ -74,21 +74,21 @@ def test_a_finding_names_services_and_users_before_and_after() -> None:
 def test_two_readers_of_different_users_share_through_the_mode() -> None:
     document = {**SECRET, "services": {name: {"secrets": [{"source": "s"}]} for name in ("api", "db")}}
     result = judge(document, {"api": user(5), "db": user(6)}, **{"/p/secrets/s.txt": file(5, 0o600)})
-    assert result.special == {"secrets": {"s.txt": Special(mode=0o644)}}
+    assert result.special == {"secrets": {"s.txt": PathRule(mode=0o644)}}
     assert [each.status for each in result.findings] == ["ok", "warn"]
 
 
 def test_a_secret_outside_a_secret_folder_is_not_opened_to_everybody() -> None:
     document = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": "/p/token"}}}
     result = judge(document, {"db": user(999)}, **{"/p/token": file(0, 0o600)})
-    assert result.special == {"": {"token": Special(mode=0o600)}}
+    assert result.special == {"": {"token": PathRule(mode=0o600)}}
     (finding,) = result.findings
     assert finding.status == "fail"
     assert "uid 999" in finding.summary
     assert finding.remedy
     # But what works is not broken.
     result = judge(document, {"db": user(999)}, **{"/p/token": file(0, 0o644)})
-    assert result.special == {"": {"token": Special(mode=0o644)}}
+    assert result.special == {"": {"token": PathRule(mode=0o644)}}
 
 
 def mount(source: str, target: str, **more: object) -> dict:
@@ -113,7 +113,7 @@ def mount(source: str, target: str, **more: object) -> dict:
         (mount("/p/docker/db", "/var/lib/x"), user(0), folder(ME), False),
     ],
 )
-def test_data_folders_of_containers(document: dict, reader: User, now: Facts, left: bool) -> None:
+def test_data_folders_of_containers(document: dict, reader: User, now: PathFacts, left: bool) -> None:
     result = judge(document, {"db": reader}, **{"/p/docker/db": now})
     assert [True for each in result.special.get("docker", {}).values() if each.leave] == [True] * left
     if left:
@@ -137,7 +137,7 @@ def test_what_a_container_makes_at_a_data_place_is_its_own(target: str, more: di
     """Docker makes the folder itself, as root; so its owner tells nothing."""
     for owner in (0, ME):
         result = judge(mount("/p/docker/mq", target, **more), {"db": user(999)}, **{"/p/docker/mq": folder(owner)})
-        assert result.special == ({"docker": {"mq": Special(data="db")}} if data else {})
+        assert result.special == ({"docker": {"mq": PathRule(data="db")}} if data else {})
     single = judge(mount("/p/docker/mq", target, **more), {"db": user(999)}, **{"/p/docker/mq": file(999, 0o600)})
     assert ("db" in single.special["docker"]["mq"].leave) if data else (single.special == {})
 
@@ -173,7 +173,7 @@ def test_links_are_followed_to_what_is_read(tmp_path: Path) -> None:
         ("/p/token", file(0, 0o644), "ok"),
     ],
 )
-def test_a_user_of_whom_only_the_name_is_known(path: str, now: Facts, status: str) -> None:
+def test_a_user_of_whom_only_the_name_is_known(path: str, now: PathFacts, status: str) -> None:
     document = {"services": {"db": {"secrets": [{"source": "s"}]}}, "secrets": {"s": {"file": path}}}
     (finding,) = judge(document, {"db": User(None, name="app")}, **{path: now}).findings
     assert finding.status == status, finding
@@ -200,9 +200,9 @@ def test_after_a_fix_it_is_what_has_become_of_the_file_that_counts() -> None:
 
 @pytest.mark.parametrize(("mode", "exception"), [(0o644, 0o644), (0o600, 0o600), (0o666, 0o644)])
 def test_a_private_key_is_a_secret_however_it_is_mounted(mode: int, exception: int) -> None:
-    key = Facts(0, 0, stat.S_IFREG | mode, usual=0o600)
+    key = PathFacts(0, 0, stat.S_IFREG | mode, usual=0o600)
     result = judge(mount("/p/app/tls.key", "/tls.key", read_only=True), {"db": user(999)}, **{"/p/app/tls.key": key})
-    assert result.special == {"app": {"tls.key": Special(mode=exception)}}
+    assert result.special == {"app": {"tls.key": PathRule(mode=exception)}}
     # Outside of the roots modes are as they are.
     assert judge(mount("/p/data/key", "/key"), {"db": user(999)}, **{"/p/data/key": key}).special == {}
 

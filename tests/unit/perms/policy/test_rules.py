@@ -7,19 +7,9 @@ import time
 
 import pytest
 
-from stackhand.perms.policy.rules import (
-    PLAIN,
-    REST,
-    SECRET,
-    VENDORED,
-    Area,
-    Rules,
-    Special,
-    Target,
-    may_hold_a_key,
-    mode_by_content,
-    steps,
-)
+from stackhand.perms.policy.content import may_hold_a_key, mode_by_content
+from stackhand.perms.policy.rules import PLAIN, REST, SECRET, VENDORED, PathRule, Rules, Target, Zone
+from stackhand.perms.policy.steps import steps
 
 RULES = Rules(
     Target(1, 1, "a", "a"), ("app", "docker/x", "secrets"), ("secrets", "app/key.txt"), ("*.sh", "bin_?"), (".env",)
@@ -27,7 +17,7 @@ RULES = Rules(
 
 
 @pytest.mark.parametrize(
-    ("path", "folder", "area"),
+    ("path", "folder", "zone"),
     [
         ("app", True, PLAIN),
         ("app/a/b", False, PLAIN),
@@ -47,8 +37,8 @@ RULES = Rules(
         (".git", True, REST),
     ],
 )
-def test_areas(path: str, folder: bool, area: Area) -> None:
-    assert RULES.area(path, folder=folder) is area
+def test_zones(path: str, folder: bool, zone: Zone) -> None:
+    assert RULES.zone(path, folder=folder) is zone
 
 
 @pytest.mark.parametrize(
@@ -160,8 +150,8 @@ def test_rules_that_differ_are_told_apart() -> None:
         make(roots=("app", "b")),
         make(secrets=("app",)),
         make(target=Target(2, 1, "a", "a")),
-        make(special={"app": {"x": Special(mode=0o600)}}),
-        make(special={"app": {"x": Special(data="db")}}),
+        make(special={"app": {"x": PathRule(mode=0o600)}}),
+        make(special={"app": {"x": PathRule(data="db")}}),
         make(keeps_executable=True),
     ]
     assert len(set(prints)) == len(prints)

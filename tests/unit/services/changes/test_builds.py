@@ -58,9 +58,9 @@ class Place:
         sources = builds.sources(self.project, ["api", "db"])
         return builds.changed(self.project, sources, {"image/api": self.engine.image_id("image/api")}).get("api")
 
-    def learn(self) -> None:
+    def remember_current(self) -> None:
         builds = Builds(self.engine, self.state)  # type: ignore[arg-type]
-        builds.learn(self.project, builds.sources(self.project, ["api"]))
+        builds.remember_current(self.project, builds.sources(self.project, ["api"]))
 
     def remembered(self) -> str:
         return "".join(path.read_text() for path in self.state.path.glob("*.json"))
@@ -75,12 +75,12 @@ def test_nothing_remembered_the_times_decide(place: Place) -> None:
     assert place.cause() is None
     place.engine.images["image/api"] = Image("one", NOW - timedelta(hours=1))
     assert "newer than its image" in (place.cause() or "")
-    place.learn()
+    place.remember_current()
     assert place.cause() is None
 
 
 def test_a_changed_file(place: Place) -> None:
-    place.learn()
+    place.remember_current()
     (place.folder / "code").write_text("2")
     assert place.cause() == "its build context changed, last written: code"
     (place.folder / "code").write_text("1")
@@ -88,14 +88,14 @@ def test_a_changed_file(place: Place) -> None:
 
 
 def test_a_touched_file_is_no_change(place: Place) -> None:
-    place.learn()
+    place.remember_current()
     os.utime(place.folder / "code", (1, 1))
     assert place.cause() is None
 
 
 @pytest.mark.parametrize("change", ["new", "gone", "mode", "link"])
 def test_what_else_a_builder_sees(place: Place, change: str) -> None:
-    place.learn()
+    place.remember_current()
     code = place.folder / "code"
     if change == "new":
         (place.folder / "folder").mkdir()
@@ -109,7 +109,7 @@ def test_what_else_a_builder_sees(place: Place, change: str) -> None:
 
 
 def test_an_image_that_somebody_else_built(place: Place) -> None:
-    place.learn()
+    place.remember_current()
     (place.folder / "code").write_text("2")
     place.engine.images["image/api"] = Image("two", datetime.now(timezone.utc) + timedelta(hours=1))
     assert place.cause() is None
@@ -117,7 +117,7 @@ def test_an_image_that_somebody_else_built(place: Place) -> None:
 
 def test_settings_and_secret_arguments(place: Place) -> None:
     place.build["args"] = {"LEVEL": "low", "TOKEN": "swordfish", "URL": "postgres://me:hunter22@db/x"}
-    place.learn()
+    place.remember_current()
     assert place.cause() is None
     remembered = place.remembered()
     assert "swordfish" not in remembered
@@ -132,10 +132,10 @@ def test_settings_and_secret_arguments(place: Place) -> None:
 
 def test_the_same_secret_gives_another_digest_each_time(place: Place) -> None:
     place.build["args"] = {"TOKEN": "swordfish"}
-    place.learn()
+    place.remember_current()
     first = place.state.recall("builds")["api"]
     place.engine.images["image/api"] = Image("two", NOW)
-    place.learn()
+    place.remember_current()
     second = place.state.recall("builds")["api"]
     assert first["hidden"] != second["hidden"]
     assert place.cause() is None
@@ -145,7 +145,7 @@ def test_a_changed_secret_file_in_the_context_is_seen_without_its_content(place:
     secret = place.folder / "password.txt"
     secret.write_text("one")
     place.secret_files = {"password": secret}
-    place.learn()
+    place.remember_current()
     assert place.cause() is None
     secret.write_text("two")
     assert place.cause()
@@ -156,10 +156,10 @@ def test_dockerfiles_elsewhere_and_further_contexts(place: Place, tmp_path: Path
     more.mkdir()
     (tmp_path / "Dockerfile.api").write_text("FROM scratch\n")
     place.build |= {"dockerfile": "../Dockerfile.api", "additional_contexts": {"more": str(more)}}
-    place.learn()
+    place.remember_current()
     (more / "file").write_text("x")
     assert place.cause()
-    place.learn()
+    place.remember_current()
     (tmp_path / "Dockerfile.api").write_text("FROM scratch\nLABEL a=b\n")
     assert place.cause()
 

@@ -30,7 +30,7 @@ def stack(tmp_path: Path, **volume: Any) -> Project:
 
 def causes(made: Project, seen: dict[str, dict[str, str]] | None = None) -> dict[str, str]:
     containers = {name: [container(name)] for name in made.services}
-    return mounted.changed(made, containers, mounted.stamps(made, made.services), seen or {})
+    return mounted.changed(made, containers, mounted.file_stats(made, made.services), seen or {})
 
 
 def test_written_after_the_start(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_written_after_the_start(tmp_path: Path) -> None:
 def test_what_is_remembered_goes_first(tmp_path: Path) -> None:
     made = stack(tmp_path)
     run = container("api")
-    seen = mounted.runs_to_remember(made, [run], mounted.stamps(made, made.services), {})
+    seen = mounted.runs_to_remember(made, [run], mounted.file_stats(made, made.services), {})
     assert set(seen) == {run.run_key}
     assert "old" not in str(seen)
     # Another file in its place, which is older still: a copy that was put back.
@@ -78,14 +78,14 @@ def test_what_a_container_writes_itself_does_not_count(
 def test_folders_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     made = stack(tmp_path, source=str(tmp_path / "folder"))
-    assert mounted.files(made, "web") == []
+    assert mounted.mounted_files(made, "web") == []
 
 
 def test_what_changed_while_it_started_counts_later(tmp_path: Path) -> None:
     made = stack(tmp_path)
-    stamps = mounted.stamps(made, made.services)
+    file_stats = mounted.file_stats(made, made.services)
     os.utime(tmp_path / "secret", (START.timestamp() - 1, START.timestamp() - 1))
-    seen = mounted.runs_to_remember(made, [container("api")], stamps, {})
+    seen = mounted.runs_to_remember(made, [container("api")], file_stats, {})
     assert set(causes(made, seen)) == {"api"}
 
 

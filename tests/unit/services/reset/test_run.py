@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,14 @@ class World:
         self.did.append(f"remove {number} (unfinished: {unfinished and unfinished[0]})")
         if number in self.stuck:
             return
-        left: list[Any] = [
-            tuple(each for each in some if each.id != number)
-            for some in (self.there.containers, self.there.networks, self.there.volumes)
-        ]
-        self.there = ProjectResources(*left, self.there.others)
+
+        def without(some: Iterable[Any]) -> tuple[Any, ...]:
+            return tuple(each for each in some if each.id != number)
+
+        there = self.there
+        self.there = ProjectResources(
+            without(there.containers), without(there.networks), without(there.volumes), there.others
+        )
 
 
 @pytest.fixture

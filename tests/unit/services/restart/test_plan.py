@@ -11,7 +11,8 @@ from builders import HASH, IMAGE_ID, container, ended, healthy, needs, project, 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.services.restart.plan import Changes, changed, plan_restart, scope
-from stackhand.services.start.plan import Facts, to_restart
+from stackhand.services.start.decide import replan
+from stackhand.services.start.facts import Facts
 
 DONE = "service_completed_successfully"
 CHAIN = project(
@@ -51,7 +52,7 @@ def planned(stack: Project, known: Facts, changes: Changes | None = None, names:
         ({"contexts": {"api": "its build context changed"}}, [], ["build api", "recreate api", "restart web"]),
         ({"named": ("web",)}, ["web"], ["restart web"]),
         ({"named": ("db",)}, ["db"], ["restart db", "restart api", "restart web"]),
-        ({"owed": {"web": "it was interrupted"}}, [], ["restart web"]),
+        ({"interrupted": {"web": "it was interrupted"}}, [], ["restart web"]),
     ],
 )
 def test_who_changes_and_who_follows(changes: dict[str, Any], names: list[str], actions: list[str]) -> None:
@@ -134,9 +135,12 @@ def test_followers_restart_only_where_a_leader_did() -> None:
     known = facts(CHAIN, healthy("db", config_hash="old"), *ALL_WELL[1:])
     plan = plan_restart(CHAIN, list(CHAIN.services), known, Changes())
     assert [f"{each.verb} {each.service}" for each in plan.actions] == ["recreate db", "restart api", "restart web"]
-    assert to_restart(plan, {"db"}) == {"api", "web"}
+    new = {**known.containers, "db": [container("db", id="new", status="created")]}
+    left = replan(CHAIN, list(CHAIN.services), plan, known.containers, new)
+    assert [f"{each.verb} {each.service}" for each in left.actions] == ["start db", "restart api", "restart web"]
     # Compose has kept it after all.
-    assert to_restart(plan, set()) == set()
+    left = replan(CHAIN, list(CHAIN.services), plan, known.containers, known.containers)
+    assert [f"{each.verb} {each.service}" for each in left.actions] == ["check db", "check api", "check web"]
 
 
 def test_the_scope_has_what_is_needed_and_what_follows() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from stackhand.engine.api.events import Event
 from stackhand.errors import CommandFailed, Interrupted
-from stackhand.services.start.coalesce import Batch, isolating
+from stackhand.services.start.coalesce import Coalescer, retry_one_by_one
 from stackhand.services.start.notifier import Notifier
 
 PATIENCE = 30
@@ -25,10 +25,10 @@ def test_what_comes_while_one_is_under_way_goes_together_into_the_next() -> None
         assert go_on.wait(PATIENCE)
         return {}
 
-    batch = Batch(act)
-    tickets = batch.submit("a")
+    coalescer = Coalescer(act)
+    tickets = coalescer.submit("a")
     assert begun.wait(PATIENCE)
-    tickets += batch.submit("b", "c") + batch.submit("d") + batch.submit("b")
+    tickets += coalescer.submit("b", "c") + coalescer.submit("d") + coalescer.submit("b")
     go_on.set()
     assert all(ticket.done.wait(PATIENCE) for ticket in tickets)
     assert calls == [["a"], ["b", "c", "d"]]
@@ -36,8 +36,8 @@ def test_what_comes_while_one_is_under_way_goes_together_into_the_next() -> None
 
 def test_each_ticket_has_its_own_outcome() -> None:
     oh = ValueError("oh")
-    batch = Batch(lambda items: {"bad": oh} if "bad" in items else {})
-    good, bad = batch.submit("good", "bad")
+    coalescer = Coalescer(lambda items: {"bad": oh} if "bad" in items else {})
+    good, bad = coalescer.submit("good", "bad")
     assert good.done.wait(PATIENCE)
     assert bad.done.wait(PATIENCE)
     assert (good.error, bad.error) == (None, oh)
@@ -47,7 +47,7 @@ def test_an_exception_reaches_everybody() -> None:
     def act(items: Sequence[str]) -> Mapping[str, Exception]:
         raise ValueError("oh")
 
-    for ticket in Batch(act).submit("a", "b"):
+    for ticket in Coalescer(act).submit("a", "b"):
         assert ticket.done.wait(PATIENCE)
         assert str(ticket.error) == "oh"
 
@@ -60,51 +60,51 @@ def test_isolating_finds_the_bad_ones() -> None:
         if "bad" in names:
             raise CommandFailed(["docker"], 1, "oh")
 
-    assert list(isolating(act)(["a", "bad", "b"])) == ["bad"]
+    assert list(retry_one_by_one(act)(["a", "bad", "b"])) == ["bad"]
     assert calls == [["a", "bad", "b"], ["a"], ["bad"], ["b"]]
-    assert isolating(act)(["a", "b"]) == {}
+    assert retry_one_by_one(act)(["a", "b"]) == {}
 
 
 def event(service: str, action: str = "start", container: str = "c1") -> Event:
     return Event(container, service, action)
 
 
-class TestWakeups:
-    def test_an_event_between_mark_and_wait_is_not_missed(self) -> None:
-        wakeups = Notifier()
-        mark = wakeups.mark("db")
-        wakeups.handle(event("db"))
-        assert wakeups.wait("db", mark, PATIENCE)
+class TestNotifier:
+    def test_an_event_between_version_and_wait_is_not_missed(self) -> None:
+        notifier = Notifier()
+        version = notifier.version("db")
+        notifier.handle(event("db"))
+        assert notifier.wait("db", version, PATIENCE)
 
     def test_an_event_wakes_its_own_service_only(self) -> None:
-        wakeups = Notifier()
-        mark = wakeups.mark("db")
-        wakeups.handle(event("api"))
-        assert not wakeups.wait("db", mark, 0.01)
+        notifier = Notifier()
+        version = notifier.version("db")
+        notifier.handle(event("api"))
+        assert not notifier.wait("db", version, 0.01)
 
     def test_lost_events_wake_everybody(self) -> None:
-        wakeups = Notifier()
-        mark = wakeups.mark("db")
-        wakeups.lost()
-        assert wakeups.wait("db", mark, PATIENCE)
+        notifier = Notifier()
+        version = notifier.version("db")
+        notifier.lost()
+        assert notifier.wait("db", version, PATIENCE)
 
     @pytest.mark.parametrize("way", ["wait", "sleep", "check"])
     def test_cancelled(self, way: str) -> None:
-        wakeups = Notifier()
-        threading.Timer(0.02, wakeups.cancel).start()
+        notifier = Notifier()
+        threading.Timer(0.02, notifier.cancel).start()
         with pytest.raises(Interrupted):
             if way == "wait":
-                wakeups.wait("db", wakeups.mark("db"), PATIENCE)
+                notifier.wait("db", notifier.version("db"), PATIENCE)
             elif way == "sleep":
-                wakeups.sleep(PATIENCE)
+                notifier.sleep(PATIENCE)
             else:
                 while True:
-                    wakeups.check()
+                    notifier.check()
 
     def test_out_of_memory_is_about_one_run_of_the_container(self) -> None:
-        wakeups = Notifier()
-        wakeups.handle(event("db", "oom"))
-        assert wakeups.out_of_memory("c1")
-        assert not wakeups.out_of_memory("c2")
-        wakeups.handle(event("db", "start"))
-        assert not wakeups.out_of_memory("c1")
+        notifier = Notifier()
+        notifier.handle(event("db", "oom"))
+        assert notifier.out_of_memory("c1")
+        assert not notifier.out_of_memory("c2")
+        notifier.handle(event("db", "start"))
+        assert not notifier.out_of_memory("c1")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from builders import container
 
-from stackhand.services.start.half_recreated import half_made, unnamed
+from stackhand.services.start.half_recreated import half_made, unrenamed
 
 OLD = container(id="0123456789abcdef")
 NEW = replace(OLD, id="fedcba", name="0123456789ab_shop-web-1", status="created", started_at=None, replaces=OLD.id)
@@ -14,7 +14,7 @@ NEW = replace(OLD, id="fedcba", name="0123456789ab_shop-web-1", status="created"
 
 def test_beside_the_old_one_the_new_one_is_half_made() -> None:
     assert half_made([OLD, NEW]) == [NEW]
-    assert unnamed([OLD, NEW]) == {}
+    assert unrenamed([OLD, NEW]) == {}
 
 
 def test_the_label_may_hold_the_name() -> None:
@@ -24,18 +24,18 @@ def test_the_label_may_hold_the_name() -> None:
 
 def test_where_the_old_one_is_gone_only_the_name_is_missing() -> None:
     assert half_made([NEW]) == []
-    assert unnamed([NEW]) == {"fedcba": "shop-web-1"}
+    assert unrenamed([NEW]) == {"fedcba": "shop-web-1"}
 
 
 def test_a_name_that_somebody_has_is_left_to_him() -> None:
     other = replace(OLD, id="77")
-    assert unnamed([NEW, other]) == {}
+    assert unrenamed([NEW, other]) == {}
 
 
 def test_a_container_that_took_its_place_is_just_a_container() -> None:
     done = replace(OLD, id="fedcba", replaces=OLD.id)
     assert half_made([done]) == []
-    assert unnamed([done]) == {}
+    assert unrenamed([done]) == {}
 
 
 def test_one_that_has_run_is_never_removed() -> None:

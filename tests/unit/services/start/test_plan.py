@@ -10,8 +10,9 @@ from builders import HASH, IMAGE_ID, container, ended, graph, healthy, needs, pr
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
-from stackhand.model import Plan
-from stackhand.services.start.plan import Facts, plan_start, restarts
+from stackhand.services.start.decide import followers, plan_alone, plan_retry, plan_start, replan
+from stackhand.services.start.facts import Facts
+from stackhand.services.start.record import Failure, Record
 
 WEB = project(service("web"))
 DONE = "service_completed_successfully"
@@ -29,7 +30,7 @@ def facts(stack: Project, *containers: Container, **more: Any) -> Facts:
 
 
 def planned(stack: Project, known: Facts, names: Sequence[str] = (), **more: Any) -> list[str]:
-    plan: Plan = plan_start(stack, names or list(stack.services), known, **more)
+    plan = plan_start(stack, names or list(stack.services), known, **more)
     assert all(action.cause for action in plan.actions)
     return [f"{action.verb} {action.service}" for action in plan.actions]
 
@@ -157,11 +158,155 @@ def test_restarts_that_follow_a_recreation(recreated: set[str], restarted: list[
         service("api", needs("db", restart=True), needs("cache")),
         service("other", needs("db")),
     )
-    plan = restarts(stack, list(stack.services), recreated)
-    assert [action.service for action in plan.actions] == restarted
-    assert all(action.verb == "restart" and "db" in action.cause for action in plan.actions)
+    actions = followers(stack, list(stack.services), recreated)
+    assert [action.service for action in actions] == restarted
+    assert all(action.verb == "restart" and "db" in action.cause for action in actions)
 
 
 def test_planning_twice_gives_the_same() -> None:
     known = facts(MIGRATE, ended("db"))
     assert planned(MIGRATE, known) == planned(MIGRATE, known)
+
+
+def printed(text: str) -> str:
+    """Return a plan as it is printed, from a block of text."""
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def test_the_printed_plan_of_a_first_start() -> None:
+    stack = project(
+        service("db"),
+        service("cache"),
+        service("migrate", "db", builds=True, image="app"),
+        service(
+            "api",
+            needs("migrate", DONE),
+            needs("cache"),
+            needs("metrics", "service_healthy", required=False),
+            builds=True,
+            image="app",
+        ),
+        service("metrics"),
+    )
+    plan = plan_start(stack, list(stack.services), facts(stack, images={"app": None}))
+    assert str(plan) == printed("""
+        create db: it has no container
+        start db <- create db
+        check db <- start db
+        create cache: it has no container
+        start cache <- create cache
+        check cache <- start cache
+        create metrics: it has no container
+        start metrics <- create metrics
+        check metrics <- start metrics
+        build migrate: image app is not here
+        create migrate: it has no container <- build migrate
+        start migrate <- create migrate, check db
+        check migrate <- start migrate
+        create api: it has no container <- build migrate
+        start api <- create api, check migrate, start cache ~ check metrics
+        check api <- start api
+    """)
+
+
+SHOP = project(
+    service("db"),
+    service("api", needs("db", "service_healthy", restart=True)),
+    service("web", "api"),
+    service("other", "db"),
+)
+CHANGED = healthy("db", config_hash="of yesterday")
+NEW = healthy("db", id="new", status="created", health="none")
+REST = (healthy("api"), healthy("web"), healthy("other"))
+
+
+@pytest.mark.parametrize(
+    ("now", "left"),
+    [
+        # Compose has made it again, and has stopped what asks to follow.
+        (
+            [NEW, ended("api"), *REST[1:]],
+            """
+            start db: its configuration changed
+            check db <- start db
+            start api: Compose has stopped it, to follow what it depends on <- check db
+            check api <- start api
+            """,
+        ),
+        # It has made it again, and what asks to follow still runs.
+        (
+            [NEW, *REST],
+            """
+            start db: its configuration changed
+            check db <- start db
+            restart api: db was recreated, and api asks to follow it <- check db
+            check api <- restart api
+            """,
+        ),
+        # It has kept it: nothing follows.
+        ([CHANGED, *REST], "check db: its configuration changed"),
+    ],
+)
+def test_what_is_left_once_containers_are_made(now: list[Container], left: str) -> None:
+    known = facts(SHOP, CHANGED, *REST)
+    plan = plan_start(SHOP, list(SHOP.services), known)
+    assert str(plan) == printed("""
+        recreate db: its configuration changed
+        start db <- recreate db
+        check db <- start db
+    """)
+    assert str(replan(SHOP, list(SHOP.services), plan, known.containers, facts(SHOP, *now).containers)) == printed(left)
+
+
+def test_what_was_not_made_is_left_as_it_was_planned() -> None:
+    known = facts(MIGRATE, healthy("db", health="starting"), ended("migrate"), ended("api"))
+    plan = plan_start(MIGRATE, list(MIGRATE.services), known)
+    assert str(plan) == printed("""
+        check db: it runs, and its health is starting
+        start migrate: api starts, and waits for it to complete <- check db
+        check migrate <- start migrate
+        start api: it is exited <- check migrate
+        check api <- start api
+    """)
+    assert str(replan(MIGRATE, list(MIGRATE.services), plan, known.containers, known.containers)) == str(plan)
+
+
+FELL = Failure("ready", "crashed", "it was ready, and ended again", retry=False)
+
+
+@pytest.mark.parametrize(
+    ("states", "crashed", "again"),
+    [
+        ({"db": "failed", "api": "healthy", "web": "healthy"}, ["db"], ["start db"]),
+        # What was skipped because of it is started with it.
+        ({"db": "failed", "api": "skipped", "web": "skipped"}, ["db"], ["start db", "start api", "start web"]),
+        # Not what failed for reasons of its own, nor what can't do without that.
+        ({"db": "failed", "api": "failed", "web": "skipped"}, ["db"], ["start db"]),
+    ],
+)
+def test_what_is_started_once_more_after_a_crash(states: dict[str, Any], crashed: list[str], again: list[str]) -> None:
+    stack = graph({"db": [], "api": ["db"], "web": ["api"]})
+    records = {name: Record(name, state=state, failure=FELL) for name, state in states.items()}
+    now = facts(stack, *(ended(name) for name in stack.services)).containers
+    plan = plan_retry(stack, list(stack.services), records, crashed, now)
+    assert [f"{action.verb} {action.service}" for action in plan.actions] == again
+
+
+@pytest.mark.parametrize(
+    ("api", "renewed", "actions"),
+    [
+        (healthy("api"), set(), []),
+        (healthy("api"), {"db"}, ["restart api"]),
+        (healthy("api", health="starting"), {"db"}, ["restart api"]),
+        (ended("api"), {"db"}, ["start api"]),
+        (healthy("api", config_hash="old"), {"db"}, ["recreate api"]),
+    ],
+)
+def test_one_service_alone(api: Container, renewed: set[str], actions: list[str]) -> None:
+    plan = plan_alone(SHOP, "api", facts(SHOP, api), renewed)
+    assert [f"{action.verb} {action.service}" for action in plan.actions] == actions
+
+
+def test_a_one_shot_that_still_runs_is_waited_for() -> None:
+    known = facts(MIGRATE, healthy("db"), container("migrate"), ended("api"))
+    assert planned(MIGRATE, known) == ["check migrate", "start api"]

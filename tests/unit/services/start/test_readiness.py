@@ -7,15 +7,17 @@ from builders import CHECK, container, ended, healthy
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import Probe
-from stackhand.services.start.readiness import Expectation, Verdict, after_probe, judge, pause
+from stackhand.services.start.readiness import Expectation, Verdict, after_probe, evaluate, pause
 
 SERVER = Expectation()
 ONE_SHOT = Expectation(one_shot=True)
 ALWAYS = Expectation()
 
 
-def judged(it: Container, expected: Expectation = SERVER, *, up: float = 0, looping: float = 0, oom: bool = False):
-    return judge(it, expected, up=up, looping=looping, oom=oom)
+def judged(
+    it: Container, expected: Expectation = SERVER, *, up: float = 0, looping: float | None = None, oom: bool = False
+):
+    return evaluate(it, expected, up=up, looping=looping, oom=oom)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,228 @@
+"""Decides what a start does: pure functions from facts to a plan.
+
+`plan_start` plans from what is there. What changes on the way is a new plan: `replan` once containers are made, which
+Compose may have kept or others followed, and `plan_retry` for what crashed after it was ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from stackhand.engine.api.containers import Container
+from stackhand.engine.compose.project import Project, Service
+from stackhand.graph import schedule
+from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
+from stackhand.services.start.plan import IMAGES, MAKES, StartAction, StartPlan, connect, needs, unable
+from stackhand.services.start.record import Failure, Record
+
+
+def plan_start(
+    project: Project,
+    names: Collection[str],
+    facts: Facts,
+    *,
+    named: Collection[str] = (),
+    rebuild: bool = False,
+) -> StartPlan:
+    """Return what to do to have the services `names` ready.
+
+    `named` are the services that the person named: a one-shot among them runs again although it completed.
+    With `rebuild`, images that can be built are built again. A service that is already ready has no action.
+    """
+    actions: list[StartAction] = []
+    ordered = schedule.order(needs(project, names))
+    images: set[tuple[str, str]] = set()
+    for name in ordered:
+        service = project.services[name]
+        image = _image_action(service, facts, rebuild)
+        if image and (image.verb, service.image) not in images:
+            images.add((image.verb, service.image))
+            actions.append(image)
+        if image or not completed(project, name, facts):
+            action = service_action(project, name, facts, image_changes=bool(image))
+            actions += [action] if action else []
+    busy = {action.service for action in actions if action.verb != "check"}
+    # Last: whether a completed one-shot runs again depends on those that wait for it.
+    for name in reversed(ordered):
+        action = rerun(project, name, facts, busy, named)
+        if action:
+            busy.add(name)
+            actions.append(action)
+    return connect(project, actions)
+
+
+def plan_alone(
+    project: Project, name: str, facts: Facts, renewed: Collection[str], *, rebuild: bool = False
+) -> StartPlan:
+    """Return what to do to have one service ready whose dependencies have been seen to (`up.<service>`).
+
+    `renewed` are the services whose containers this process has recreated.
+    """
+    plan = plan_start(project, [name], facts, named=[name], rebuild=rebuild)
+    leaders = [e.service for e in project.services[name].depends_on if e.restart and e.service in renewed]
+    if leaders and all_run(facts.of(name)) and not plan.services(*IMAGES, *MAKES):
+        return connect(project, [_follow(name, leaders[0])])
+    return plan
+
+
+def replan(project: Project, names: Collection[str], plan: StartPlan, before: Containers, now: Containers) -> StartPlan:
+    """Return what is left of a plan for `names` when its images are got and its containers are made.
+
+    `before` are the containers that it was made from, `now` those that are there. Compose has kept what is as it should
+    be, and has stopped what declares `restart: true` for a service that it recreated; others of those still run.
+    """
+    made = plan.services(*MAKES)
+    renewed = recreated(made, before, now)
+    left: dict[str, StartAction] = {}
+    for action in plan.actions:
+        name, runs = action.service, all_run(now.get(action.service, ()))
+        if action.verb == "restart" and action.arguments:
+            led = any(leader in renewed or _restarts(left, leader) for leader in action.arguments)
+            left[name] = action if led else StartAction(name, "check", f"{action.arguments[0]} was kept as it is")
+        elif action.verb in MAKES:
+            left[name] = StartAction(name, "check" if runs else "start", action.cause)
+        elif action.verb in IMAGES:
+            # Where there is nothing else to do, its image could not be got: its start says so.
+            left.setdefault(name, StartAction(name, "start", action.cause))
+        else:
+            left[name] = action
+    if made:
+        for name in names:
+            if name not in left and all_run(before.get(name, ())) and not all_run(now.get(name, ())):
+                left[name] = StartAction(name, "start", "Compose has stopped it, to follow what it depends on")
+        for action in followers(project, names, renewed):
+            if action.service not in left or left[action.service].verb == "check":
+                left[action.service] = action
+    return connect(project, left.values())
+
+
+def plan_retry(
+    project: Project,
+    names: Collection[str],
+    records: Mapping[str, Record],
+    crashed: Collection[str],
+    now: Containers,
+) -> StartPlan:
+    """Return what to do once more for `names` when some of them crashed after they were ready.
+
+    Those, and what was skipped because of them, are started again; not what failed for reasons of its own, nor what
+    can't do without that.
+    """
+    lost = [name for name in names if records[name].state in ("failed", "skipped")]
+    failed = unable(project, [n for n in lost if n not in crashed and records[n].state == "failed"])
+    return plan_start(project, [name for name in lost if name not in failed], Facts(now))
+
+
+def followers(project: Project, names: Collection[str], renewed: Collection[str]) -> list[StartAction]:
+    """Return the restarts that `depends_on … restart: true` asks for, after these services were recreated."""
+    return [
+        _follow(service.name, name)
+        for name in sorted(renewed)
+        for service, dependency in project.dependants(name)
+        if dependency.restart and service.name in names and service.name not in renewed
+    ]
+
+
+def service_action(project: Project, name: str, facts: Facts, *, image_changes: bool = False) -> StartAction | None:
+    """Return what one service needs to be ready, as far as its own containers tell; None where it is."""
+    service, containers = project.services[name], facts.of(name)
+    if service.replicas == 0:
+        return None
+    if not containers:
+        return StartAction(name, "create", "it has no container")
+    drift = _drift(service, containers, facts, image_changes)
+    if drift:
+        return StartAction(name, "recreate", drift)
+    stopped = [container for container in containers if not container.running]
+    if stopped:
+        return StartAction(name, "start", f"it is {stopped[0].status}")
+    waiting = [container for container in containers if container.health in ("starting", "unhealthy")]
+    if waiting or project.is_one_shot(name):
+        state = f"its health is {waiting[0].health}" if waiting else "it has not completed yet"
+        return StartAction(name, "check", f"it runs, and {state}")
+    return None
+
+
+def rerun(
+    project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]
+) -> StartAction | None:
+    """Return the action for a completed one-shot that has to run again, or None.
+
+    A migration runs again when a service that waits for it is about to start, not every time somebody looks.
+    """
+    if name in busy or not completed(project, name, facts):
+        return None
+    if name in named:
+        return StartAction(name, "start", "it was asked for by name")
+    for service, dependency in project.dependants(name):
+        if dependency.condition == "service_completed_successfully" and service.name in busy:
+            return StartAction(name, "start", f"{service.name} starts, and waits for it to complete")
+    return None
+
+
+def crashed(project: Project, records: Mapping[str, Record], names: Collection[str], now: Containers) -> list[str]:
+    """Return which of these services were ready and no longer run."""
+    return [
+        name
+        for name in with_containers(project, names)
+        if records[name].state in ("healthy", "running") and not all_run(now.get(name, ()))
+    ]
+
+
+def unstartable(project: Project, name: str, records: Mapping[str, Record]) -> Failure | None:
+    """Return why a service can never start: it waits for the health of one that has no healthcheck."""
+    for dependency in project.services[name].depends_on:
+        record = records.get(dependency.service)
+        if not with_containers(project, [dependency.service]):
+            continue
+        if dependency.condition == "service_healthy" and record and record.state in ("running", "completed"):
+            return Failure(
+                "dependency",
+                "no_healthcheck",
+                f"it waits for {dependency.service} to be healthy, which has no healthcheck",
+                retry=False,
+                hint=f"give {dependency.service} a healthcheck, or use condition: service_started",
+            )
+    return None
+
+
+def with_containers(project: Project, names: Collection[str]) -> list[str]:
+    """Return those of the services that are to have containers at all (`replicas: 0` asks for none)."""
+    return [name for name in names if name in project.services and project.services[name].replicas]
+
+
+def _follow(name: str, leader: str) -> StartAction:
+    return StartAction(name, "restart", f"{leader} was recreated, and {name} asks to follow it")
+
+
+def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
+    return name in actions and actions[name].verb == "restart"
+
+
+def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
+    here = facts.images is None or facts.image_id(service) is not None
+    policy = service.pull_policy
+    if service.builds and (rebuild or policy == "build" or not here):
+        cause = "asked to rebuild" if rebuild else f"image {service.image} is not here"
+        return StartAction(service.name, "build", "pull_policy: build" if policy == "build" else cause)
+    if service.builds or policy in ("never", "build"):
+        return None
+    if policy == "always":
+        return StartAction(service.name, "pull", "pull_policy: always")
+    return None if here else StartAction(service.name, "pull", f"image {service.image} is not here")
+
+
+def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
+    """Return in what a service's containers differ from what is configured now, or None."""
+    if any(container.replaces and container.status == "created" for container in containers):
+        return "an interrupted run has left it half made"
+    if len(containers) != service.replicas:
+        return f"{len(containers)} containers where {service.replicas} are wanted"
+    image = facts.image_id(service)
+    if any(facts.drifted(service, container) for container in containers):
+        return "its configuration changed"
+    if image_changes:
+        return f"image {service.image} is made or fetched again; kept if that changes nothing"
+    if image and any(container.image_id != image for container in containers):
+        return f"image {service.image} changed"
+    return None

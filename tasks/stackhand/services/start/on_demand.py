@@ -1,0 +1,80 @@
+"""`up.<service>`: services that tasks bring up, each when the first task needs it, and once for all that do."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+from stackhand.graph.clock import Clock
+from stackhand.services.start.facts import Facts
+from stackhand.services.start.launch import ServiceStart
+from stackhand.services.start.limits import Turn
+from stackhand.services.start.observe import containers_of
+from stackhand.services.start.record import Failure, Record, ServiceFailed
+from stackhand.services.start.run import Starter, StartRun
+
+
+class _Part:
+    """One service, and how far it was brought."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.starting = Turn(clock)
+        self.becoming_ready = Turn(clock)
+        self.run: StartRun | None = None
+        self.start: ServiceStart | None = None
+        self.facts = Facts({})
+        self.failure: Failure | None = None
+
+
+class OnDemand:
+    """Remembers the services that this process has brought up. They are not looked at again."""
+
+    def __init__(self, starter: Starter) -> None:
+        self._begin = starter.begin
+        self._records = starter.records
+        self._clock = starter.shared.clock
+        self._lock = threading.Lock()
+        self._parts: dict[str, _Part] = {}
+
+    def up(self, name: str, *, until: Literal["start", "ready"] = "ready") -> Record:
+        """Bring one service up whose dependencies have been seen to. Raises ServiceFailed."""
+        with self._lock:
+            part = self._parts.setdefault(name, _Part(self._clock))
+        # Several tasks can need one service, some only started, some ready: the first brings it there for all.
+        with part.starting:
+            if part.failure:
+                raise ServiceFailed(part.failure)
+            if part.start is None:
+                part.run = self._begin()
+                try:
+                    part.start, part.facts = part.run.start_alone(name)
+                except ServiceFailed as failed:
+                    part.failure = failed.failure
+                    raise
+        record = self._records[name]
+        if until == "start":
+            if record.state in ("waiting", "starting"):
+                record.state = "running"
+            return record
+        with part.becoming_ready:
+            if record.ready is None and part.run:
+                run = part.run
+                with run.locked():
+                    part.start.ready()
+                    run.remember(part.facts, containers_of(run.context.shared.engine, run.project))
+        return record
+
+    def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
+        """Bring a service up that no task requires. Returns why it is not up, None when it is."""
+        for entry in self._begin().project.services[name].depends_on:
+            record = self._records.get(entry.service)
+            if entry.required and record and record.state in ("failed", "skipped"):
+                self._records.skip(name, entry.service)
+                self._records.mark_optional([name])
+                return self._records[name].failure
+        try:
+            self.up(name, until=until)
+        except ServiceFailed as failed:
+            self._records.mark_optional([name])
+            return failed.failure
+        return None

@@ -1,0 +1,177 @@
+"""Ctrl-C at every stage, an engine that goes away, and what the next run makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sim.services import Fake, Life, after, dies, lives, one_shot, plain, server
+from sim.world import World, attempts, failure, states
+
+from stackhand.errors import EngineUnreachable, Interrupted
+
+STACK: dict[str, Fake] = {
+    "db": server(healthy=10),
+    "migrate": one_shot(takes=10, depends_on=after(db="healthy")),
+    "api": server(healthy=10, depends_on=after(migrate="completed")),
+    "alone": plain(),
+}
+READY = {"db": "healthy", "migrate": "completed", "api": "healthy", "alone": "running"}
+
+
+@pytest.mark.parametrize(
+    ("takes", "moment", "where"),
+    [
+        ({"compose create": 5}, 2, "not started: db, migrate, api, alone"),
+        ({"engine start": 2}, 1, "starting: db, alone; not started: migrate, api"),
+        ({"engine probe": 2}, 1, "starting: db, alone; not started: migrate, api"),
+        ({}, 5, "ready: alone; starting: db; not started: migrate, api"),
+        ({}, 15, "ready: db, alone; starting: migrate; not started: api"),
+        ({}, 25, "ready: db, migrate, alone; starting: api"),
+    ],
+)
+def test_a_start_that_is_interrupted_goes_on_with_the_next(
+    world: World, takes: dict[str, float], moment: float, where: str
+) -> None:
+    world.services(**STACK)
+    world.takes = takes
+    world.at(moment, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.start()
+    assert world.clock.monotonic() == moment
+    assert world.end_run() == where
+    before = {name: run for name, run in world.fingerprint().items() if run.split()[1:]}
+
+    world.takes = {}
+    report = world.start()
+    assert states(report) == READY
+    # What ran, ran on.
+    assert {name: run for name, run in world.fingerprint().items() if name in before} == before
+
+
+@pytest.mark.parametrize("verb", ["build", "pull"])
+def test_while_images_are_got(world: World, verb: str) -> None:
+    more: dict[str, Any] = {"build": {"context": "."}} if verb == "build" else {"image": "far"}
+    world.services(images=False, web=plain(**more))
+    world.registry["far"] = "sha256:far"
+    world.takes[f"compose {verb}"] = 100
+    world.at(50, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.start()
+    world.end_run()
+    assert world.boxes == {}
+    world.takes = {}
+    assert states(world.start()) == {"web": "running"}
+
+
+def test_between_two_attempts(world: World) -> None:
+    world.services(web=lives(dies()), slow=server(healthy=1000))
+    world.at(300, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.start(retry_delay=500, timeout=2000)
+    assert world.end_run() == "starting: web, slow"
+    world.clock.sleep(1000)
+    assert world.starts["web"] == 1, "it is not started after the end"
+
+
+def test_what_waits_is_woken_to_leave(world: World) -> None:
+    """With the main thread gone, every thread ends at its next look."""
+    world.services(**STACK)
+    world.at(5, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.start()
+    world.end_run()
+    calls = list(world.calls)
+    world.clock.sleep(100)
+    assert world.calls == calls
+
+
+def test_the_report_of_an_interrupted_run(world: World) -> None:
+    world.services(**STACK)
+    world.at(5, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.start()
+    report = world.starter.report()
+    assert report.ok is False
+    assert states(report) == {"db": "failed", "migrate": "skipped", "api": "skipped", "alone": "running"}
+    assert failure(report, "db").reason == failure(report, "api").reason == "the run was interrupted"
+
+
+def test_a_restart_that_is_interrupted_is_completed_by_the_next(world: World) -> None:
+    follow = after(db="healthy restart")
+    world.services(db=server(healthy=3), api=plain(depends_on=follow), other=plain()).start()
+    before = world.fingerprint()
+    begun = world.clock.monotonic()
+    world.at(begun + 1, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.restart("db")
+    world.end_run()
+    assert world.fingerprint()["shop-api-1"] == before["shop-api-1"]
+
+    done = world.restart()
+    assert states(done.report) == {"db": "healthy", "api": "running", "other": "running"}
+    assert [(name, "interrupted" in cause) for name, cause in done.changed] == [("api", True)]
+    assert world.fingerprint()["shop-other-1"] == before["shop-other-1"]
+    assert world.fingerprint()["shop-api-1"] != before["shop-api-1"]
+    assert not world.restart().report.changed
+
+
+def test_a_half_made_recreate_is_completed(world: World) -> None:
+    """The new container stands beside the old one, under its id and name."""
+    world.services(web=plain(), other=plain()).start()
+    old = world.box("web")
+    draft = replace(old, id="draft", name=f"{'a' * 12}_{old.name}", status="created", started_at=None, replaces=old.id)
+    world.boxes["draft"] = draft
+    assert states(world.start()) == {"web": "running", "other": "running"}
+    assert [each.name for each in world.of("web")] == ["shop-web-1"]
+
+
+@pytest.mark.parametrize("away", [1, 30, 100])
+def test_the_engine_goes_away_and_comes_back(world: World, away: float) -> None:
+    world.services(db=server(), slow=server(healthy=20), api=plain(depends_on=after(db="healthy", slow="healthy")))
+    world.at(5, world.lose_engine)
+    world.at(5 + away, world.find_engine)
+    report = world.start()
+    # It had killed its containers: they are started again.
+    assert states(report) == {"db": "healthy", "slow": "healthy", "api": "running"}
+    assert attempts(report)["slow"] == 2
+    assert any("the engine does not answer; waiting for it" in step for step in world.steps)
+
+
+def test_an_engine_that_stays_away(world: World) -> None:
+    world.services(slow=server(healthy=None))
+    world.at(5, world.lose_engine)
+    with pytest.raises(EngineUnreachable):
+        world.start(timeout=60)
+    assert world.clock.monotonic() == pytest.approx(60, abs=2)
+    report = world.starter.report()
+    assert failure(report, "slow").kind == "engine_gone"
+    assert failure(report, "slow").retry is False
+
+
+def test_an_engine_that_goes_away_during_a_start_costs_no_attempt(world: World) -> None:
+    world.services(web=plain())
+    world.takes["engine start"] = 3
+    world.at(1, world.lose_engine)
+    world.at(10, world.find_engine)
+    report = world.start()
+    assert states(report) == {"web": "running"}
+    assert attempts(report) == {"web": 1}
+
+
+def test_lost_events_cost_a_moment(world: World) -> None:
+    """An event that never comes delays what waits for it by seconds, no more."""
+    world.services(db=lives(Life(ends=7)), api=plain(depends_on=after(db="completed")))
+    world.at(6, world.listeners.clear)
+    report = world.start()
+    assert states(report) == {"db": "completed", "api": "running"}
+    assert report.elapsed < 7 + 10 + 2 + 1.1
+
+
+def test_a_cancelled_run_starts_nothing_more(world: World) -> None:
+    world.services(web=plain())
+    world.starter.cancel()
+    with pytest.raises(Interrupted):
+        world.starter.run(["web"])
+    assert not world.runs("web")
