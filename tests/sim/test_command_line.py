@@ -165,6 +165,17 @@ def test_the_whole_start_has_its_names(world: World, word: str) -> None:
     assert [each["name"] for each in result.json()["services"]] == ["web"]
 
 
+@pytest.mark.parametrize(("api", "code"), [(plain(), 0), (lives(dies(1)), 1)])
+def test_the_document_of_a_start_and_then_a_service_has_both(world: World, api: Fake, code: int) -> None:
+    world.services(db=server(), api=api, unrelated=plain())
+    result = run(world, "services.start", "-s", "db", "--json", *QUICK, "up.api", "--json")
+    assert result.code == code, result
+    document = result.json()
+    check_start_document(document)
+    assert document["ok"] is (code == 0)
+    assert set(by_name(document)) == {"db", "api"}
+
+
 STACK: dict[str, Fake] = {
     "db": server(healthy=1),
     "cache": server(healthy=1, depends_on=after(base="started")),
