@@ -11,6 +11,7 @@ from stackhand.checks.restarts import has_pending_restart
 from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import stopped_on_purpose
+from stackhand.state.journal import Journal
 
 
 def check_ready(context: CheckContext, service: str) -> Iterable[Verdict]:
@@ -38,11 +39,11 @@ def _stopped_on_purpose(context: CheckContext, state: ServiceStatus) -> Verdict 
     """
     name = state.name
     remedy = f"`inv up.{name}` starts it"
-    stopped = stopped_on_purpose(context.state)
+    stopped = stopped_on_purpose(Journal(context.state).runs(), state.containers)
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
     if name in context.named or has_pending_restart(context.state, state.containers):
         return None
-    if state.containers and all(each.stopped and each.run_key in stopped for each in state.containers):
+    if state.containers and all(each.run_key in stopped for each in state.containers):
         return skip("`inv services.stop` stopped it", remedy=remedy)
     if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return skip("it was never started", remedy=remedy)
