@@ -122,6 +122,8 @@ def _stop(compose: Compose, engine: Engine, project: Project, names: Collection[
         # After a failure or Ctrl-C only what was seen to stand still is meant to. A kill leaves the run unfinished.
         run.end()
     settle_killed(state, there)
+    keys = {each.run_key for each in there}
+    journal.forget(TASK, lambda key: key not in keys)
     alive = {each.service for each in seen if each.status in _ALIVE}
     left = [name for name in planned if name in alive]
     if left:

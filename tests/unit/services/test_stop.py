@@ -47,11 +47,11 @@ class Fake:
         self.there = [gone(each, 1) if each.service in services else each for each in self.there]
 
 
-def do(folder: Path, on_stop: Callable[[Fake], None]) -> frozenset[str]:
+def do(folder: Path, on_stop: Callable[[Fake], None], *names: str) -> frozenset[str]:
     fake: Any = Fake(on_stop)
     state = StateFolder(folder)
     try:
-        stop.stop(fake, fake, SHOP, ["web", "db"], state)
+        stop.stop(fake, fake, SHOP, names or ["web", "db"], state)
     finally:
         assert Journal(state).unfinished() == []
     return on_purpose(folder, *fake.there)
@@ -185,3 +185,12 @@ def test_the_next_stop_leaves_alone_what_the_killed_one_has_stopped(tmp_path: Pa
     assert stop.stop(fake, fake, SHOP, ["web", "db"], StateFolder(tmp_path)) == ["db"]
     assert Journal(StateFolder(tmp_path)).unfinished() == []
     assert on_purpose(tmp_path, *fake.there) == {WEB.run_key, DB.run_key}
+
+
+def test_what_was_started_since_is_forgotten(tmp_path: Path) -> None:
+    do(tmp_path, lambda fake: fake.end("web"), "web")
+    fake: Any = Fake(lambda fake: fake.end("web", "db"))
+    fake.there = [replace(WEB, started_at=STOP), DB]
+    stop.stop(fake, fake, SHOP, ["web", "db"], StateFolder(tmp_path))
+    runs = Journal(StateFolder(tmp_path)).runs()
+    assert [set(run.steps) for run in runs] == [set(), {each.run_key for each in fake.there}]
