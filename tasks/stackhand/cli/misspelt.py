@@ -1,4 +1,4 @@
-"""What the command line gets wrong, and the nearest right thing."""
+"""Explains mistakes on the command line: an unknown task or flag, with the nearest known one, or a missing value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_TASKS = ("help", "list", "complete", "print-completion-script", "version")
 
 
 def explain(error: ParseError, collection: Collection) -> ConfigError:
-    """Return what the parser's error says as an error of ours, with the nearest task or flag."""
+    """Turn an error of Invoke's parser into one of ours, which names the nearest task or flag."""
     unknown, no_value = _UNKNOWN.search(str(error)), _NO_VALUE.search(str(error))
     if no_value:
         return BadArgument(f"--{no_value['flag']} needs a value", "`inv --help TASK` lists the flags of a task")
@@ -37,15 +37,16 @@ def explain(error: ParseError, collection: Collection) -> ConfigError:
 
 
 def names_of(collection: Collection) -> list[str]:
-    """Return every name that a task of this collection answers to."""
+    """Return the names and aliases of all tasks of a collection."""
     return [name for task, aliases in collection.task_names.items() for name in (task, *aliases)]
 
 
 def refuse_first_word(argv: Sequence[str], ours: Collection) -> None:
-    """Refuse a misspelt task, for Invoke's own program, which suggests nothing and exits with 1.
+    """Raise Exit, after reporting the error, if the command line begins with a task that does not exist.
 
-    Only the first word is sure to be a task, since any other may be a value. And only a project whose whole namespace
-    is `ours` is sure to have no such task of its own.
+    This is for Invoke's own program `inv`, which would suggest no task and exit with 1. It looks at the first task
+    only: a later word may be the value of a flag. It leaves a project alone that has more tasks than `ours`: the word
+    may be one of those.
     """
     word = first_task(argv)
     loaded = getattr(sys.modules.get("tasks"), "ns", None)
@@ -54,10 +55,9 @@ def refuse_first_word(argv: Sequence[str], ours: Collection) -> None:
 
 
 def first_task(argv: Sequence[str]) -> str | None:
-    """Return the word of a command line that names the first task, None where Invoke will run no task.
+    """Return the first task that a command line names, None if Invoke will run none.
 
-    Invoke's own flags stand before the first task, and Invoke's own parser reads them: it knows which of them take a
-    value.
+    Invoke's own flags stand before it. Invoke's parser reads them here, because it knows which of them take a value.
 
     >>> first_task(["inv", "--dry", "-r", "folder", "services.start", "--dev"])
     'services.start'
@@ -79,6 +79,6 @@ def first_task(argv: Sequence[str]) -> str | None:
 
 
 def refuse(error: StackError) -> Exit:
-    """Report an error that comes before any task; return the exit that ends the run."""
+    """Report an error that was found before any task ran; return the Exit to raise."""
     Console(Redactor()).fail(error, json=reports_json())
     return Exit(code=error.exit_code)

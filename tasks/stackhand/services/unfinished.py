@@ -1,4 +1,4 @@
-"""Runs that were killed half way: what is left of each, and which task finishes it. `services.start` tells it."""
+"""Runs that were killed or failed half way: `services.start` warns of them, and names the task that finishes each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def before_start(
     state: StateFolder, containers: Callable[[], Sequence[Container]], starting: Collection[str]
 ) -> list[Unfinished]:
-    """Return what `unfinished` does, for a start of these services: that they were to be stopped counts no more."""
+    """Return what a start of these services has to warn of, after `stop.settle_killed`.
+
+    So there is no warning that a stop has left a service running which is to be started.
+    """
     if not _killed(state):
         return []
     from stackhand.services import stop
@@ -27,10 +30,10 @@ def before_start(
 
 
 def unfinished(state: StateFolder, containers: Callable[[], Sequence[Container]]) -> list[Unfinished]:
-    """Return what is left of runs that came to no end, one for each task, the one that began last at the end.
+    """Return what is left of killed runs: one entry for each task, the most recent last.
 
-    `containers` returns those of the project: they decide what is left. It is called only where there is such a run.
-    Runs that are under way are not among them.
+    `containers` returns the project's containers, which show what is left. It is called only if there is a killed run.
+    A run that is under way is no killed one.
     """
     by_task: dict[str, Run] = {}
     for run in _killed(state):
@@ -48,7 +51,7 @@ def _killed(state: StateFolder) -> list[Run]:
 
 
 def _describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
-    # Imported here: hardly any start finds such a run.
+    # Imported here, because hardly any start finds a killed run.
     from stackhand.checks import restarts as fixes
     from stackhand.services import stop
     from stackhand.services.reset import journal as reset

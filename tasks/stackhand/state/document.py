@@ -1,4 +1,4 @@
-"""A document of the state folder with a type: its name, how it is read, and what counts where there is none."""
+"""A typed JSON document of the state folder: its name, how it is read and written, its value while there is none."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _as_it_is(value: Any) -> Any:
 class Document(Generic[T]):
     """One JSON document in `.stackhand/`. The module that owns it declares it as a constant.
 
-    `decode` makes a value of the parsed JSON. It raises TypeError, ValueError, KeyError or AttributeError where that is
-    something else: a container can write to the folder, and an older version may have. Then `empty()` counts, as it
-    does where nothing was written yet. `encode` makes JSON of a value.
+    `decode` turns parsed JSON into a value. The JSON may have any shape, since containers and older versions of
+    stackhand can write to the folder; for a wrong one, `decode` raises TypeError, ValueError, KeyError or
+    AttributeError. Then the value is `empty()`, as it is before anything was written. `encode` turns a value into JSON.
     """
 
     name: str
@@ -30,20 +30,20 @@ class Document(Generic[T]):
     encode: Callable[[T], Any] = _as_it_is
 
     def read(self, state: StateFolder) -> T:
-        """Return what was written last."""
+        """Return the value that was written last, or `empty()`."""
         return self._decoded(state.recall(self.name))
 
     def write(self, state: StateFolder, value: T, *, durable: bool = False) -> None:
-        """Write a value, whole or not at all. Raises StateFolderUnwritable.
+        """Write a value, as a whole or not at all. Raises StateFolderUnwritable.
 
-        With `durable` it has reached the disk on return, so that it survives a power failure.
+        With `durable` it is on the disk on return, and survives a power failure.
         """
         state.remember(self.name, self.encode(value), durable=durable)
 
     def update(self, state: StateFolder, change: Callable[[T], T], *, durable: bool = False) -> T:
-        """Replace the value with what `change` returns for it; return that. Raises StateFolderUnwritable.
+        """Replace the value with what `change` makes of it; return the new value. Raises StateFolderUnwritable.
 
-        Nobody else updates a document of this folder in between: no other thread, and no other process.
+        Until it is written, no other thread or process can update a document of this folder.
         """
         changed: list[T] = []
 

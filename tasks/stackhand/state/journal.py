@@ -1,32 +1,33 @@
-"""The journal of actions: each run is written down before it changes anything, so that the next run knows what is left.
+"""The journal of actions: a run writes down what it will change, then changes it, so the next run knows what is left.
 
-A run goes through three kinds of entries: what it *intends*, what is *done*, and its *end*. An entry is on the disk
-before the step that it names begins. So after a kill, a crash or a power failure the journal may name a step that was
-never made, and one that was made may not be marked as done; but no step is made that the journal does not name.
-The world has the last word: a step is one that can be looked up there ("does this container still run?"), and that
-look (the *probe*) decides what is left, not the entry.
+A run makes three kinds of entries: the steps that it *intends*, the steps that are *done*, and its *end*. An intended
+step is on the disk before it is made. So after a kill, a crash or a power failure the journal names every step that was
+made. It may also name a step that was not made, and it may lack the mark of one that is done. Therefore the journal
+alone never decides what is left: each step can be looked up outside of it ("does this container still run?"), and what
+is seen there counts.
 
     journal = Journal(state)
     with journal.run("services.restart", facts={"names": ["api"]}) as run:
         run.intend({"<container>": "its image has changed"})     # raises StateFolderUnwritable: then do nothing
         …                                                        # the step
         run.done("<container>")                                  # optional
-    # The end is written here. Where the body raises, or the process dies, it is not.
+    # The end is written here. If the body raises, or the process dies, it is not.
 
     for before in journal.unfinished("services.restart"):
         before.left(lambda container: container not in running)  # the steps that were not made
-    journal.settle(*journal.unfinished("services.restart"))      # once they are made, or nobody wants them any more
+    journal.settle(*journal.unfinished("services.restart"))      # once they are made, or are not wanted any more
 
-It is one small JSON document, `.stackhand/journal.json`, that is replaced as a whole: draft, fsync, rename, fsync of
-the folder. Not SQLite: that opens files by path and follows links, plays back whatever journal lies beside its file,
-and containers may write to this folder. Not a file that grows by lines either: its last line can be torn, it has to
-be compacted under a lock, and one that root made could not be added to by the project's user. A whole document has
-none of these cases, and what it costs, two fsyncs an entry, is nothing beside a container's restart.
+The journal is one small JSON document, `.stackhand/journal.json`. Each entry replaces it as a whole: a new file is
+written, synced and renamed, and the folder is synced. This takes two fsyncs, which is nothing beside the restart of a
+container, and it leaves no half-written entry. SQLite was not taken: it opens files by path, follows links, and replays
+any journal that lies beside its file, while containers may write to this folder. A file that grows line by line was not
+taken either: its last line may be cut short, it must be compacted under a lock, and the project's user could not add to
+one that root has made.
 
-Containers of the project can write to the document. So it is believed only as far as the project's own files are:
-what it names is looked up among the project's services and containers before it is used or told. What root must
-be able to believe, as the changes of owners that `perms.undo` takes back, lies in the private folder (see
-`perms/journal.py`, which writes hundreds of thousands of entries a second and has a format for that).
+Containers of the project can write to the document, too. So it is trusted as little as the project's own files: what it
+names is looked up among the project's services and containers before it is used or shown. What root must be able to
+trust lies in the private folder, for example the changes of owners that `perms.undo` takes back. Those have a format of
+their own, because there are hundreds of thousands of them a second (see `perms/journal.py`).
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ from stackhand.errors import StateFolderUnwritable
 from stackhand.state.document import Document
 from stackhand.state.folder import StateFolder
 
-# Runs of each task that are kept after their end, and of each that came to none.
+# How many runs of each task are kept: so many that ended, and so many unfinished ones.
 KEPT = 100
-# Runs that are read from a document at all: one that a container made up could hold millions.
+# How many runs are read from a document: a container could write one with millions of them.
 _MOST = 2000
-# The longest cause of a step that is read, in characters.
+# How many characters of a step's cause are read.
 _LONGEST = 1000
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run: why it is made, in words, and whether the run that intended it has marked it as done."""
+    """One step of a run: its cause in words, and whether the run has marked it as done."""
 
     cause: str = ""
     done: bool = False
@@ -62,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Process:
-    """Which process writes a run: its number, when the kernel started it, and in which boot of which machine."""
+    """The process that writes a run: its number, the time when the kernel started it, and the id of the boot."""
 
     pid: int
     started: str
@@ -75,7 +76,7 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs. A number that another process has now is not the same process."""
+        """Whether it still runs. Another process that has its number by now does not count."""
         return bool(self.started) and self.boot == _boot() and self.started == _started(self.pid)
 
 
@@ -83,9 +84,9 @@ class Process:
 class Run:
     """What the journal says of one run.
 
-    `facts` is what the task wrote at its beginning (JSON), `steps` what it intended to do, by a key that the world can
-    be asked for. `began` and `ended` are ISO 8601 in UTC; `ended` is "" for a run that came to no end. `process` is the
-    one that writes it; None once that has given up.
+    `facts` is what the task wrote at the beginning (JSON). `steps` are what it intended, each under a key by which it
+    can be looked up. `began` and `ended` are ISO 8601 in UTC; `ended` is "" for an unfinished run. `process` is the
+    process that writes it, None once that has ended the run or given it up.
     """
 
     id: str
@@ -102,13 +103,13 @@ class Run:
         return not self.ended and self.process is not None and self.process.is_alive
 
     def left(self, is_done: Callable[[str], bool]) -> list[str]:
-        """Return the keys of the steps that were not made. `is_done` looks at the world, and has the last word."""
+        """Return the keys of the steps that were not made. `is_done` looks each key up, and alone decides."""
         return [key for key in self.steps if not is_done(key)]
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a person is told of a run that came to no end: what is left, and what finishes it."""
+    """What a person is told of an unfinished run: what is left of it, and which task finishes that."""
 
     task: str
     began: str
@@ -123,19 +124,19 @@ class Journal:
         self._state = state
 
     def runs(self, task: str | None = None) -> list[Run]:
-        """Return the runs of a task, or of all, the oldest first."""
+        """Return the runs of one task, or of all tasks, the oldest first."""
         return [run for run in _RUNS.read(self._state) if task in (None, run.task)]
 
     def unfinished(self, task: str | None = None) -> list[Run]:
-        """Return the runs of a task, or of all, that came to no end, the oldest first; those under way, too."""
+        """Return the runs without an end, of one task or of all, the oldest first. Runs under way are among them."""
         return [run for run in self.runs(task) if not run.ended]
 
     def begin(
         self, task: str, facts: Mapping[str, Any] | None = None, steps: Mapping[str, str] | None = None
     ) -> ActiveRun:
-        """Write down that a run of a task begins; `steps` are the first that it intends: keys and causes.
+        """Write down that a run of a task begins. `steps` are the first steps that it intends: causes by key.
 
-        Raises StateFolderUnwritable; then nothing may be done.
+        Raises StateFolderUnwritable; then no step may be made.
         """
         intended = {key: Step(cause) for key, cause in (steps or {}).items()}
         now = datetime.now(timezone.utc)
@@ -153,9 +154,9 @@ class Journal:
     def run(
         self, task: str, facts: Mapping[str, Any] | None = None, steps: Mapping[str, str] | None = None
     ) -> Iterator[ActiveRun]:
-        """Begin a run, and end it after the body. Where the body raises, the run stays unfinished.
+        """Begin a run, and end it after the body. If the body raises, the run stays unfinished.
 
-        Raises StateFolderUnwritable before the body; then nothing may be done.
+        Raises StateFolderUnwritable before the body, which then does not run.
         """
         active = self.begin(task, facts, steps)
         try:
@@ -166,9 +167,9 @@ class Journal:
         active.end()
 
     def settle(self, *runs: Run) -> None:
-        """Write down that these runs are at their end: what was left of them is done, or is not wanted any more.
+        """Write down the end of these runs: what was left of them is done, or is not wanted any more.
 
-        Where that can't be written they stay unfinished, and the next run finds again that nothing is left to do.
+        If that can't be written, they stay unfinished, and the next run finds again that nothing is left of them.
         """
         ids = {run.id for run in runs}
         if ids:
@@ -176,9 +177,9 @@ class Journal:
                 self._change(lambda run: _at_end(run) if run.id in ids else run)
 
     def forget(self, task: str, is_over: Callable[[str], bool]) -> None:
-        """Drop the steps of which nothing can be looked up in the world any more from the runs of a task that ended.
+        """Drop steps that are of no more use from the runs of a task that have ended; `is_over` tells them by key.
 
-        Where that can't be written they stay.
+        If that can't be written, they stay.
         """
 
         def dropped(run: Run) -> Run:
@@ -190,7 +191,7 @@ class Journal:
             self._change(dropped)
 
     def put(self, changed: Run) -> None:
-        """Write a run in place of the one of the same id, or beside the others where that is gone.
+        """Write a run in the place of the one with the same id; if there is none any more, add it.
 
         Raises StateFolderUnwritable.
         """
@@ -207,7 +208,7 @@ class Journal:
 
 
 class ActiveRun:
-    """A run of this process, to be written on. Threads may share it."""
+    """A run of this process, which can add entries to it. Threads may share it."""
 
     def __init__(self, journal: Journal, run: Run) -> None:
         self._journal = journal
@@ -216,13 +217,13 @@ class ActiveRun:
 
     @property
     def id(self) -> str:
-        """What `Run.id` of this run is."""
+        """The run's id in the journal."""
         return self._run.id
 
     def intend(self, steps: Mapping[str, str]) -> None:
-        """Write down steps that are about to be made: keys and causes.
+        """Write down steps that are about to be made: causes by key.
 
-        Raises StateFolderUnwritable; then they may not be made.
+        Raises StateFolderUnwritable; then the steps must not be made.
         """
         self._write(lambda run: replace(run, steps={**run.steps, **{key: Step(why) for key, why in steps.items()}}))
 
@@ -235,15 +236,15 @@ class ActiveRun:
         )
 
     def end(self) -> None:
-        """Write down that the run is at its end: nothing is left of it.
+        """Write down the end of the run: nothing is left of it.
 
-        Where that can't be written it stays unfinished, and the next run finds that nothing is left to do.
+        If that can't be written, it stays unfinished, and the next run finds that nothing is left of it.
         """
         with contextlib.suppress(StateFolderUnwritable):
             self._write(_at_end)
 
     def give_up(self) -> None:
-        """Write down that this process does no more about the run, which has not come to its end."""
+        """Write down that this process leaves the run unfinished."""
         with contextlib.suppress(StateFolderUnwritable):
             self._write(lambda run: replace(run, process=None))
 
@@ -255,7 +256,7 @@ class ActiveRun:
 
 
 def _decode(value: Any) -> list[Run]:
-    """Read the document; what is no run in it is passed over."""
+    """Return the runs of a document. Entries that are not valid runs are left out."""
     runs = [_run(each) for each in value["runs"][-_MOST:]]
     return [run for run in runs if run is not None]
 
@@ -281,7 +282,7 @@ def _run(value: Any) -> Run | None:
 
 
 def _printable(text: str) -> str:
-    """Return a text that a terminal takes for nothing else: somebody may have put control characters into it."""
+    """Return a text without control characters: a container may have written some, and it is shown on a terminal."""
     return "".join(each for each in text[:_LONGEST] if each.isprintable())
 
 
@@ -306,7 +307,7 @@ _RUNS: Document[list[Run]] = Document("journal", _decode, list, _encode)
 
 
 def _at_end(run: Run) -> Run:
-    """Return a run at its end. Only the steps that are marked as done can be of interest then; the others go."""
+    """Return a run with its end. It keeps the steps that are marked as done; nobody asks for the others any more."""
     if run.ended:
         return run
     steps = {key: step for key, step in run.steps.items() if step.done}
@@ -314,9 +315,9 @@ def _at_end(run: Run) -> Run:
 
 
 def _pruned(runs: list[Run]) -> list[Run]:
-    """Return the runs without the oldest of each task, those that came to an end and those that did not by themselves.
+    """Return the newest runs of each task: `KEPT` that have ended, and `KEPT` that are unfinished.
 
-    So neither a task that runs often nor one that is killed often costs another one its runs.
+    So a task that runs often, or is often killed, does not push the runs of other tasks out of the journal.
     """
     seen: dict[tuple[str, bool], int] = {}
     kept = []
@@ -341,7 +342,7 @@ def _iso(moment: datetime) -> str:
 
 
 def _boot() -> str:
-    """Return what tells one boot of one machine from another, "" where the kernel does not say."""
+    """Return the id that the kernel gave to this boot of the machine, "" if it can't be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -349,9 +350,10 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when the kernel started a process, in its own ticks; "" where it runs no more, or that can't be read.
+    """Return when the kernel started a process, in clock ticks; "" if it has ended, or that can't be read.
 
-    Fields 3 and 22 of https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html; a name with blanks may stand before.
+    The state and the start time are fields 3 and 22 of https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html; they
+    are counted from the last bracket, because the name before it may have blanks.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
