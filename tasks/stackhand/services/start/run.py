@@ -24,7 +24,7 @@ from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
-from stackhand.services.start.plan import MAKES, Node, StartPlan
+from stackhand.services.start.plan import MAKES, Node, StartPlan, unable
 from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, ServiceFailed, StartReport, Step
@@ -166,11 +166,12 @@ class StartRun:
         failures = self.context.preparation.run(plan, images, recreate=recreate)
         made, now = plan.services(*MAKES), before
         if made:
+            lost = unable(self.project, failures)
             only = next(iter(wanted)) if len(wanted) == 1 else None
             now = containers_of(self._shared.engine, self.project, only)
-            self._shared.involved.created.update(made)
+            self._shared.involved.created.update(name for name in made if name not in lost)
             self._shared.involved.recreated.update(recreated(made, before, now))
-        return failures, now, replan(self.project, wanted, plan, before, now)
+        return failures, now, replan(self.project, wanted, plan, before, now, failures)
 
     def _begin(self, plan: StartPlan, now: Containers, failures: Mapping[str, Failure]) -> dict[str, ServiceStart]:
         """Open the records of what a plan starts, and tell what each waits for."""

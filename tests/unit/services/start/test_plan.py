@@ -258,6 +258,27 @@ def test_what_is_left_once_containers_are_made(now: list[Container], left: str) 
     assert str(replan(SHOP, list(SHOP.services), plan, known.containers, facts(SHOP, *now).containers)) == printed(left)
 
 
+@pytest.mark.parametrize(
+    ("failed", "left"),
+    [
+        (
+            {"db"},
+            """
+            start db: its configuration changed
+            check db <- start db
+            check web: its configuration changed <- start db
+            """,
+        ),
+        ({"web"}, "check db: its configuration changed\nstart web: its configuration changed\ncheck web <- start web"),
+    ],
+)
+def test_what_could_not_be_made_is_left_to_fail_with_what_needs_it(failed: set[str], left: str) -> None:
+    known = facts(SHOP, CHANGED, healthy("api"), healthy("web", config_hash="old"), healthy("other"))
+    plan = plan_start(SHOP, list(SHOP.services), known)
+    assert plan.services("recreate") == ["db", "web"]
+    assert str(replan(SHOP, list(SHOP.services), plan, known.containers, known.containers, failed)) == printed(left)
+
+
 def test_what_was_not_made_is_left_as_it_was_planned() -> None:
     known = facts(MIGRATE, healthy("db", health="starting"), ended("migrate"), ended("api"))
     plan = plan_start(MIGRATE, list(MIGRATE.services), known)
