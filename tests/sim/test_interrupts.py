@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -158,6 +159,42 @@ def test_an_engine_that_goes_away_during_a_start_costs_no_attempt(world: World) 
     report = world.start()
     assert states(report) == {"web": "running"}
     assert attempts(report) == {"web": 1}
+
+
+@pytest.mark.parametrize(
+    ("back", "state", "kind"),
+    [
+        # It is waited for once for each attempt that may be lost to it, and once more: four times 5 s after 2 s.
+        (8, "running", None),
+        (20, "running", None),
+        (23, "failed", "engine_gone"),
+        (1000, "failed", "engine_gone"),
+    ],
+)
+@pytest.mark.parametrize("how", ["start", "up"])
+def test_an_engine_that_is_lost_during_a_start_for_longer_than_the_timeout(
+    world: World, how: str, back: float, state: str, kind: str | None
+) -> None:
+    world.services(web=plain(), next=plain(depends_on=after(web="started")))
+    world.takes["engine start"] = 2
+    world.at(1, world.lose_engine)
+    world.at(back, world.find_engine)
+    if how == "up":
+        world.begin(timeout=5)
+        found = world.up("web")["web"]
+        assert (found and found.kind) == kind
+    else:
+        # Where the engine is still away at the end, nobody can look again.
+        with contextlib.suppress(EngineUnreachable):
+            world.start(timeout=5)
+    report = world.starter.report()
+    assert states(report) == {"web": state, **({"next": "skipped" if kind else state} if how == "start" else {})}
+    if kind:
+        assert failure(report, "web").kind == kind
+        assert failure(report, "web").waited == pytest.approx(22)
+        assert any(step.endswith("web failed: the engine does not answer") for step in world.steps)
+    else:
+        assert attempts(report)["web"] == 1, "what was lost to the engine does not count"
 
 
 def test_lost_events_cost_a_moment(world: World) -> None:
