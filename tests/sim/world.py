@@ -57,6 +57,7 @@ class World:
         self.takes: dict[str, float] = {}
         self.ports: dict[int, str] = {}
         self.away = False
+        self.stops_followers = True  # Compose, where it recreates what they follow
         self.stopped = False
         self.settings = Start()
         self.state = StateFolder(folder)
@@ -550,7 +551,7 @@ class FakeCompose:
         for each in there:
             if each.number > service.replicas:
                 world.delete(each)
-        if renewed:
+        if renewed and world.stops_followers:
             for follower, entry in self.project.dependants(service.name):
                 if entry.restart:
                     for each in world.of(follower.name):

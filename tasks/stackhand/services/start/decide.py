@@ -72,6 +72,7 @@ def replan(
     before: Containers,
     now: Containers,
     failed: Collection[str] = (),
+    leaders: Collection[str] = (),
 ) -> StartPlan:
     """Return what is left of a plan for `names` when its images are got and its containers are made.
 
@@ -79,6 +80,7 @@ def replan(
     be, and has stopped what declares `restart: true` for a service that it recreated; others of those still run.
     `failed` are the services whose image or containers could not be got: each has a start left, which fails, also where
     the service runs as it was before. What needs one of them was not recreated either, and does not go on as it is.
+    `leaders` are services that were recreated before this plan was made, and that these still have to follow.
     """
     made = plan.services(*MAKES)
     renewed = recreated(made, before, now)
@@ -100,7 +102,7 @@ def replan(
         for name in names:
             if name not in left and all_run(before.get(name, ())) and not all_run(now.get(name, ())):
                 left[name] = StartAction(name, "start", "Compose has stopped it, to follow what it depends on")
-        for action in followers(project, names, renewed):
+        for action in followers(project, names, {*renewed, *leaders}):
             if action.service not in left or left[action.service].verb == "check":
                 left[action.service] = action
     outdated = plan.services("recreate")

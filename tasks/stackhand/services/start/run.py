@@ -95,7 +95,9 @@ class StartRun:
             return ServiceStart(self.context, self._records[name]), facts
         check_files(self.project, [name])
         with self.locked():
-            failures, now, left = self._prepare([name], plan, facts.containers, None, recreate=True)
+            failures, now, left = self._prepare(
+                [name], plan, facts.containers, None, recreate=True, leaders=involved.recreated
+            )
             start = self._begin(left, now, failures)[name]
             for node in left.needs:
                 if node.verb != "check":
@@ -161,6 +163,7 @@ class StartRun:
         images: Mapping[str, Failure] | None,
         *,
         recreate: bool,
+        leaders: Collection[str] = (),
     ) -> tuple[dict[str, Failure], Containers, StartPlan]:
         """Get images and make containers. Returns who can't be started, the containers, and what is left to do."""
         failures = self.context.preparation.run(plan, images, recreate=recreate)
@@ -171,7 +174,7 @@ class StartRun:
             now = containers_of(self._shared.engine, self.project, only)
             self._shared.involved.created.update(name for name in made if name not in lost)
             self._shared.involved.recreated.update(recreated(made, before, now))
-        return failures, now, replan(self.project, wanted, plan, before, now, failures)
+        return failures, now, replan(self.project, wanted, plan, before, now, failures, leaders)
 
     def _begin(self, plan: StartPlan, now: Containers, failures: Mapping[str, Failure]) -> dict[str, ServiceStart]:
         """Open the records of what a plan starts, and tell what each waits for."""
