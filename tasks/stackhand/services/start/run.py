@@ -83,7 +83,7 @@ class StartRun:
             check_files(self.project, plan.services())
             with self.locked():
                 self._carry_out(wanted, plan, facts.containers, failures, recreate=recreate)
-                self.remember(facts, self._look_again(wanted))
+                self.remember(facts, self._look_again(wanted, recreate=recreate))
         return self._records.report(self.project, self._shared.now(), wanted)
 
     def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
@@ -137,7 +137,7 @@ class StartRun:
         before: Containers,
         images: Mapping[str, Failure] | None = None,
         *,
-        recreate: bool = True,
+        recreate: bool,
     ) -> None:
         failures, now, left = self._prepare(wanted, plan, before, images, recreate=recreate)
         starts = self._begin(left, now, failures)
@@ -189,7 +189,7 @@ class StartRun:
             for name in names
         }
 
-    def _look_again(self, wanted: Collection[str]) -> Containers:
+    def _look_again(self, wanted: Collection[str], *, recreate: bool) -> Containers:
         """See whether all that was ready still is; what crashed is started once more, then given up.
 
         Returns the containers as they were at the last look.
@@ -202,7 +202,8 @@ class StartRun:
                 self._records.fail(name, failure)
             if last or not fallen:
                 break
-            self._carry_out(wanted, plan_retry(self.project, wanted, self._records, fallen, now), now)
+            again = plan_retry(self.project, wanted, self._records, fallen, now)
+            self._carry_out(wanted, again, now, recreate=recreate)
         return now
 
 
