@@ -21,6 +21,7 @@ from stackhand.engine.api.events import Event
 from stackhand.engine.api.exec import ExecResult, Probe
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose import project as model
+from stackhand.engine.compose.loader import ChosenProject
 from stackhand.errors import CommandFailed, EngineUnreachable, Interrupted, StackError
 from stackhand.graph import schedule
 from stackhand.output.redact import Redactor
@@ -87,13 +88,16 @@ class World:
         self.project = self.compose.project
         self.begin()
 
+    def chosen(self) -> ChosenProject:
+        """Return the project as it is chosen now."""
+        return ChosenProject(self.project, self.compose, self.compose.hashes)
+
     def begin(self, **settings: float) -> None:
         """Begin another run of stackhand: nothing is shared with the one before."""
         self.stopped = False
         self.settings = Start(**settings)  # type: ignore[arg-type]
         self.starter = Starter(
-            lambda: (self.project, self.compose),
-            self.compose.hashes,
+            self.chosen,
             self.engine,
             self.settings,
             self.state,

@@ -73,12 +73,4 @@ class Actions:
         self._loader.compose.run_once(service, command, self._on_line)
 
     def _new_starter(self) -> Starter:
-        loader = self._loader
-        return Starter(
-            lambda: (loader.project, loader.compose),
-            loader.hashes,
-            self._engine,
-            self._settings,
-            self._state,
-            self._redactor,
-        )
+        return Starter(self._loader.chosen, self._engine, self._settings, self._state, self._redactor)

@@ -28,7 +28,7 @@ class World:
         self.compose = self
         self.project = self
         self.name = "shop"
-        self.hashes: dict[str, str] = {}
+        self.chosen = self
         self.starters = 0
         self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
 
@@ -72,7 +72,7 @@ class Starter:
 @pytest.fixture(autouse=True)
 def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "OnDemand", lambda starter: None)
-    monkeypatch.setattr(actions, "Starter", lambda select, hashes, engine, *_: engine.starter())
+    monkeypatch.setattr(actions, "Starter", lambda select, engine, *_: engine.starter())
 
 
 def test_a_start_is_in_the_records_of_the_run(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Compose
+from stackhand.engine.compose.loader import ChosenProject
 from stackhand.engine.compose.project import Project
 from stackhand.graph import clock as clocks
 from stackhand.graph import schedule
@@ -210,14 +211,13 @@ class StartRun:
 class Starter:
     """Starts services of a project, for all tasks of one process, and remembers what became of each.
 
-    `select` returns the project and its Compose as they are chosen at that moment: a task may activate a profile. Each
-    run asks once, when it begins.
+    `select` returns the project as it is chosen at that moment: a task may activate a profile. Each run asks once, when
+    it begins.
     """
 
     def __init__(
         self,
-        select: Callable[[], tuple[Project, Compose]],
-        read_hashes: Callable[[], Mapping[str, str]],
+        select: Callable[[], ChosenProject],
         engine: Engine,
         settings: Start,
         state: StateFolder,
@@ -226,7 +226,6 @@ class Starter:
     ) -> None:
         clock = clock or clocks.SYSTEM
         self._select = select
-        self._read_hashes = read_hashes
         self._settings = settings
         self._chosen = settings
         self._rebuild = False
@@ -266,8 +265,8 @@ class Starter:
 
     def begin(self) -> StartRun:
         """Return a new run, of the project as it is chosen now."""
-        project, compose = self._select()
-        shared = self.shared
+        chosen, shared = self._select(), self.shared
+        project, compose = chosen.project, chosen.compose
         with self._lock:
             if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
                 launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
@@ -277,7 +276,7 @@ class Starter:
                 self._tools = (project, compose, launcher, preparation)
             _, _, launcher, preparation = self._tools
         return StartRun(
-            RunContext(project, self._read_hashes, self._chosen, self._rebuild, launcher, preparation, shared)
+            RunContext(project, chosen.read_hashes, self._chosen, self._rebuild, launcher, preparation, shared)
         )
 
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
@@ -312,7 +311,7 @@ class Starter:
 
     def report(self) -> StartReport:
         """Return what became of all services that this process has touched."""
-        return self.records.report(self._select()[0], self.shared.now())
+        return self.records.report(self._select().project, self.shared.now())
 
     def cancel(self) -> None:
         """Make every thread of this process leave at its next look."""
