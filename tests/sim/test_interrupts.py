@@ -128,6 +128,16 @@ def test_a_half_made_recreate_is_completed(world: World) -> None:
     assert [each.name for each in world.of("web")] == ["shop-web-1"]
 
 
+def test_a_half_made_recreate_is_cleared_before_a_fix_recreates(world: World) -> None:
+    world.services(web=plain(), other=plain()).start()
+    old = world.box("web")
+    draft = replace(old, id="draft", name=f"{'a' * 12}_{old.name}", status="created", started_at=None, replaces=old.id)
+    world.boxes["draft"] = draft
+    world.actions().recreate("web")
+    assert world.box("web").id not in (old.id, "draft")
+    assert world.runs("web")
+
+
 @pytest.mark.parametrize("away", [1, 30, 100])
 def test_the_engine_goes_away_and_comes_back(world: World, away: float) -> None:
     world.services(db=server(), slow=server(healthy=20), api=plain(depends_on=after(db="healthy", slow="healthy")))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from sim.clock import SimClock
 from sim.services import Fake, Life
@@ -25,6 +26,7 @@ from stackhand.engine.compose.loader import ChosenProject
 from stackhand.errors import CommandFailed, EngineUnreachable, Interrupted, StackError
 from stackhand.graph import schedule
 from stackhand.output.redact import Redactor
+from stackhand.services.actions import Actions
 from stackhand.services.restart.run import Restarted, Restarter
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.record import Failure, StartReport, Step
@@ -121,6 +123,11 @@ class World:
     def restarter(self, environ: Mapping[str, str] | None = None) -> Restarter:
         """Return what restarts."""
         return Restarter(self.starter, self.state, environ or {}, self.engine.read_file)
+
+    def actions(self) -> Actions:
+        """Return what acts on whole services, as fixes do."""
+        with mock.patch("stackhand.graph.clock.SYSTEM", self.clock):
+            return Actions(self, self.engine, self.settings, self.state, self.redactor)  # type: ignore[arg-type]
 
     def wait(self, *names: str, **settings: float) -> StartReport:
         """Run `services.wait`."""
@@ -548,6 +555,8 @@ class FakeCompose:
             same = same and mine[0].image_id == world.images[service.image]
             if mine and (not recreate or (same and not force)):
                 continue
+            if any(each.replaces in {other.id for other in mine} for each in mine):
+                raise self._failed("create", "Conflict. The container name is already in use")
             for each in mine:
                 world.delete(each)
                 renewed = True

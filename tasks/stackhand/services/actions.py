@@ -8,6 +8,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
 from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
+from stackhand.services.start import half_recreated
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
@@ -59,7 +60,9 @@ class Actions:
         Volumes stay, also those without a name.
         """
         with self._state.lock("services.recreate"):
-            self._loader.compose.create([service], force=True)
+            chosen = self._loader.chosen()
+            half_recreated.clear(self._engine, chosen.project, [service])
+            chosen.compose.create([service], force=True)
             self.start(service)
 
     def run_once(self, service: str, command: Sequence[str]) -> None:
