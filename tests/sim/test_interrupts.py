@@ -11,6 +11,7 @@ from sim.services import Fake, Life, after, dies, lives, one_shot, plain, server
 from sim.world import World, attempts, failure, states
 
 from stackhand.errors import EngineUnreachable, Interrupted
+from stackhand.state.journal import Journal
 
 STACK: dict[str, Fake] = {
     "db": server(healthy=10),
@@ -115,6 +116,23 @@ def test_a_restart_that_is_interrupted_is_completed_by_the_next(world: World) ->
     assert [(name, "interrupted" in cause) for name, cause in done.changed] == [("api", True)]
     assert world.fingerprint()["shop-other-1"] == before["shop-other-1"]
     assert world.fingerprint()["shop-api-1"] != before["shop-api-1"]
+    assert not world.restart().report.changed
+
+
+def test_a_restart_of_one_service_leaves_to_others_what_was_interrupted(world: World) -> None:
+    world.services(db=server(healthy=3), api=plain(depends_on=after(db="healthy restart")), other=plain()).start()
+    before = world.fingerprint()
+    world.at(world.clock.monotonic() + 1, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.restart("db")
+    world.end_run()
+    assert world.restart("other").report.ok
+    assert world.fingerprint()["shop-api-1"] == before["shop-api-1"]
+
+    done = world.restart()
+    assert [name for name, _ in done.changed] == ["api"]
+    assert world.fingerprint()["shop-api-1"] != before["shop-api-1"]
+    assert not Journal(world.state).unfinished()
     assert not world.restart().report.changed
 
 
