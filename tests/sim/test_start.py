@@ -381,6 +381,19 @@ def test_start_as_it_is_keeps_also_what_crashes_after_it_was_ready(world: World)
     assert world.box("api").id == before
 
 
+def test_what_was_started_as_it_is_is_not_taken_for_what_is_configured(world: World) -> None:
+    """Also where another task of the same process brings something up afterwards."""
+    api = plain()
+    assert world.services(api=api).start().ok
+    world.services(api=api.changed(environment={"A": "1"}, deploy={"replicas": 2}), other=plain())
+    assert world.starter.start_as_is("api").ok
+    world.up("other")
+    wanted = world.hash_of("api")
+    assert [box.config_hash == wanted for box in world.of("api")] == [False, True]
+    world.start()
+    assert [box.config_hash == wanted for box in world.of("api")] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("fake", "moment", "state"),
     [

@@ -173,7 +173,8 @@ class StartRun:
             lost = unable(self.project, failures)
             only = next(iter(wanted)) if len(wanted) == 1 else None
             now = containers_of(self._shared.engine, self.project, only)
-            self._shared.involved.created.update(name for name in made if name not in lost)
+            if recreate:
+                self._shared.involved.created.update(name for name in made if name not in lost)
             self._shared.involved.recreated.update(recreated(made, before, now))
         return failures, now, replan(self.project, wanted, plan, before, now, failures, leaders)
 
