@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from stackhand.checks.suite import Suite
 from stackhand.model import Finding, Key
 
-_WRONG = ("fail", "warn")
 
+def attribute(findings: Sequence[Finding], blames: Mapping[Key, Iterable[str]], suite: Suite) -> list[Finding]:
+    """Return the findings with `caused_by` set, root causes first; otherwise they keep their order.
 
-def attribute(findings: Sequence[Finding], blames: Mapping[Key, Iterable[str]], phases: Sequence[str]) -> list[Finding]:
-    """Return the findings with `caused_by` set, root causes first.
+    - A failure in the first phase is a symptom: the service does not answer, or is unhealthy. A failure of the same
+      service in an explaining phase of the suite is its cause: it is off its network, its certificate has ended.
+    - A failure or warning is explained by a failure of a service that its check blames, in the first phase or in an
+      explaining one.
 
-    A failure is explained by a failure of the same service in the first phase (it does not run), else by a failure of
-    a service that its check blames. The finding that explains has to be a root itself: a circle explains nothing.
+    A cause may have a cause of its own, and no chain of causes comes back to where it began.
     """
     failed = [each for each in findings if each.status == "fail"]
-    explained: dict[Key, Key] = {}
+    causes: dict[Key, Key] = {}
+
+    def candidates(finding: Finding) -> Iterator[Finding]:
+        if finding.phase == suite.phases[0]:
+            yield from (each for each in failed if each.service == finding.service and each.phase in suite.explaining)
+        for service in blames.get(finding.key, ()):
+            for phases in (suite.phases[:1], suite.explaining):
+                yield from (each for each in failed if each.service == service and each.phase in phases)
+
     for finding in findings:
-        if finding.status not in _WRONG:
+        if finding.service is None or finding.status not in ("fail", "warn"):
             continue
-        own = () if finding.phase == phases[0] else (finding.service,)
-        for service in (*own, *blames.get(finding.key, ())):
-            cause = next((each for each in failed if each.service == service and each.phase == phases[0]), None)
-            cause = cause or (
-                next((each for each in failed if each.service == service), None) if service != finding.service else None
-            )
-            if cause and cause.key != finding.key and not _leads_to(cause.key, finding.key, explained):
-                explained[finding.key] = cause.key
-                break
-    attributed = [replace(each, caused_by=explained.get(each.key)) for each in findings]
+        cause = next((each.key for each in candidates(finding) if not _leads_to(each.key, finding.key, causes)), None)
+        if cause:
+            causes[finding.key] = cause
+    attributed = [replace(each, caused_by=causes.get(each.key)) for each in findings]
     return sorted(attributed, key=lambda each: each.caused_by is not None)
 
 
-def _leads_to(key: Key, goal: Key, explained: Mapping[Key, Key]) -> bool:
-    """Return whether the explanations of `key`, one after another, come to `goal`."""
-    while key in explained:
-        key = explained[key]
-        if key == goal:
-            return True
-    return False
+def _leads_to(key: Key, goal: Key, causes: Mapping[Key, Key]) -> bool:
+    """Return whether `key`, or one of its causes, is `goal`."""
+    while key != goal and key in causes:
+        key = causes[key]
+    return key == goal

@@ -21,7 +21,8 @@ class Verdict:
     """What a check says about one subject: a role, an index, a network, or "" for the service as a whole.
 
     `fix` puts it right; it is bound here, where the data is. `blames` names the services whose own failure would
-    explain this one. `id` is set where the finding has another id than its check.
+    explain this one. `id` is set where the finding has another id than its check. `about_service` is False for a
+    verdict about the project as a whole: a setting that names nothing, for one.
     """
 
     status: Status
@@ -32,12 +33,13 @@ class Verdict:
     fix: Fix | None = None
     blames: tuple[str, ...] = ()
     id: str = ""
+    about_service: bool = True
 
     def finding(self, check: Check, service: str) -> Finding:
         """Return the finding: this verdict with where it comes from."""
         return Finding(
             self.id or check.id,
-            service,
+            service if self.about_service else None,
             check.phase,
             self.status,
             self.summary,

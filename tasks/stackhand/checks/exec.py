@@ -21,7 +21,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.sdk import ContainerGone
-from stackhand.errors import StackError
+from stackhand.errors import Interrupted, PrerequisiteMissing, StackError
 
 # Seconds. What answers at all answers a question like these in a fraction of a second, also when it is busy.
 ASK_TIMEOUT = 5.0
@@ -63,13 +63,18 @@ def inside(
         raise NoAnswer(f"the container of {container.service} has ended: {error.message}") from error
 
 
-def first_able(places: Iterable[str], run: Callable[[str], ExecResult]) -> Answer | None:
+def first_able(
+    places: Iterable[str],
+    run: Callable[[str], ExecResult],
+    able: Callable[[ExecResult], bool] = lambda result: not result.not_found,
+) -> Answer | None:
     """Run something in one place after another, and return the first answer of one that has the program for it.
 
-    `places` are services, `run` runs the program in the container of one of them. None where no place has it.
+    `places` are services, `run` runs the program in the container of one of them, `able` tells from the result whether
+    that could be done there. None where no place can.
     """
     answers = (Answer(place, run(place)) for place in places)
-    return next((answer for answer in answers if not answer.result.not_found), None)
+    return next((answer for answer in answers if able(answer.result)), None)
 
 
 def in_helper(
@@ -92,5 +97,7 @@ def in_helper(
         return engine.run_helper(helper, timeout)
     except ContainerGone as error:
         raise NoAnswer(f"the container of {container.service} has ended: {error.message}") from error
+    except (PrerequisiteMissing, Interrupted):
+        raise
     except StackError as error:
         raise CannotAsk(f"no helper container of {image} could be made: {error.message}") from error

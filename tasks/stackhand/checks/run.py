@@ -62,7 +62,7 @@ def plan(
 ) -> tuple[Plan, tuple[Finding, ...]]:
     """Return the plan of a run as things are now, and the findings that it has no fix for."""
     runner = _Runner(context, names, suite, lambda text: None)
-    wrong = [each for each in _flat(runner.look(suite.phases)) if each.status in ("fail", "warn")]
+    wrong = [each for each in runner.final(runner.look(suite.phases)) if each.status in ("fail", "warn")]
     own = tuple(Action("", f"run the step {name}", "fixes.steps names it") for name in steps)
     actions = (_action(each, each.fix) for each in wrong if each.fix)
     return Plan((*actions, *own)), tuple(each for each in wrong if not each.fix)
@@ -113,7 +113,7 @@ class _Runner:
             replace(each, status="fail") if each.status == "warn" and each.key in self._failed else each
             for each in _flat(found)
         ]
-        return attribute(findings, self._blames, self._suite.phases)
+        return attribute(findings, self._blames, self._suite)
 
     def repair(self, found: _Look) -> bool:
         """Fix what these findings call for, phase by phase. Returns whether anything was done."""
@@ -158,9 +158,8 @@ class _Runner:
             # what is true now.
             self._context.invalidate()
             now = {finding.key: finding for finding in _flat(self.look([phase])) if finding.to_fix}
-            fixes = [
-                (now[key], fix) for key in (each.key for each in _flat(broken)) if key in now and (fix := now[key].fix)
-            ]
+            keys = dict.fromkeys(each.key for each in _flat(broken))
+            fixes = [(now[key], fix) for key in keys if key in now and (fix := now[key].fix)]
             by_service: dict[str, list[tuple[Finding, Fix]]] = {}
             for finding, fix in sorted(fixes, key=lambda pair: STRENGTHS.index(pair[1].strength)):
                 by_service.setdefault(finding.service or "", []).append((finding, fix))

@@ -27,11 +27,13 @@ class Suite:
     """What a run asks. `checks` are asked of every service; those of its kinds join them where `kinds` is set.
 
     `task` holds the lock while something is fixed. `phases` are in the order in which they are fixed; a failure in
-    the first of them may pass by itself, so it is waited for.
+    the first of them may pass by itself, so it is waited for. A failure in one of the `explaining` phases can be why
+    a service does not work.
     """
 
     task: str
     phases: tuple[str, ...]
     checks: tuple[Check, ...]
+    explaining: tuple[str, ...] = ()
     kinds: bool = True
     limits: Limits = Limits()

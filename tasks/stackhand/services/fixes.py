@@ -67,7 +67,7 @@ def raise_unless_ok(report: Report) -> None:
 
 def _suite() -> Suite:
     checks = tuple(check for module in _MODULES for check in module.CHECKS)
-    return Suite("services.fixes", PHASES, checks, limits=LIMITS)
+    return Suite("services.fixes", PHASES, checks, explaining=("databases", "network"), limits=LIMITS)
 
 
 def run(

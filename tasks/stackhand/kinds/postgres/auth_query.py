@@ -6,7 +6,7 @@ https://www.pgbouncer.org/config.html#auth_query
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,9 +66,14 @@ def check_auth_query(context: CheckContext, service: str) -> Iterable[Verdict]:
     access = Access.load(context, service)
     if access.login_map.auth_queries:
         yield from unread(access.server, access.server.rights)
+    by_subject: dict[str, list[AuthQuery]] = {}
     for auth_query in access.login_map.auth_queries:
-        does = f"restore the lookup of passwords by {auth_query.role}@{auth_query.database} in"
-        yield from evaluate_auth_query(access.server, auth_query, Fix(does, partial(_restore, access, auth_query)))
+        by_subject.setdefault(f"{auth_query.role}@{auth_query.database}", []).append(auth_query)
+    for subject, auth_queries in by_subject.items():
+        # Several PgBouncers may look up passwords as one role: one fix restores it for all of them.
+        fix = Fix(f"restore the lookup of passwords by {subject} in", partial(_restore, access, auth_queries))
+        for auth_query in auth_queries:
+            yield from evaluate_auth_query(access.server, auth_query, fix)
 
 
 def evaluate_auth_query(server: Server, auth_query: AuthQuery, fix: Fix) -> Iterable[Verdict]:
@@ -96,11 +101,15 @@ def evaluate_auth_query(server: Server, auth_query: AuthQuery, fix: Fix) -> Iter
     )
 
 
-def _restore(access: Access, auth_query: AuthQuery) -> None:
-    """Give a PgBouncer's role what its auth_query needs; all of it or nothing. Raises StackError."""
-    rights, call = _rights(access.server, auth_query), parse(auth_query.query)
-    if rights is not None and call is not None:
-        access.execute([statement for _, statement in missing_rights(rights, auth_query, call)], auth_query.database)
+def _restore(access: Access, auth_queries: Sequence[AuthQuery]) -> None:
+    """Give a role what the auth_queries of its PgBouncers need; all of it or nothing. Raises StackError."""
+    statements: list[str] = []
+    for auth_query in auth_queries:
+        rights, call = _rights(access.server, auth_query), parse(auth_query.query)
+        if rights is not None and call is not None:
+            statements += [statement for _, statement in missing_rights(rights, auth_query, call)]
+    if statements:
+        access.execute(list(dict.fromkeys(statements)), auth_queries[0].database)
         expect_recovery(access.context, access.service)
 
 

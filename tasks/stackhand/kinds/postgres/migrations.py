@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -61,7 +61,8 @@ def check_migrations(context: CheckContext, service: str) -> Iterable[Verdict]:
     services = list(context.project.services)
     if name and name not in services and service == services[0]:
         remedy = did_you_mean(name, services, "services")
-        yield warn(f"fixes.migrate names {name}, and there is no such service", remedy=remedy)
+        verdict = warn(f"fixes.migrate names {name}, and there is no such service", remedy=remedy)
+        yield replace(verdict, about_service=False)
     if service != name:
         return
     server, database = _target(context, service)

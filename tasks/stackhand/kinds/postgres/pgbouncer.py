@@ -86,7 +86,10 @@ def check_logins(context: CheckContext, service: str) -> Iterable[Verdict]:
 
 
 def evaluate_login(login: Login, attempt: Attempt, tried: Mapping[Login, Attempt], server: str) -> Verdict:
-    """Return the verdict about one client's login through a PgBouncer; the server is to blame for a failed one."""
+    """Return the verdict about one client's login through a PgBouncer.
+
+    Its server is to blame unless logging in directly works.
+    """
     subject = f"{login.role}@{login.database}"
     users = ", ".join(login.clients)
     if not attempt.trouble:
@@ -99,7 +102,7 @@ def evaluate_login(login: Login, attempt: Attempt, tried: Mapping[Login, Attempt
         f"{attempt.message}{directly}",
         f"see what `inv services.fixes` says of {server}, and `inv services.logs -s {login.via}`",
         subject=subject,
-        blames=(server,),
+        blames=() if direct and works else (server,),
     )
 
 

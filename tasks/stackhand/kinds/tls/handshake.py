@@ -68,6 +68,7 @@ def observe(
     from_neighbour = first_able(
         context.neighbours(service)[1 : 1 + _NEIGHBOURS],
         lambda neighbour: context.shell(neighbour, script, service, *words, timeout=_TIMEOUT),
+        able=lambda result: bool(parse(result.stdout).tool),
     )
     if from_neighbour is None:
         return observed

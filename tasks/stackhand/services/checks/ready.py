@@ -42,7 +42,7 @@ def _stopped_on_purpose(context: CheckContext, state: ServiceStatus) -> Verdict 
     ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
     if name in context.named or has_pending_restart(context.state, state.containers):
         return None
-    if state.containers and all(each.run_key in stopped for each in state.containers):
+    if state.containers and all(each.stopped and each.run_key in stopped for each in state.containers):
         return skip("`inv services.stop` stopped it", remedy=remedy)
     if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return skip("it was never started", remedy=remedy)

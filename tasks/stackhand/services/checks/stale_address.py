@@ -91,12 +91,11 @@ def evaluate_stale(
     where = ", ".join(f"{name} is at {current[name]}" for name in servers if name in current)
     evidence = f"it tries to connect to {connection.address}:{connection.port}, which no container has; {where}"
     remedy = f"`docker compose restart {service}` has it look the name up again"
-    blames = tuple(servers)
     if certain:
         summary = f"it holds an old address of {names}: {connection.address}"
-        return fail(summary, evidence, remedy, subject=names, fix=restart, blames=blames)
+        return fail(summary, evidence, remedy, subject=names, fix=restart)
     summary = f"it may hold an old address of {names}: {connection.address}"
-    return warn(summary, evidence, remedy, subject=names, blames=blames)
+    return warn(summary, evidence, remedy, subject=names)
 
 
 def check_stale(context: CheckContext, service: str) -> Iterable[Verdict]:

@@ -23,13 +23,14 @@ from stackhand.kinds.registry import kinds_of
 
 
 def test_a_login_through_it() -> None:
-    assert evaluate_login(POOLED, Attempt("silent", "no answer"), {}, "db").evidence == "no answer"
+    alone = evaluate_login(POOLED, Attempt("silent", "no answer"), {}, "db")
+    assert (alone.evidence, alone.blames) == ("no answer", ("db",))
     directly = replace(POOLED, host="db", via="", port=5432)
     tried = {POOLED: Attempt("other", "server login failed"), directly: Attempt()}
     finding = evaluate_login(POOLED, tried[POOLED], tried, "db")
     assert (finding.status, finding.fix is not None) == ("fail", False)
     assert finding.evidence == "server login failed; logging in directly works"
-    assert finding.blames == ("db",)
+    assert finding.blames == ()
     assert evaluate_login(POOLED, Attempt(), tried, "db").status == "ok"
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from builders import healthy
 from postgres_facts import FIX, PGBOUNCER_FACTS
 
+from stackhand.kinds.postgres import pools
 from stackhand.kinds.postgres.login_map import Login, LoginMap
 from stackhand.kinds.postgres.pgbouncer_facts import Bouncer, DatabaseEntry
 from stackhand.kinds.postgres.pools import Pools, evaluate_pools, worst_case
@@ -62,3 +66,13 @@ def test_pools(found: Pools, administered: bool, alone: bool, status: str, fixab
     if fixable:
         smaller = replace(found, size=found.fitting)
         assert smaller.worst <= found.free
+
+
+@pytest.mark.parametrize("containers", [1, 2])
+def test_a_size_is_set_only_where_one_console_is_all(monkeypatch: pytest.MonkeyPatch, containers: int) -> None:
+    monkeypatch.setattr(pools, "bouncer_facts", lambda *_: replace(PGBOUNCER_FACTS, administered=True))
+    monkeypatch.setattr(pools, "administered_servers", lambda _: [("db", SimpleNamespace(available=57))])
+    monkeypatch.setattr(pools, "_pools", lambda *_, **__: Pools(0, 2, 100, 5, 55))
+    context: Any = SimpleNamespace(containers=lambda: [healthy("pool", number=n + 1) for n in range(containers)])
+    (verdict,) = pools.check_pools(context, "pool")
+    assert (verdict.status, verdict.fix is not None) == ("fail", containers == 1)

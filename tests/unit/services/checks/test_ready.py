@@ -79,3 +79,10 @@ def test_what_a_fix_that_was_killed_has_stopped_is_started_again(tmp_path: Path)
     # What came back is owed nothing any more.
     look(tmp_path, [running]).restart("web")
     assert judge(tmp_path, [ENDED]) == ("warn", False)
+
+
+def test_a_stop_that_was_killed_hides_nothing_that_still_runs(tmp_path: Path) -> None:
+    sick = container(status="paused")
+    Journal(StateFolder(tmp_path)).begin(stop.TASK, steps={sick.run_key: "", KILLED.run_key: ""})
+    assert judge(tmp_path, [sick])[0] == "fail"
+    assert judge(tmp_path, [KILLED]) == ("skip", False)
