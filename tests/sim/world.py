@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -395,6 +396,10 @@ class FakeEngine:
 
     def connect_ahead(self) -> None:
         """It is there already."""
+
+    def now(self) -> datetime:
+        self._look()
+        return self._world.clock.now()
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         self._look()

@@ -174,7 +174,8 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
 
     stack.loader.select([name])
     if json or stack.json:
-        RunOutcome.of(stack).set_document()
+        # Of all services: a task before this one may have started others.
+        RunOutcome.of(stack).set_document(report=stack.starter.report)
     with render.live(stack):
         try:
             stack.actions.on_demand.up(name, until=until)
