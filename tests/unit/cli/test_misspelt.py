@@ -63,6 +63,8 @@ def run(monkeypatch: pytest.MonkeyPatch, words: str) -> int:
         ("--list-dept", "unknown flag --list-dept", "did you mean '--list-depth'?"),
         ("--nosuch", "unknown flag --nosuch", "`inv --help` lists Invoke's own flags"),
         ("services.start --timeout", "--timeout needs a value", "`inv --help TASK` lists the flags of a task"),
+        ("services.start -s", "--service needs a value", "`inv --help TASK` lists the flags of a task"),
+        ("services.stop --service", "--service needs a value", "`inv --help TASK` lists the flags of a task"),
     ],
 )
 def test_what_is_misspelt(

@@ -31,9 +31,9 @@ class StubEngine:
 
 def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> CheckContext:
     stack = project(service("web", **more), service("front", needs("web")))
-    hands = ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None)
+    actions = ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None)
     engine: Any = StubEngine(containers)
-    return CheckContext(stack, engine, ServiceKinds({}), Fixes(), StateFolder(folder), hands, named=named)
+    return CheckContext(stack, engine, ServiceKinds({}), Fixes(), StateFolder(folder), actions, named=named)
 
 
 def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:
