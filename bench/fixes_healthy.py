@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from common import Bound, InvalidRunError, Options, Report, main, measure, say
-from reference_stack import reference
+from reference import reference
 
 FIXES, PLAIN = "services.fixes", "services.status"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import docker.errors
 from common import Bound, InvalidRunError, Options, Project, Report, main, measure, say
-from reference_stack import reference
+from reference import reference
 
 COMPOSE, STACKHAND = "docker compose up -d --build --wait", "services.restart"
 IDLE = "services.restart, nothing changed"

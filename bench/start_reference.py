@@ -7,7 +7,7 @@ With --fresh the containers and networks are removed as well, the volumes stay.
 from __future__ import annotations
 
 from common import Bound, Options, Project, Report, main
-from reference_stack import reference
+from reference import reference
 
 COMPOSE, STACKHAND = "docker compose up -d --wait", "services.start"
 

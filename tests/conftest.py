@@ -12,8 +12,8 @@ How tests on an engine work:
   from the distribution's package: it starts in 0.3 s and needs no registry.
 - `project.inv("up", "--json")` runs stackhand to its end and returns code, stdout, stderr and `.json()`;
   `project.start_inv(...)` leaves it running, to look at, signal or kill.
-- `reference` is the reference stack, real Postgres, PgBouncer, Redis, Celery, Caddy: one for the whole run. Its tests
-  leave it whole.
+- `reference` is the reference stack, real Postgres, PgBouncer, Redis, Celery, Caddy: one for the whole run, or, side by
+  side, one for each of two load groups. Its tests leave it whole.
 - Tests run side by side (`-n auto --dist loadgroup`), while other projects use the engine: never stop it, never
   prune, never count all containers. Tests that share something, as the reference stack, run one after another in
   one worker: they are an `xdist_group`.
@@ -90,7 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(group_of(item.nodeid))
         if "reference" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("reference"))
+            if not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group("reference"))
             # The first of them waits for the stack.
             item.add_marker(pytest.mark.timeout(1200))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 # In the order in which they run, with their budgets in seconds.
 BUDGETS = {
     "unit": 60,  # no process, no engine, no trees of files
-    "files": 180,  # real trees, often as root; programs of this machine
+    "files": 240,  # real trees, often as root; programs of this machine
     "sim": 30,  # starts on a simulated engine
     "compose": 60,  # the Compose CLI, and no engine
     "engine": 1200,  # a real engine

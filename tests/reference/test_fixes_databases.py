@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from reference_stack import Reference, eventually
 
+# Half of the tests of the reference stack: another worker has a stack of its own for them.
+pytestmark = pytest.mark.xdist_group("reference-databases")
 _AUTH = "pgbouncer.get_auth(text)"
 
 

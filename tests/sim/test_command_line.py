@@ -74,6 +74,17 @@ def test_what_the_person_sees_of_a_failure(world: World) -> None:
     assert "1 of 3 services ready" in result.stdout
 
 
+@pytest.mark.parametrize("words", [("services.start", "--dev"), ("up.web",)])
+def test_a_failed_build_of_what_runs_is_no_success(world: World, words: tuple[str, ...]) -> None:
+    world.services(web=plain(build={"context": "."}, pull_policy="build"))
+    assert run(world, "services.start", *QUICK).code == 0
+    world.fails["build web"] = "exit code: 7"
+    result = run(world, *words, *(QUICK if words[0] == "services.start" else ()))
+    assert result.code == 1, result
+    assert "web failed at step `image`: its image could not be built: exit code: 7" in result.stderr
+    assert world.runs("web")
+
+
 def test_attempts_are_a_flag_and_a_setting(world: World) -> None:
     world.services(web=lives(dies()))
     setting = {"INVOKE_STACKHAND_START_RETRIES": "2"}
