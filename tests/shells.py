@@ -1,4 +1,4 @@
-"""A scene whose containers are this machine's `sh`, with a PATH of their own: what kinds ask is really carried out."""
+"""A check context whose containers are this machine's `sh`, with a PATH of their own: what kinds ask is really run."""
 
 from __future__ import annotations
 
@@ -83,17 +83,17 @@ def _real(name: str) -> str | Path:
 
 
 def context(project: Project, shell: Any, folder: Path, *, celery: Sequence[str] = ()) -> CheckContext:
-    """Return a scene of this project on this shell; restarts of services are kept in `shell.restarted`."""
+    """Return the check context of this project on this shell; restarts of services are kept in `shell.restarted`."""
     from stackhand.kinds.celery.kind import Celery
 
-    hands = ServiceActions(
+    actions = ServiceActions(
         start=lambda name: None,
         restart=shell.restarted.append,
         recreate=lambda name: None,
         run=lambda name, command: None,
     )
     kinds = ServiceKinds(dict.fromkeys(celery, (Celery(),)))
-    return CheckContext(project, shell, kinds, Fixes(), StateFolder(folder), hands)
+    return CheckContext(project, shell, kinds, Fixes(), StateFolder(folder), actions)
 
 
 def running(*names: str, **more: Any) -> list[Container]:

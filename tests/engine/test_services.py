@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from shapes import (
     until,
 )
 from support import SERVICE_LABEL, Project
+
+from stackhand.engine.api.containers import parse_time
 
 
 def up(project: Project, *words: str) -> None:
@@ -128,6 +131,11 @@ def test_stop(project: Project) -> None:
     assert result.json()["stopped"] == ["api", "db"]
     assert (runs(project, "db"), runs(project, "api"), runs(project, "alone")) == (False, False, True)
     assert project.container("db"), "containers stay"
+    # It began when its journal says, by the clock that the containers' times are of.
+    [noted] = json.loads((project.directory / ".stackhand/journal.json").read_text())["runs"]
+    ended = parse_time(project.container("db")["State"]["FinishedAt"])
+    assert ended is not None
+    assert timedelta(0) < ended - datetime.fromisoformat(noted["facts"]["engine_time"]) < timedelta(minutes=5)
     everything = project.inv("services.stop")
     assert "stopped: alone" in everything.stdout
     nothing = project.inv("services.stop")

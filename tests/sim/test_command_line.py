@@ -12,6 +12,9 @@ from sim.command_line import Result, run
 from sim.services import Fake, Life, after, check, dies, lives, one_shot, plain, server
 from sim.world import World
 
+from stackhand.services import stop
+from stackhand.state.journal import Journal
+
 QUICK = ("--no-fixes",)
 BENCH = Path(__file__).resolve().parent.parent.parent / "bench"
 
@@ -69,6 +72,17 @@ def test_what_the_person_sees_of_a_failure(world: World) -> None:
     last = [line for line in text.splitlines() if line.startswith(("error: ", "hint: "))]
     assert last[0].startswith("error: 1 of 3 services failed: db: it exited with code 5; skipped: api")
     assert "1 of 3 services ready" in result.stdout
+
+
+@pytest.mark.parametrize("words", [("services.start", "--dev"), ("up.web",)])
+def test_a_failed_build_of_what_runs_is_no_success(world: World, words: tuple[str, ...]) -> None:
+    world.services(web=plain(build={"context": "."}, pull_policy="build"))
+    assert run(world, "services.start", *QUICK).code == 0
+    world.fails["build web"] = "exit code: 7"
+    result = run(world, *words, *(QUICK if words[0] == "services.start" else ()))
+    assert result.code == 1, result
+    assert "web failed at step `image`: its image could not be built: exit code: 7" in result.stderr
+    assert world.runs("web")
 
 
 def test_attempts_are_a_flag_and_a_setting(world: World) -> None:
@@ -163,6 +177,30 @@ def test_the_whole_start_has_its_names(world: World, word: str) -> None:
     result = run(world, word, "--json", "--no-fixes")
     assert result.code == 0, result
     assert [each["name"] for each in result.json()["services"]] == ["web"]
+
+
+@pytest.mark.parametrize(("api", "code"), [(plain(), 0), (lives(dies(1)), 1)])
+def test_the_document_of_a_start_and_then_a_service_has_both(world: World, api: Fake, code: int) -> None:
+    world.services(db=server(), api=api, unrelated=plain())
+    result = run(world, "services.start", "-s", "db", "--json", *QUICK, "up.api", "--json")
+    assert result.code == code, result
+    document = result.json()
+    check_start_document(document)
+    assert document["ok"] is (code == 0)
+    assert set(by_name(document)) == {"db", "api"}
+
+
+def test_a_stop_that_was_killed_before_anything_stopped_is_over_with_the_next_start(world: World) -> None:
+    world.services(web=plain(), db=plain()).start()
+    journal = Journal(world.state)
+    steps = {world.box(name).run_key: "" for name in ("web", "db")}
+    journal.begin(stop.TASK, {"engine_time": world.clock.now().isoformat()}, steps).give_up()
+    told = run(world, "services.start", *QUICK, "-s", "web").stderr
+    assert "a stop was interrupted; still running: db; `inv services.stop -s db` finishes it" in told
+    assert "interrupted" not in run(world, "services.start", *QUICK).stderr
+    assert journal.unfinished() == []
+    world.kill("web", 1)
+    assert stop.stopped_on_purpose(journal.runs(), world.of("web")) == frozenset()
 
 
 STACK: dict[str, Fake] = {

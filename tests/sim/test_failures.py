@@ -292,6 +292,78 @@ def test_what_can_not_be_got_or_made(
     assert failure(report, "web").hint
 
 
+@pytest.mark.parametrize("how", ["start", "restart", "up"])
+@pytest.mark.parametrize(
+    ("fails", "was", "now", "step"),
+    [
+        ({"create web": "invalid mount config for type bind"}, plain(), plain(command="other"), "create"),
+        (
+            {"pull web": "manifest unknown"},
+            plain(image="far", pull_policy="always"),
+            plain(image="far", pull_policy="always", command="other"),
+            "image",
+        ),
+        (
+            {"build web": "exit code: 7"},
+            plain(build={"context": "."}, pull_policy="build"),
+            plain(build={"context": "."}, pull_policy="build", command="other"),
+            "image",
+        ),
+    ],
+)
+def test_one_that_runs_and_can_not_be_renewed_fails_and_runs_on(
+    world: World, how: str, fails: dict[str, str], was: Fake, now: Fake, step: str
+) -> None:
+    rest: dict[str, Fake] = {"api": plain(depends_on=after(web="started")), "other": plain()}
+    world.registry["far"] = "sha256:far"
+    assert world.services(web=was, **rest).start().ok
+    before = world.fingerprint()
+    world.services(web=now, **rest)
+    if how == "restart" and step == "image":
+        world.images.pop(world.project.services["web"].image)  # a restart only gets what is not here
+    world.fails = fails
+    if how == "up":
+        world.up("web")
+        report = world.starter.report()
+    else:
+        report = world.start() if how == "start" else world.restart().report
+    assert (report.ok, states(report)["web"]) == (False, "failed")
+    assert failure(report, "web").step == step
+    assert world.fingerprint() == before, "what ran runs on"
+    # It is not taken for what was configured: the next start makes it again.
+    world.fails, world.calls = {}, []
+    assert world.start().ok
+    assert "compose create web" in world.calls
+    assert world.box("web").config_hash == world.hash_of("web")
+
+
+def test_what_needs_one_that_can_not_be_renewed_is_skipped_and_renewed_by_the_next(world: World) -> None:
+    """`api` needs `web` by way of `mid`, with which nothing is the matter."""
+    stack = {
+        "web": plain(image="far", pull_policy="always"),
+        "mid": plain(depends_on=after(web="started")),
+        "api": plain(depends_on=after(mid="started", cache="started")),
+        "cache": plain(),
+        "next": plain(depends_on=after(api="started")),
+    }
+    world.registry["far"] = "sha256:far"
+    assert world.services(**stack).start().ok
+    before = world.fingerprint()
+    world.services(
+        **{**stack, "api": stack["api"].changed(command="other"), "new": plain(depends_on=after(mid="started"))}
+    )
+    world.fails["pull web"] = "manifest unknown"
+    report = world.start()
+    assert states(report) == {
+        "web": "failed", "mid": "running", "api": "skipped", "cache": "running", "next": "running", "new": "running",
+    }  # fmt: skip
+    assert failure(report, "api").reason == "web failed"
+    assert {name: run for name, run in world.fingerprint().items() if name in before} == before
+    world.fails = {}
+    assert world.start().ok
+    assert world.box("api").config_hash == world.hash_of("api")
+
+
 def test_an_image_that_must_not_be_pulled(world: World) -> None:
     world.services(images=False, web=plain(image="none", pull_policy="never"))
     report = world.start()

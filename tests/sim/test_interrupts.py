@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from sim.services import Fake, Life, after, dies, lives, one_shot, plain, server
 from sim.world import World, attempts, failure, states
 
 from stackhand.errors import EngineUnreachable, Interrupted
+from stackhand.state.journal import Journal
 
 STACK: dict[str, Fake] = {
     "db": server(healthy=10),
@@ -117,6 +119,23 @@ def test_a_restart_that_is_interrupted_is_completed_by_the_next(world: World) ->
     assert not world.restart().report.changed
 
 
+def test_a_restart_of_one_service_leaves_to_others_what_was_interrupted(world: World) -> None:
+    world.services(db=server(healthy=3), api=plain(depends_on=after(db="healthy restart")), other=plain()).start()
+    before = world.fingerprint()
+    world.at(world.clock.monotonic() + 1, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.restart("db")
+    world.end_run()
+    assert world.restart("other").report.ok
+    assert world.fingerprint()["shop-api-1"] == before["shop-api-1"]
+
+    done = world.restart()
+    assert [name for name, _ in done.changed] == ["api"]
+    assert world.fingerprint()["shop-api-1"] != before["shop-api-1"]
+    assert not Journal(world.state).unfinished()
+    assert not world.restart().report.changed
+
+
 def test_a_half_made_recreate_is_completed(world: World) -> None:
     """The new container stands beside the old one, under its id and name."""
     world.services(web=plain(), other=plain()).start()
@@ -125,6 +144,16 @@ def test_a_half_made_recreate_is_completed(world: World) -> None:
     world.boxes["draft"] = draft
     assert states(world.start()) == {"web": "running", "other": "running"}
     assert [each.name for each in world.of("web")] == ["shop-web-1"]
+
+
+def test_a_half_made_recreate_is_cleared_before_a_fix_recreates(world: World) -> None:
+    world.services(web=plain(), other=plain()).start()
+    old = world.box("web")
+    draft = replace(old, id="draft", name=f"{'a' * 12}_{old.name}", status="created", started_at=None, replaces=old.id)
+    world.boxes["draft"] = draft
+    world.actions().recreate("web")
+    assert world.box("web").id not in (old.id, "draft")
+    assert world.runs("web")
 
 
 @pytest.mark.parametrize("away", [1, 30, 100])
@@ -158,6 +187,42 @@ def test_an_engine_that_goes_away_during_a_start_costs_no_attempt(world: World) 
     report = world.start()
     assert states(report) == {"web": "running"}
     assert attempts(report) == {"web": 1}
+
+
+@pytest.mark.parametrize(
+    ("back", "state", "kind"),
+    [
+        # It is waited for once for each attempt that may be lost to it, and once more: four times 5 s after 2 s.
+        (8, "running", None),
+        (20, "running", None),
+        (23, "failed", "engine_gone"),
+        (1000, "failed", "engine_gone"),
+    ],
+)
+@pytest.mark.parametrize("how", ["start", "up"])
+def test_an_engine_that_is_lost_during_a_start_for_longer_than_the_timeout(
+    world: World, how: str, back: float, state: str, kind: str | None
+) -> None:
+    world.services(web=plain(), next=plain(depends_on=after(web="started")))
+    world.takes["engine start"] = 2
+    world.at(1, world.lose_engine)
+    world.at(back, world.find_engine)
+    if how == "up":
+        world.begin(timeout=5)
+        found = world.up("web")["web"]
+        assert (found and found.kind) == kind
+    else:
+        # Where the engine is still away at the end, nobody can look again.
+        with contextlib.suppress(EngineUnreachable):
+            world.start(timeout=5)
+    report = world.starter.report()
+    assert states(report) == {"web": state, **({"next": "skipped" if kind else state} if how == "start" else {})}
+    if kind:
+        assert failure(report, "web").kind == kind
+        assert failure(report, "web").waited == pytest.approx(22)
+        assert any(step.endswith("web failed: the engine does not answer") for step in world.steps)
+    else:
+        assert attempts(report)["web"] == 1, "what was lost to the engine does not count"
 
 
 def test_lost_events_cost_a_moment(world: World) -> None:

@@ -152,6 +152,22 @@ def test_what_is_not_healthy_and_has_not_changed_is_not_waited_for(
     assert world.clock.monotonic() == 10
 
 
+@pytest.mark.parametrize("change", [{}, {"environment": {"A": "1"}}])
+def test_an_unhealthy_dependency_that_nobody_waits_for_is_left_alone(world: World, change: dict[str, Any]) -> None:
+    db = lives(Life(), healthcheck=check(interval=1, retries=1))
+    stack = {"db": db, "api": plain(depends_on=after(db="started"))}
+    world.services(**stack)
+    world.compose.create(["db", "api"])
+    world.compose.start(["db", "api"])
+    world.clock.sleep(10)
+    before, world.calls = world.fingerprint(), []
+    world.services(**{**stack, "db": db.changed(**change)})
+    done = world.restart("api")
+    assert (done.report.ok, states(done.report)) == (True, {"db": "running", "api": "running"})
+    assert (renewed(world, before), asked(world)) == (["api"], ["compose restart api"])
+    assert world.clock.monotonic() < 13, "it is not waited for"
+
+
 def test_an_unhealthy_leader_is_watched_where_somebody_waits_for_it(world: World) -> None:
     often = check(interval=1, retries=1)
     world.services(db=lives(Life(healthy=15), healthcheck=often), api=plain(depends_on=after(db="healthy")))

@@ -366,6 +366,34 @@ def test_start_as_it_is(world: World) -> None:
     assert asked(world) == ["engine start db-1", "engine start migrate-1"]
 
 
+def test_start_as_it_is_keeps_also_what_crashes_after_it_was_ready(world: World) -> None:
+    world.registry["far"] = "sha256:far"
+    api = lives(Life(), Life(ends=2), Life(), image="far", pull_policy="always")
+    stack: dict[str, Fake] = {"api": api, "slow": server(healthy=6, depends_on=after(api="started"))}
+    assert world.services(**stack).start().ok
+    before = world.box("api").id
+    world.kill("api")
+    world.kill("slow")
+    world.services(**{**stack, "api": api.changed(environment={"A": "1"})})
+    world.calls = []
+    assert states(world.starter.start_as_is("slow")) == {"api": "running", "slow": "healthy"}
+    assert world.starts["api"] == 3, "it was started once more"
+    assert world.box("api").id == before
+
+
+def test_what_was_started_as_it_is_is_not_taken_for_what_is_configured(world: World) -> None:
+    """Also where another task of the same process brings something up afterwards."""
+    api = plain()
+    assert world.services(api=api).start().ok
+    world.services(api=api.changed(environment={"A": "1"}, deploy={"replicas": 2}), other=plain())
+    assert world.starter.start_as_is("api").ok
+    world.up("other")
+    wanted = world.hash_of("api")
+    assert [box.config_hash == wanted for box in world.of("api")] == [False, True]
+    world.start()
+    assert [box.config_hash == wanted for box in world.of("api")] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("fake", "moment", "state"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sim.services import Life, after, check, dies, lives, one_shot, plain, server
 from sim.world import World, states
@@ -115,6 +117,32 @@ def test_a_follower_restarts_after_its_leader_was_made_again(world: World) -> No
     world.services(**{**stack, "db": stack["db"].changed(environment={"A": "1"})})
     world.up("api")
     assert world.starts["api"] == 2
+    assert world.box("api").started_at > world.box("db").started_at  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("api", "image"),
+    [
+        ({}, "bb"),
+        ({"image": "far", "pull_policy": "always"}, "far"),
+        ({"build": {"context": "."}, "pull_policy": "build"}, "shop-api"),
+    ],
+)
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_follower_follows_also_where_its_image_is_got_again(
+    world: World, api: dict[str, Any], image: str, is_new: bool
+) -> None:
+    world.stops_followers = False
+    world.registry["far"] = "sha256:far"
+    stack = {"db": server(healthy=2), "api": plain(depends_on=after(db="healthy restart"), **api)}
+    world.services(**stack).up("api")
+    before = world.box("api")
+    world.services(**{**stack, "db": stack["db"].changed(environment={"A": "1"})})
+    if is_new:
+        world.registry[image] = world.images[image] = "sha256:new"
+    world.up("api")
+    assert world.starts["api"] == 2
+    assert (world.box("api").id != before.id) is is_new
     assert world.box("api").started_at > world.box("db").started_at  # type: ignore[operator]
 
 

@@ -10,8 +10,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from sim.clock import SimClock
 from sim.services import Fake, Life
@@ -21,9 +23,11 @@ from stackhand.engine.api.events import Event
 from stackhand.engine.api.exec import ExecResult, Probe
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose import project as model
+from stackhand.engine.compose.loader import ChosenProject
 from stackhand.errors import CommandFailed, EngineUnreachable, Interrupted, StackError
 from stackhand.graph import schedule
 from stackhand.output.redact import Redactor
+from stackhand.services.actions import Actions
 from stackhand.services.restart.run import Restarted, Restarter
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.record import Failure, StartReport, Step
@@ -57,6 +61,7 @@ class World:
         self.takes: dict[str, float] = {}
         self.ports: dict[int, str] = {}
         self.away = False
+        self.stops_followers = True  # Compose, where it recreates what they follow
         self.stopped = False
         self.settings = Start()
         self.state = StateFolder(folder)
@@ -86,13 +91,16 @@ class World:
         self.project = self.compose.project
         self.begin()
 
+    def chosen(self) -> ChosenProject:
+        """Return the project as it is chosen now."""
+        return ChosenProject(self.project, self.compose, self.compose.hashes)
+
     def begin(self, **settings: float) -> None:
         """Begin another run of stackhand: nothing is shared with the one before."""
         self.stopped = False
         self.settings = Start(**settings)  # type: ignore[arg-type]
         self.starter = Starter(
-            lambda: (self.project, self.compose),
-            self.compose.hashes,
+            self.chosen,
             self.engine,
             self.settings,
             self.state,
@@ -116,6 +124,11 @@ class World:
     def restarter(self, environ: Mapping[str, str] | None = None) -> Restarter:
         """Return what restarts."""
         return Restarter(self.starter, self.state, environ or {}, self.engine.read_file)
+
+    def actions(self) -> Actions:
+        """Return what acts on whole services, as fixes do."""
+        with mock.patch("stackhand.graph.clock.SYSTEM", self.clock):
+            return Actions(self, self.engine, self.settings, self.state, self.redactor)  # type: ignore[arg-type]
 
     def wait(self, *names: str, **settings: float) -> StartReport:
         """Run `services.wait`."""
@@ -384,6 +397,10 @@ class FakeEngine:
     def connect_ahead(self) -> None:
         """It is there already."""
 
+    def now(self) -> datetime:
+        self._look()
+        return self._world.clock.now()
+
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         self._look()
         found = [each for each in self._world.boxes.values() if service in (None, each.service)]
@@ -543,6 +560,8 @@ class FakeCompose:
             same = same and mine[0].image_id == world.images[service.image]
             if mine and (not recreate or (same and not force)):
                 continue
+            if any(each.replaces in {other.id for other in mine} for each in mine):
+                raise self._failed("create", "Conflict. The container name is already in use")
             for each in mine:
                 world.delete(each)
                 renewed = True
@@ -550,7 +569,7 @@ class FakeCompose:
         for each in there:
             if each.number > service.replicas:
                 world.delete(each)
-        if renewed:
+        if renewed and world.stops_followers:
             for follower, entry in self.project.dependants(service.name):
                 if entry.restart:
                     for each in world.of(follower.name):

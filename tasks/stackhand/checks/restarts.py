@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from stackhand.engine.api.containers import Container
@@ -28,9 +28,9 @@ def restarting(state: StateFolder, restarted: Collection[Container], containers:
     journal.settle(*(run for run in before if not run.left(lambda key: key in keys or key not in stopped)))
 
 
-def has_pending_restart(state: StateFolder, containers: Sequence[Container]) -> bool:
-    """Return whether one of these containers was stopped by a fix that did not come to its end."""
-    pending = {key for run in Journal(state).unfinished(TASK) for key in run.steps}
+def has_pending_restart(runs: Iterable[Run], containers: Sequence[Container]) -> bool:
+    """Return whether one of these containers was stopped by a fix, one of these runs, that did not come to its end."""
+    pending = {key for run in runs if run.task == TASK and not run.ended for key in run.steps}
     return any(container.stopped and container.run_key in pending for container in containers)
 
 

@@ -5,29 +5,20 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from invoke.collection import Collection
-from invoke.exceptions import Exit
+from invoke.exceptions import Exit, ParseError
 
 from stackhand.errors import BadArgument, ConfigError, StackError, UnknownFlag, UnknownTask
 from stackhand.output.console import Console, reports_json
 from stackhand.output.redact import Redactor
 
-if TYPE_CHECKING:
-    from invoke.exceptions import ParseError
-
-# Invoke's own words (invoke/parser/parser.py, 2.2).
+# The texts of Invoke's parse errors (invoke/parser/parser.py, 2.2).
 _UNKNOWN = re.compile(r"No idea what (?P<word>['\"].*['\"]) is!")
 _NO_VALUE = re.compile(r"Flag <Argument: (?P<flag>[\w-]+)\b.*needed value")
-# Invoke's own flags that take the next word for their value.
-_TAKES_A_VALUE = {
-    "-c", "--collection", "-D", "--list-depth", "-f", "--config", "-F", "--list-format", "-r", "--search-root",
-    "-T", "--command-timeout",
-}  # fmt: skip
-# With these, the words that follow are not tasks to run.
-_NO_TASKS = {"-h", "--help", "-l", "--list", "--complete", "--print-completion-script"}
+# Invoke's own flags with which it runs no task.
+_NO_TASKS = ("help", "list", "complete", "print-completion-script", "version")
 
 
 def explain(error: ParseError, collection: Collection) -> ConfigError:
@@ -63,21 +54,28 @@ def refuse_first_word(argv: Sequence[str], ours: Collection) -> None:
 
 
 def first_task(argv: Sequence[str]) -> str | None:
-    """Return the word of a command line that names the first task, None where no task is to run.
+    """Return the word of a command line that names the first task, None where Invoke will run no task.
+
+    Invoke's own flags stand before the first task, and Invoke's own parser reads them: it knows which of them take a
+    value.
 
     >>> first_task(["inv", "--dry", "-r", "folder", "services.start", "--dev"])
     'services.start'
     >>> first_task(["inv", "--help", "services.start"])
     """
-    words: Iterator[str] = iter(argv[1:])
-    for word in words:
-        if word in _NO_TASKS or word == "--":
-            return None
-        if word in _TAKES_A_VALUE:
-            next(words, None)
-        elif not word.startswith("-"):
-            return word
-    return None
+    # Not imported at the top: `program` does that in its own way, to save time.
+    from invoke.parser import Parser
+    from invoke.program import Program
+
+    try:
+        own = Parser(initial=Program().initial_context, ignore_unknown=True).parse_argv(list(argv[1:]))
+    except (ParseError, ValueError):
+        return None  # Invoke reports it
+    flags = own[0].args
+    if any(flags[name].value for name in _NO_TASKS):
+        return None
+    word = own.unparsed[0] if own.unparsed else "-"
+    return None if word.startswith("-") else word
 
 
 def refuse(error: StackError) -> Exit:

@@ -45,14 +45,21 @@ class RunOutcome:
         report.raise_unless_ok()
         self.services_to_fix = list(fix)
 
-    def set_document(self, more: Callable[[], Mapping[str, Any]] = dict) -> None:
+    def set_document(
+        self,
+        more: Callable[[], Mapping[str, Any]] = dict,
+        report: Callable[[], StartReport] | None = None,
+    ) -> None:
         """Have a start's document, with these further keys, written when the run ends, however it ends.
 
-        Called again, it replaces the document that was set.
+        It is of the report that `report` returns; without that, of the one that `started` gets next, or of all services
+        that the run has touched if it ends before. Called again, it replaces the document that was set.
         """
         if self._document is None:
             atexit.register(self.write_document)
-        self._document = lambda: {**self._start_document(), **more()}
+        self.start_report = None  # that of an earlier task
+        chosen = report or self._latest_report
+        self._document = lambda: {**start_document(chosen(), self.fixes_report), **more()}
 
     def write_document(self) -> None:
         """Write the document that was set, unless the run has written one."""
@@ -71,8 +78,8 @@ class RunOutcome:
         own = isinstance(error, (StartFailed, FixFailed, Interrupted)) and self.document_pending
         self._stack.console.fail(error, json=(json or self._stack.json) and not own)
 
-    def _start_document(self) -> dict[str, Any]:
-        return start_document(self.start_report or self._stack.starter.report(), self.fixes_report)
+    def _latest_report(self) -> StartReport:
+        return self.start_report or self._stack.starter.report()
 
 
 def start_document(report: StartReport, fixes: Report | None = None) -> dict[str, Any]:

@@ -116,17 +116,16 @@ undo = _UndoTask(
 def _context(stack: Stack, *, ahead: bool = False) -> PermsContext:
     """Return what the perms tasks work with. With `ahead`, Compose is asked at once, while the rest is loaded.
 
-    Compose is the slowest of all that is asked. Until it has answered, the stack must not be asked for anything that it
-    has not made yet, for that would wait for Compose.
+    Compose is the slowest of all that is asked. Meanwhile the rest of the stack can be used: only what needs the
+    project waits for it.
     """
     from stackhand.perms.context import PermsContext, read_ahead
 
-    programs, state = stack.commands, stack.state
     return PermsContext(
-        state,
+        stack.state,
         stack.environ,
         stack.directory,
-        programs,
+        stack.commands,
         read_ahead(lambda: stack.project) if ahead else lambda: stack.project,
         lambda: stack.engine,
         _progress(stack),

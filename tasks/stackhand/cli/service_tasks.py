@@ -174,7 +174,8 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
 
     stack.loader.select([name])
     if json or stack.json:
-        RunOutcome.of(stack).set_document()
+        # Of all services: a task before this one may have started others.
+        RunOutcome.of(stack).set_document(report=stack.starter.report)
     with render.live(stack):
         try:
             stack.actions.on_demand.up(name, until=until)
@@ -205,11 +206,11 @@ def _dependencies(name: str) -> list[dict[str, Any]]:
 def _read_catalogue() -> dict[str, list[str]]:
     global _catalogue  # noqa: PLW0603  task objects exist once per process, and so does what they are made from
     if _catalogue is None:
-        from stackhand.cli import service_names
+        from stackhand.cli import name_cache
 
         environ = dict(os.environ)
         directory = find_directory(Path.cwd(), environ)
-        _catalogue = service_names.read(directory, environ, lambda: _whole_project(directory, environ))
+        _catalogue = name_cache.read(directory, environ, lambda: _whole_project(directory, environ))
     return _catalogue
 
 

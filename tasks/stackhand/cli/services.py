@@ -47,7 +47,7 @@ def _start(
     if stack.dry:
         render.dry(stack, stack.starter.plan(names, service or []), json=json)
         return
-    _warn_of_unfinished(stack)
+    _warn_of_unfinished(stack, names)
     outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document()
@@ -199,11 +199,12 @@ def prefetch(stack: Stack) -> None:
     stack.engine.connect_ahead()
 
 
-def _warn_of_unfinished(stack: Stack) -> None:
+def _warn_of_unfinished(stack: Stack, names: Sequence[str]) -> None:
     """Warn of runs that were killed half way: what is started now may lack some of its data, for one."""
-    from stackhand.services.unfinished import unfinished
+    from stackhand.services.unfinished import before_start
 
-    for run in unfinished(stack.state, lambda: stack.engine.containers(stack.project.name)):
+    starting = stack.project.closure(names)
+    for run in before_start(stack.state, lambda: stack.engine.containers(stack.project.name), starting):
         stack.console.progress("warn", f"{run.summary}; {run.hint}")
 
 

@@ -53,6 +53,10 @@ class StackTask(Task[Callable[..., Any]]):
         texts = dict(self.help)
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
         self.help = texts  # Invoke takes out each text that it uses, and may ask again
+        for argument in arguments:
+            if argument.kind is list:
+                # Invoke sets it to [], by which its parser takes a flag without a value for one that has it.
+                argument.raw_value = None
         if not self._asks:
             arguments.append(Argument(names=("yes", "y"), kind=bool, default=False, help=HELP["yes"]))
         return arguments

@@ -100,7 +100,7 @@ def collect_facts(context: PermsContext, settings: Perms, owner: str | None) -> 
 
 def opened(events: EventSpool) -> tuple[Finding, ...]:
     """Return a finding if the rules open environment files to others that were closed before."""
-    paths = list(islice((add_event.path for add_event in events.read("opened")), _NAMED + 1))
+    paths = list(islice((event.path for event in events.read("opened")), _NAMED + 1))
     if not paths:
         return ()
     named = ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")

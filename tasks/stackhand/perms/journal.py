@@ -110,7 +110,7 @@ class Writer:
 
     def write_alike(self, folder: str, changes: Mapping[Transition, tuple[list[str], list[int]]]) -> None:
         """Do what `write` does with changes that are grouped already: each group has names and inodes."""
-        listed = [[become, *named] for become, named in changes.items()]
+        listed = [[transition, *named] for transition, named in changes.items()]
         self._append(json.dumps({"folder": folder, "changes": listed}))
 
     def head(self, head: Head) -> None:
@@ -156,20 +156,20 @@ def _failed(reason: str | None) -> JournalFailed:
 class Journals:
     """The journals of this user's runs of one project."""
 
-    def __init__(self, pending_dir: PrivateFolder) -> None:
-        self._place = pending_dir
+    def __init__(self, private: PrivateFolder) -> None:
+        self._private = private
 
     @property
     def path(self) -> Path:
         """The folder that they are in."""
-        return self._place.path
+        return self._private.path
 
     def create(
         self, task: str, target: str, undoes: str | None = None, volume: str | None = None
     ) -> tuple[str, Writer]:
         """Begin a journal; return its id and what writes it. Raises StateFolderUnwritable."""
         now = datetime.now(timezone.utc)
-        folder = self._place.make()
+        folder = self._private.make()
         try:
             stamp = f"{now:%Y%m%d-%H%M%S}"
             # One more than the last number, not the first free one: the oldest of this second may be gone already.
@@ -185,7 +185,7 @@ class Journals:
                 os.unlink(f"{id}.jsonl", dir_fd=folder)
                 raise
         except JournalFailed as error:
-            raise StateFolderUnwritable(error.message, f"nothing was changed; it is in {self._place.path}") from error
+            raise StateFolderUnwritable(error.message, f"nothing was changed; it is in {self._private.path}") from error
         except OSError as error:
             raise StateFolderUnwritable(f"cannot write the journal: {error.strerror}") from error
         finally:
@@ -195,7 +195,7 @@ class Journals:
     def remove(self, id: str) -> None:
         """Remove a journal, as that of a run that has changed nothing."""
         with contextlib.suppress(OSError):
-            folder = self._place.open()
+            folder = self._private.open()
             try:
                 os.unlink(f"{id}.jsonl", dir_fd=folder)
             finally:
@@ -203,7 +203,7 @@ class Journals:
 
     def settle(self, journal: Journal) -> None:
         """Write the last line of a run that was killed, once it is completed."""
-        folder = self._place.open()
+        folder = self._private.open()
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(f"{journal.id}.jsonl", flags, dir_fd=folder)
@@ -215,7 +215,7 @@ class Journals:
     def ids(self) -> list[str]:
         """Return the ids of all journals, the newest first. Raises PermissionError if others could write there."""
         try:
-            folder = self._place.open()
+            folder = self._private.open()
         except FileNotFoundError:
             return []
         try:
@@ -241,7 +241,7 @@ class Journals:
 
     def open(self, id: str) -> Journal:
         """Open a journal. Raises FileNotFoundError, and PermissionError if somebody else may have written it."""
-        folder = self._place.open()
+        folder = self._private.open()
         try:
             fd = os.open(f"{id}.jsonl", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         finally:
@@ -296,12 +296,12 @@ class Journal:
         """Yield folders with their changes, the last line first."""
         # Only the positions of the lines are kept: a journal may not fit into memory.
         self._file.seek(0)
-        positions, pending_dir = [], 0
+        positions, position = [], 0
         for line in self._file:
-            positions.append(pending_dir)
-            pending_dir += len(line)
-        for pending_dir in reversed(positions):
-            self._file.seek(pending_dir)
+            positions.append(position)
+            position += len(line)
+        for position in reversed(positions):
+            self._file.seek(position)
             found = _changes(self._file.readline())
             if found:
                 yield found
@@ -322,8 +322,8 @@ def _changes(line: bytes) -> tuple[str, list[Change]] | None:
     try:
         folder = read["folder"]
         changes = [
-            Change(name, ino, *become)
-            for become, names, inodes in reversed(read["changes"])
+            Change(name, ino, *transition)
+            for transition, names, inodes in reversed(read["changes"])
             for name, ino in zip(reversed(names), reversed(inodes), strict=True)
         ]
     except (KeyError, TypeError, ValueError):

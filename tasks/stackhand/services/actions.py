@@ -8,6 +8,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
 from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
+from stackhand.services.start import half_recreated
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
@@ -59,7 +60,9 @@ class Actions:
         Volumes stay, also those without a name.
         """
         with self._state.lock("services.recreate"):
-            self._loader.compose.create([service], force=True)
+            chosen = self._loader.chosen()
+            half_recreated.clear(self._engine, chosen.project, [service])
+            chosen.compose.create([service], force=True)
             self.start(service)
 
     def run_once(self, service: str, command: Sequence[str]) -> None:
@@ -73,12 +76,4 @@ class Actions:
         self._loader.compose.run_once(service, command, self._on_line)
 
     def _new_starter(self) -> Starter:
-        loader = self._loader
-        return Starter(
-            lambda: (loader.project, loader.compose),
-            loader.hashes,
-            self._engine,
-            self._settings,
-            self._state,
-            self._redactor,
-        )
+        return Starter(self._loader.chosen, self._engine, self._settings, self._state, self._redactor)

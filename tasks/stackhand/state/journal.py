@@ -170,10 +170,24 @@ class Journal:
 
         Where that can't be written they stay unfinished, and the next run finds again that nothing is left to do.
         """
-        ids, now = {run.id for run in runs}, _iso(datetime.now(timezone.utc))
+        ids = {run.id for run in runs}
         if ids:
             with contextlib.suppress(StateFolderUnwritable):
-                self._change(lambda run: replace(run, ended=run.ended or now) if run.id in ids else run)
+                self._change(lambda run: _at_end(run) if run.id in ids else run)
+
+    def forget(self, task: str, is_over: Callable[[str], bool]) -> None:
+        """Drop the steps of which nothing can be looked up in the world any more from the runs of a task that ended.
+
+        Where that can't be written they stay.
+        """
+
+        def dropped(run: Run) -> Run:
+            if run.task != task or not run.ended:
+                return run
+            return replace(run, steps={key: step for key, step in run.steps.items() if not is_over(key)})
+
+        with contextlib.suppress(StateFolderUnwritable):
+            self._change(dropped)
 
     def put(self, changed: Run) -> None:
         """Write a run in place of the one of the same id, or beside the others where that is gone.
@@ -226,7 +240,7 @@ class ActiveRun:
         Where that can't be written it stays unfinished, and the next run finds that nothing is left to do.
         """
         with contextlib.suppress(StateFolderUnwritable):
-            self._write(lambda run: replace(run, ended=_iso(datetime.now(timezone.utc)), process=None))
+            self._write(_at_end)
 
     def give_up(self) -> None:
         """Write down that this process does no more about the run, which has not come to its end."""
@@ -289,6 +303,14 @@ def _encode(runs: Iterable[Run]) -> dict[str, Any]:
 
 
 _RUNS: Document[list[Run]] = Document("journal", _decode, list, _encode)
+
+
+def _at_end(run: Run) -> Run:
+    """Return a run at its end. Only the steps that are marked as done can be of interest then; the others go."""
+    if run.ended:
+        return run
+    steps = {key: step for key, step in run.steps.items() if step.done}
+    return replace(run, steps=steps, ended=_iso(datetime.now(timezone.utc)), process=None)
 
 
 def _pruned(runs: list[Run]) -> list[Run]:

@@ -27,7 +27,7 @@ MINE = (UID, GID)
 
 @pytest.fixture(autouse=True, params=["one by one", "together"])
 def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Have all of it hold both where files are taken one by one and where a crew takes plain ones together."""
+    """Have all of it hold both where files are taken one by one and where worker processes take plain ones together."""
     if request.param == "together":
         monkeypatch.setattr(workers, "_WORTH_IT", 0)
         monkeypatch.setattr(workers, "_SHARES", 0)

@@ -389,6 +389,25 @@ def test_the_oldest_go_by_task_and_the_unfinished_stay(journal: Journal, monkeyp
     assert len(ended) <= KEPT + 1
 
 
+def test_of_a_run_that_ended_only_what_was_done_is_kept(journal: Journal) -> None:
+    with journal.run(RESTART, steps={"c1": "", "c2": ""}) as run:
+        run.done("c1")
+    with pytest.raises(KeyboardInterrupt), journal.run(RESTART, steps={"c3": ""}):
+        raise KeyboardInterrupt
+    assert [list(each.steps) for each in journal.runs()] == [["c1"], ["c3"]]
+    journal.settle(*journal.unfinished())
+    assert [list(each.steps) for each in journal.runs()] == [["c1"], []]
+
+
+def test_steps_that_nobody_can_look_up_any_more_are_forgotten(journal: Journal) -> None:
+    for task in ("services.stop", RESTART, "services.stop"):
+        journal.begin(task, steps={"old": "", "new": ""}).done("old", "new")
+    ended = [run for run in journal.runs() if run.id != journal.runs()[-1].id]
+    journal.settle(*ended)
+    journal.forget("services.stop", lambda key: key == "old")
+    assert [list(run.steps) for run in journal.runs()] == [["new"], ["old", "new"], ["old", "new"]]
+
+
 def test_a_flood_that_a_container_made_up_is_not_read_whole(journal: Journal, tmp_path: Path) -> None:
     entry: dict[str, object] = {
         "id": "a",

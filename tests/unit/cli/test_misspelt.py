@@ -12,6 +12,7 @@ import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.program import Program
 
 from stackhand.cli import service_tasks
 from stackhand.cli.misspelt import first_task, refuse_first_word
@@ -62,6 +63,8 @@ def run(monkeypatch: pytest.MonkeyPatch, words: str) -> int:
         ("--list-dept", "unknown flag --list-dept", "did you mean '--list-depth'?"),
         ("--nosuch", "unknown flag --nosuch", "`inv --help` lists Invoke's own flags"),
         ("services.start --timeout", "--timeout needs a value", "`inv --help TASK` lists the flags of a task"),
+        ("services.start -s", "--service needs a value", "`inv --help TASK` lists the flags of a task"),
+        ("services.stop --service", "--service needs a value", "`inv --help TASK` lists the flags of a task"),
     ],
 )
 def test_what_is_misspelt(
@@ -109,10 +112,37 @@ def test_in_json_it_is_the_document(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         (["inv", "--help", "up"], None),
         (["inv", "--complete", "--", "inv up.re"], None),
         (["inv", "-c"], None),
+        (["inv", "-T", "soon", "up"], None),
+        (["inv", "-eT", "30", "up"], "up"),
+        (["inv", "-eT30", "up"], None),  # Invoke takes it for -e -T -3 -0
+        (["inv", "-el", "up"], None),
+        (["inv", "-V", "up"], None),
+        (["inv", "-e", "--", "up"], None),
+        (["inv", "--nosuch", "up"], None),
     ],
 )
 def test_the_first_task(argv: list[str], word: str | None) -> None:
     assert first_task(argv) == word
+
+
+_WITH_VALUE = [
+    ("-" if len(name) == 1 else "--") + name
+    for flag in [*Program().core_args(), *Program().task_args()]
+    if flag.takes_value and not flag.optional and flag.name != "print-completion-script"
+    for name in flag.names
+]
+
+
+@pytest.mark.parametrize("flag", _WITH_VALUE)
+def test_the_value_of_a_flag_of_invokes_is_no_task(flag: str) -> None:
+    assert first_task(["inv", flag, "1", "services.graph"]) == "services.graph"
+    assert first_task(["inv", f"{flag}=1", "services.graph"]) == "services.graph"
+    if not flag.startswith("--"):
+        assert first_task(["inv", f"-e{flag[1]}", "1", "services.graph"]) == "services.graph"
+
+
+def test_there_are_such_flags() -> None:
+    assert {"--hide", "--command-timeout", "-T", "--config", "-f", "--search-root", "-r"} <= set(_WITH_VALUE)
 
 
 class TestInvokesOwnProgram:
@@ -138,7 +168,17 @@ class TestInvokesOwnProgram:
         assert ended.value.code == 2
         assert "did you mean 'services.start'?" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("words", [["services.start"], ["services.start", "--flag", "nope"], [], ["-l", "nope"]])
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["services.start"],
+            ["services.start", "--flag", "nope"],
+            [],
+            ["-l", "nope"],
+            ["--hide", "both", "services.start"],
+            ["-eT", "30", "services.start"],
+        ],
+    )
     def test_nothing_else_is_refused(self, monkeypatch: pytest.MonkeyPatch, ours: Collection, words: list[str]) -> None:
         self.loaded(monkeypatch, ours)
         refuse_first_word(["inv", *words], ours)

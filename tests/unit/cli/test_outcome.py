@@ -100,6 +100,27 @@ class TestTheRun:
         assert document["changed"] == ["web"]
         assert document["fixes"]
 
+    def test_it_is_of_the_report_that_was_chosen_last(self) -> None:
+        run = stack()
+        outcome = RunOutcome.of(run)
+        outcome.set_document()
+        outcome.started(started(db="healthy"), fix=())
+        outcome.set_document(report=run.starter.report)
+        outcome.write_document()
+        (document,) = documents(run)
+        assert [each["name"] for each in document["services"]] == ["web"]
+        assert document["ok"] is False
+
+    def test_of_a_second_start_that_came_to_no_report_all_services_are_told(self) -> None:
+        run = stack()
+        outcome = RunOutcome.of(run)
+        outcome.set_document()
+        outcome.started(started(db="healthy"), fix=())
+        outcome.set_document()
+        outcome.write_document()
+        (document,) = documents(run)
+        assert [each["name"] for each in document["services"]] == ["web"]
+
     def test_without_one_that_was_set_nothing_is_written(self) -> None:
         run = stack()
         RunOutcome.of(run).write_document()

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import container
 
+from stackhand.engine.api.containers import Container
 from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
 from stackhand.services import actions
@@ -28,7 +30,7 @@ class World:
         self.compose = self
         self.project = self
         self.name = "shop"
-        self.hashes: dict[str, str] = {}
+        self.there: list[Container] = []
         self.starters = 0
         self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
 
@@ -41,6 +43,15 @@ class World:
 
     def _note(self, *what: Any) -> None:
         self.did.append((*what, "locked" if self.state._holders else "free"))
+
+    def chosen(self) -> World:
+        return self
+
+    def containers(self, project: str, name: str) -> list[Container]:
+        return self.there
+
+    def remove(self, container: str) -> None:
+        self._note("remove", container)
 
     def restart(self, names: Sequence[str]) -> None:
         self._note("restart", *names)
@@ -72,7 +83,7 @@ class Starter:
 @pytest.fixture(autouse=True)
 def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "OnDemand", lambda starter: None)
-    monkeypatch.setattr(actions, "Starter", lambda select, hashes, engine, *_: engine.starter())
+    monkeypatch.setattr(actions, "Starter", lambda select, engine, *_: engine.starter())
 
 
 def test_a_start_is_in_the_records_of_the_run(tmp_path: Path) -> None:
@@ -91,6 +102,13 @@ def test_a_recreate_makes_and_starts(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.actions.recreate("web")
     assert world.did == [("create", "web", True, "locked"), ("start", "web", "the run's")]
+
+
+def test_a_recreate_clears_first_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.there = [container("web", id="old"), container("web", id="draft", status="created", replaces="old")]
+    world.actions.recreate("web")
+    assert world.did[:2] == [("remove", "draft", "locked"), ("create", "web", True, "locked")]
 
 
 @pytest.mark.parametrize("action", ["start", "restart", "recreate"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from stackhand.engine.api import archive, containers
@@ -72,6 +72,12 @@ class Engine:
         thread.start()
         thread.join(within)
         return any(pongs)
+
+    def now(self) -> datetime:
+        """Return the time by the engine's clock, as all its times are; by this machine's where it does not say."""
+        with errors():
+            told = containers.parse_time(self.api.info().get("SystemTime"))
+        return told or datetime.now(timezone.utc)
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         """Return the containers of a Compose project, or of one service, without those of `docker compose run`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 from stackhand.engine.compose.cli import Compose, Selection, development
@@ -15,6 +16,18 @@ from stackhand.errors import UnknownService
 from stackhand.output.redact import Redactor
 
 _ALL = ("*",)
+
+
+@dataclass(frozen=True)
+class ChosenProject:
+    """A project as it was chosen at one moment, with the Compose that it was read by.
+
+    `read_hashes` returns the configuration hash of each of its services. They stay together, whatever is chosen later.
+    """
+
+    project: Project
+    compose: Compose
+    read_hashes: Callable[[], Mapping[str, str]]
 
 
 class ProjectLoader:
@@ -55,6 +68,12 @@ class ProjectLoader:
                 self._project = self._read(self.compose)
             return self._project
 
+    def chosen(self) -> ChosenProject:
+        """Return what is chosen now. Compose is asked for hashes once, and not before they are read."""
+        with self._lock:
+            compose, project = self.compose, self.project
+        return ChosenProject(project, compose, lambda: self._hashes_to_come(compose).result())
+
     def use_development(self) -> None:
         """Choose the development overrides, also after another task of the run has read the project without them."""
         with self._lock:
@@ -77,14 +96,9 @@ class ProjectLoader:
 
     def prefetch_hashes(self) -> None:
         """Begin to ask Compose for the hashes, on a thread of their own."""
-        self._hashes_to_come()
+        self._hashes_to_come(self.compose)
 
-    def hashes(self) -> dict[str, str]:
-        """Return the configuration hash of each service, as the project is chosen now. Compose is asked once."""
-        return self._hashes_to_come().result()
-
-    def _hashes_to_come(self) -> Future[dict[str, str]]:
-        compose = self.compose
+    def _hashes_to_come(self, compose: Compose) -> Future[dict[str, str]]:
         with self._hash_lock:
             if self._hashing is None or self._hashing[0] is not compose:
                 self._hashing = compose, _ask_for_hashes(compose)

@@ -146,6 +146,6 @@ def _error(answer: ExecResult) -> str:
 
 def _initial_databases(context: CheckContext, service: str) -> list[str]:
     """Return the database that the image creates at the first start."""
-    about = context.project.services[service]
+    definition = context.project.services[service]
     names = ("POSTGRES_DB", "POSTGRESQL_DATABASE")
-    return [value for name in names if (value := value_of(context.project, about, name))]
+    return [value for name in names if (value := value_of(context.project, definition, name))]

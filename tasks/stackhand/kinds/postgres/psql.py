@@ -100,10 +100,10 @@ def _script(name: str) -> str:
 
 def superusers(context: CheckContext, service: str) -> list[tuple[str, str]]:
     """Return the superusers that a service's image may have created, each with its password, "" for none."""
-    about = context.project.services[service]
+    definition = context.project.services[service]
 
     def value(name: str) -> str:
-        return value_of(context.project, about, name)
+        return value_of(context.project, definition, name)
 
     # Variables of the official image (https://hub.docker.com/_/postgres), then those of Bitnami's.
     known = (

@@ -106,8 +106,8 @@ def collect(context: CheckContext, service: str) -> RedisFacts:
 
 def _ask(context: CheckContext, service: str, question: Question) -> str:
     """Return what the script prints in the service's container or, where that has no redis-cli, in a neighbour's."""
-    about = context.project.services[service]
-    shown = traits(about)
+    definition = context.project.services[service]
+    shown = traits(definition)
     environment = {
         "LOGINS": str(len(question.tries)),
         "KEYS": str(len(question.keys)),
@@ -119,7 +119,7 @@ def _ask(context: CheckContext, service: str, question: Question) -> str:
     environment |= {f"KEY_{number}": key for number, key in enumerate(question.keys)}
 
     def ask(place: str) -> ExecResult:
-        options, folders = " ".join(question.options), " ".join(places(about))
+        options, folders = " ".join(question.options), " ".join(places(definition))
         if place != service:
             # The files there are not the server's.
             options, folders = f"-h {service} {options}".strip(), "/nowhere"

@@ -89,10 +89,10 @@ class Batch:
         """
         if self._journal is None:
             raise ValueError("nothing is changed without a journal")
-        self._journal.write_alike(folder, {become: (each.names, each.inodes) for become, each in plain.items()})
+        self._journal.write_alike(folder, {transition: (each.names, each.inodes) for transition, each in plain.items()})
         changed = 0
-        for become, each in plain.items():
-            failures = _change_alike(each.fds, become)
+        for transition, each in plain.items():
+            failures = _change_alike(each.fds, transition)
             changed += len(each.fds) - len(failures)
             if failures:
                 for name, fd in zip(each.names, each.fds, strict=True):
@@ -107,11 +107,11 @@ class Batch:
             entry.close()
 
 
-def _change_alike(fds: Sequence[int], become: Transition) -> dict[int, OSError]:
+def _change_alike(fds: Sequence[int], transition: Transition) -> dict[int, OSError]:
     """Change the owner and mode of regular files, as `Entry.become` does; return the errors by descriptor."""
     failures: dict[int, OSError] = {}
-    *_, uid, gid, mode = become
-    made = steps(*become)
+    *_, uid, gid, mode = transition
+    made = steps(*transition)
     for fd in fds:
         # One file after the other: so there is hardly time for somebody to undo a file's first step before its second.
         try:
@@ -122,7 +122,7 @@ def _change_alike(fds: Sequence[int], become: Transition) -> dict[int, OSError]:
                     os.fchmod(fd, one)
         except OSError as error:
             failures[fd] = error
-            mode_back(fd, fd, *become[:3])
+            mode_back(fd, fd, *transition[:3])
     for fd in fds:
         if fd in failures:
             continue

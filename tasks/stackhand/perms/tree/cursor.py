@@ -61,7 +61,7 @@ class Cursor:
     @property
     def path(self) -> str:
         """The path of the current folder below the root; "" for the root."""
-        return "/".join([entry_above.name for entry_above in self.trail[1:]])
+        return "/".join([entry.name for entry in self.trail[1:]])
 
     def down(self, name: str) -> os.stat_result:
         """Go into a folder of the current one, by name. Raises OSError, OtherFileSystem."""
@@ -92,7 +92,7 @@ class Cursor:
 
     def up(self) -> None:
         """Go back to the folder above. Raises DirectoryMoved if it is not there; then the cursor stands in the root."""
-        entry_above = self.trail[-2]
+        above = self.trail[-2]
         if self._above is not None:
             os.close(self.fd)
             self.fd, self._above = self._above, None
@@ -100,7 +100,7 @@ class Cursor:
             return
         with contextlib.suppress(OSError):
             fd = os.open("..", _FOLDER, dir_fd=self.fd)
-            if self._is(fd, entry_above):
+            if self._is(fd, above):
                 self._stand(fd)
                 self.trail.pop()
                 return
@@ -123,9 +123,9 @@ class Cursor:
     def _walk_from_root(self, trail: list[TrailEntry]) -> None:
         self._stand(os.dup(self._root))
         del self.trail[1:]
-        for entry_above in trail:
-            self.down(entry_above.name)
-            if (self.trail[-1].dev, self.trail[-1].ino) != (entry_above.dev, entry_above.ino):
+        for entry in trail:
+            self.down(entry.name)
+            if (self.trail[-1].dev, self.trail[-1].ino) != (entry.dev, entry.ino):
                 raise DirectoryMoved(errno.ESTALE, "it was moved or replaced meanwhile")
 
     def _stand(self, fd: int) -> None:
@@ -139,9 +139,9 @@ class Cursor:
             self._above = None
 
     @staticmethod
-    def _is(fd: int, entry_above: TrailEntry) -> bool:
+    def _is(fd: int, entry: TrailEntry) -> bool:
         found = os.fstat(fd)
-        return (found.st_dev, found.st_ino) == (entry_above.dev, entry_above.ino)
+        return (found.st_dev, found.st_ino) == (entry.dev, entry.ino)
 
 
 def _mount_of(fd: int) -> str:

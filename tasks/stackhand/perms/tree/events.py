@@ -49,9 +49,11 @@ class EventSpool:
             try:
                 written = os.write(self._file.fileno(), data)
             except OSError as error:
-                raise JournalFailed(f"notes can't be written: {error.strerror}", "make room in TMPDIR") from error
+                raise JournalFailed(
+                    f"the events of this run can't be written: {error.strerror}", "make room in TMPDIR"
+                ) from error
             if written != len(data):
-                raise JournalFailed("notes can't be written: no space left", "make room in TMPDIR")
+                raise JournalFailed("the events of this run can't be written: no space left", "make room in TMPDIR")
 
     def read(self, *kinds: str) -> Iterator[Event]:
         """Yield the events of these kinds, in the order in which they were written."""

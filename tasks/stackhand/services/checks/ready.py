@@ -11,6 +11,7 @@ from stackhand.checks.restarts import has_pending_restart
 from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import stopped_on_purpose
+from stackhand.state.journal import Journal
 
 
 def check_ready(context: CheckContext, service: str) -> Iterable[Verdict]:
@@ -27,7 +28,8 @@ def check_ready(context: CheckContext, service: str) -> Iterable[Verdict]:
     )
     for state in states:
         start = Fix("start", partial(context.actions.start, state.name), "restart")
-        yield _stopped_on_purpose(context, state) or evaluate_ready(state, start)
+        meant = None if state.ready else _stopped_on_purpose(context, state)
+        yield meant or evaluate_ready(state, start)
 
 
 def _stopped_on_purpose(context: CheckContext, state: ServiceStatus) -> Verdict | None:
@@ -38,14 +40,17 @@ def _stopped_on_purpose(context: CheckContext, state: ServiceStatus) -> Verdict 
     """
     name = state.name
     remedy = f"`inv up.{name}` starts it"
-    stopped = stopped_on_purpose(context.state)
-    ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
-    if name in context.named or has_pending_restart(context.state, state.containers):
+    if name in context.named:
         return None
-    if state.containers and all(each.stopped and each.run_key in stopped for each in state.containers):
+    runs = context.cached(("journal", ""), Journal(context.state).runs)
+    if has_pending_restart(runs, state.containers):
+        return None
+    stopped = stopped_on_purpose(runs, state.containers)
+    if state.containers and all(each.run_key in stopped for each in state.containers):
         return skip("`inv services.stop` stopped it", remedy=remedy)
     if state.state == "missing" and not state.containers and not _is_needed(context, name):
         return skip("it was never started", remedy=remedy)
+    ended_well = state.state == "exited" and all(each.exit_code == 0 and not each.error for each in state.containers)
     # With a restart policy like `always`, it is meant to run for ever.
     may_end = context.project.services[name].restart in ("", "no", "on-failure")
     if ended_well and may_end and not _is_needed(context, name):

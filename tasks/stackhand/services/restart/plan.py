@@ -106,7 +106,7 @@ class _Planner:
         action, image = self._own(name), self._images.get(self._project.services[name].image)
         get = [image] if image and not any(image in actions for actions in decided.values()) else []
         if name not in self._names and not self._is_told(action, gets_image=bool(get)):
-            action, get = self._as_it_is(name), []
+            action, get = self._as_it_is(name) if action else None, []
         action = self._follow(name, action, decided) or action
         return [*get, action] if action else get
 
@@ -122,10 +122,7 @@ class _Planner:
                 return StartAction(name, "recreate", self._changes.inline_files[name], force=True)
             if cause and self._facts.of(name):
                 return StartAction(name, "restart", cause)
-            # An unhealthy service has not changed, and may never become healthy.
-            unhealthy = any(container.health == "unhealthy" for container in self._facts.of(name))
-            return None if unhealthy else action
-        return action
+        return self._unless_unhealthy(action)
 
     def _image(self, service: Service) -> StartAction | None:
         facts, changes = self._facts, self._changes
@@ -151,7 +148,16 @@ class _Planner:
     def _as_it_is(self, name: str) -> StartAction | None:
         """Return what a service needs to be ready as it was made."""
         facts = Facts(self._facts.containers, completed=self._facts.completed)
-        return None if completed(self._project, name, facts) else service_action(self._project, name, facts)
+        if completed(self._project, name, facts):
+            return None
+        return self._unless_unhealthy(service_action(self._project, name, facts))
+
+    def _unless_unhealthy(self, action: StartAction | None) -> StartAction | None:
+        """Return an action, None where it only waits for an unhealthy service: that may never become healthy."""
+        if action and action.verb == "check":
+            unhealthy = any(container.health == "unhealthy" for container in self._facts.of(action.service))
+            return None if unhealthy else action
+        return action
 
     def _follow(self, name: str, action: StartAction | None, decided: Decided) -> StartAction | None:
         """Return how a service follows those that it depends on with `restart: true`, None where it does not."""

@@ -95,7 +95,7 @@ class Restarter:
         plan = self._worth_it(plan_restart(run.project, names, seen.facts, seen.changes))
         check_files(run.project, plan.services())
         if not plan:
-            self._settle(run, seen)
+            self._settle(run, seen, names)
             # One that the engine has not asked yet may well be healthy: there is nothing to say about it.
             unhealthy = [name for name in names if any(each.health == "unhealthy" for each in seen.facts.of(name))]
             return Restarted(_execute(run, names, plan, seen.facts), unhealthy=tuple(unhealthy))
@@ -113,7 +113,7 @@ class Restarter:
             # The run after one that was killed restarts those of these containers that it has not come to.
             with self._journal.run(TASK, steps=_restarts(plan, seen.facts)):
                 report = _execute(run, names, plan, seen.facts, failures)
-            self._settle(run, seen, failures)
+            self._settle(run, seen, names, failures)
         return Restarted(report, tuple(changed(plan, first)))
 
     def _worth_it(self, plan: StartPlan) -> StartPlan:
@@ -147,8 +147,13 @@ class Restarter:
             ),
         )
 
-    def _settle(self, run: StartRun, seen: _Seen, failures: Mapping[str, Failure] | None = None) -> None:
-        """Remember what has been seen to be as it should."""
+    def _settle(
+        self, run: StartRun, seen: _Seen, names: Sequence[str], failures: Mapping[str, Failure] | None = None
+    ) -> None:
+        """Remember what has been seen to be as it should, and settle interrupted runs of which nothing more is left.
+
+        What such a run has left to services that this one was not to look at is for a later run.
+        """
         same = {
             name: source
             for name, source in seen.sources.items()
@@ -157,7 +162,9 @@ class Restarter:
         # A run that has nothing to do needs no folder to write to.
         with suppress(StateFolderUnwritable):
             run.context.shared.builds.remember(run.project, same, seen.facts.images or {})
-        self._journal.settle(*(each for each in self._journal.unfinished(TASK) if not each.is_under_way))
+        others = [each for name in run.project.services if name not in names for each in seen.facts.of(name)]
+        ended = [each for each in self._journal.unfinished(TASK) if not each.is_under_way]
+        self._journal.settle(*(each for each in ended if not each.left(lambda key: _is_gone(key, others))))
 
     def _interrupted(self, facts: Facts, names: Sequence[str]) -> dict[str, str]:
         """Return the services whose restart an interrupted run has not come to."""
@@ -172,7 +179,7 @@ class Restarter:
 
 def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
     """Return what a person is told of a restart that was not finished; None where all has restarted since."""
-    left = run.left(lambda key: all(container.run_key != key for container in containers))
+    left = run.left(lambda key: _is_gone(key, containers))
     services = list(dict.fromkeys(container.service for container in containers if container.run_key in left))
     if not services:
         return None
@@ -182,6 +189,11 @@ def describe(run: Run, containers: Sequence[Container]) -> Unfinished | None:
         f"a restart was interrupted before all had restarted: {', '.join(services)}",
         "`inv services.restart` finishes it",
     )
+
+
+def _is_gone(key: str, containers: Sequence[Container]) -> bool:
+    """Return whether a run of a container, by its `run_key`, has ended: its restart, or a later one, was made."""
+    return all(container.run_key != key for container in containers)
 
 
 def _restarts(plan: StartPlan, facts: Facts) -> dict[str, str]:

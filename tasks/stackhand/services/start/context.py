@@ -35,8 +35,8 @@ class Launches(Protocol):
 class Involved:
     """The services that this process has to do with so far.
 
-    `busy`: it brings them up. `watched`: it waits for them at this moment. `created`: Compose was asked to make their
-    containers. `recreated`: it has replaced some.
+    `busy`: it brings them up. `watched`: it waits for them at this moment. `created`: Compose has made their
+    containers, or has found them to be as configured. `recreated`: it has replaced some.
     """
 
     busy: set[str] = field(default_factory=set)

@@ -65,24 +65,36 @@ def plan_alone(
     return plan
 
 
-def replan(project: Project, names: Collection[str], plan: StartPlan, before: Containers, now: Containers) -> StartPlan:
+def replan(
+    project: Project,
+    names: Collection[str],
+    plan: StartPlan,
+    before: Containers,
+    now: Containers,
+    failed: Collection[str] = (),
+    leaders: Collection[str] = (),
+) -> StartPlan:
     """Return what is left of a plan for `names` when its images are got and its containers are made.
 
     `before` are the containers that it was made from, `now` those that are there. Compose has kept what is as it should
     be, and has stopped what declares `restart: true` for a service that it recreated; others of those still run.
+    `failed` are the services whose image or containers could not be got: each has a start left, which fails, also where
+    the service runs as it was before. What needs one of them was not recreated either, and does not go on as it is.
+    `leaders` are services that were recreated before this plan was made, and that these still have to follow.
     """
     made = plan.services(*MAKES)
     renewed = recreated(made, before, now)
     left: dict[str, StartAction] = {}
     for action in plan.actions:
         name, runs = action.service, all_run(now.get(action.service, ()))
-        if action.verb == "restart" and action.arguments:
+        if name in failed:
+            left[name] = StartAction(name, "start", action.cause)
+        elif action.verb == "restart" and action.arguments:
             led = any(leader in renewed or _restarts(left, leader) for leader in action.arguments)
             left[name] = action if led else StartAction(name, "check", f"{action.arguments[0]} was kept as it is")
         elif action.verb in MAKES:
             left[name] = StartAction(name, "check" if runs else "start", action.cause)
         elif action.verb in IMAGES:
-            # Where there is nothing else to do, its image could not be got: its start says so.
             left.setdefault(name, StartAction(name, "start", action.cause))
         else:
             left[name] = action
@@ -90,10 +102,11 @@ def replan(project: Project, names: Collection[str], plan: StartPlan, before: Co
         for name in names:
             if name not in left and all_run(before.get(name, ())) and not all_run(now.get(name, ())):
                 left[name] = StartAction(name, "start", "Compose has stopped it, to follow what it depends on")
-        for action in followers(project, names, renewed):
+        for action in followers(project, names, {*renewed, *leaders}):
             if action.service not in left or left[action.service].verb == "check":
                 left[action.service] = action
-    return connect(project, left.values())
+    outdated = plan.services("recreate")
+    return connect(project, left.values(), {n: why for n, why in unable(project, failed).items() if n in outdated})
 
 
 def plan_retry(

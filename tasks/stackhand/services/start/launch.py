@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NoReturn
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
@@ -119,8 +120,8 @@ class ServiceStart:
         failure = self.failure or unstartable(project, record.name, shared.records)
         if failure:
             raise ServiceFailed(shared.records.fail(record.name, explain.masked(failure, shared.redactor.text)))
-        containers, self.containers = self.containers or containers_of(self.context, record.name), ()
         record.began = shared.now() if record.began is None else record.began
+        containers, self.containers = self.containers or self._look(), ()
         record.state = "starting"
         while restart or not all_run(containers):
             record.attempts += 1
@@ -134,8 +135,12 @@ class ServiceStart:
             except Interrupted:
                 raise
             except StackError as error:
-                self._try_again(self._start_failure(error))
-            containers = containers_of(self.context, record.name)
+                failure = self._start_failure(error)
+                if failure.kind == "engine_gone" and self._engine_lost():
+                    record.attempts -= 1  # an attempt that was lost to the engine does not count
+                else:
+                    self._try_again(failure)
+            containers = self._look()
             if all_run(containers):
                 record.attempts = max(1, record.attempts)  # the engine had started it before it went away
         record.started = shared.now()
@@ -164,22 +169,40 @@ class ServiceStart:
     def _try_again(self, failure: Failure) -> None:
         """Wait for the next attempt, or raise ServiceFailed for good."""
         settings, record, shared = self.context.settings, self.record, self.context.shared
-        if failure.kind == "engine_gone" and failure.retry and self.engine_losses < settings.retries:
-            self.engine_losses += 1
-            record.attempts -= 1  # an attempt that was lost to the engine does not count
-            return
         if self.only_watch or not failure.retry or record.attempts >= settings.retries:
-            waited = shared.now() - (record.began or 0.0)
-            tried = explain.tried(settings, record.attempts, failure)
-            raise ServiceFailed(shared.records.fail(record.name, replace(failure, waited=waited, tried=tried)))
+            self._give_up(failure)
         delay = settings.retry_delay * settings.backoff ** max(0, record.attempts - 1)
         then = f"attempt {record.attempts + 1} of {settings.retries} in {delay:g} s"
         shared.tell(record.name, "retry", f"{failure.reason}; {then}")
         shared.notifier.sleep(delay)
 
+    def _give_up(self, failure: Failure) -> NoReturn:
+        """Record that the service has failed for good, and raise ServiceFailed."""
+        record, shared = self.record, self.context.shared
+        waited = shared.now() - (record.began or 0.0)
+        tried = explain.tried(self.context.settings, record.attempts, failure)
+        raise ServiceFailed(shared.records.fail(record.name, replace(failure, waited=waited, tried=tried)))
+
+    def _look(self) -> list[Container]:
+        """Return the service's containers before a start. Raises ServiceFailed when the engine stays away."""
+        while True:
+            try:
+                return containers_of(self.context, self.record.name)
+            except ServiceFailed as gone:
+                if not self._engine_lost():
+                    self._give_up(gone.failure)
+
+    def _engine_lost(self) -> bool:
+        """Count that the engine went away during a start. Returns whether to wait for it and go on."""
+        self.engine_losses += 1
+        return self.engine_losses <= self.context.settings.retries
+
     def _start_failure(self, error: StackError) -> Failure:
         shared, name = self.context.shared, self.record.name
         if isinstance(error, EngineUnreachable):
-            await_engine(self.context, name, shared.clock.monotonic() + self.context.settings.timeout)
+            try:
+                await_engine(self.context, name, shared.clock.monotonic() + self.context.settings.timeout)
+            except ServiceFailed as gone:
+                return gone.failure
             return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
         return explain.masked(explain.start_failure(shared.engine, name, error), shared.redactor.text)

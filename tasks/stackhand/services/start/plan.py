@@ -80,8 +80,13 @@ class StartPlan(Plan):
         return "\n".join(lines)
 
 
-def connect(project: Project, actions: Iterable[StartAction]) -> StartPlan:
-    """Return the plan of these actions, in dependency order, with the nodes that they come to."""
+def connect(project: Project, actions: Iterable[StartAction], blocked: Mapping[str, str] | None = None) -> StartPlan:
+    """Return the plan of these actions, in dependency order, with the nodes that they come to.
+
+    `blocked` has services that may not go on without another one, which fails (`unable`): they come after it, also
+    where what lies between the two has nothing to do.
+    """
+    blocked = blocked or {}
     ordered = _in_order(project, list(actions))
     images = {project.services[a.service].image: Node(a.verb, a.service) for a in ordered if a.verb in IMAGES}
     launches = {a.service: _launch(a) for a in ordered if a.verb in (*MAKES, *LAUNCHES)}
@@ -102,6 +107,9 @@ def connect(project: Project, actions: Iterable[StartAction]) -> StartPlan:
             ends = launches if dependency.condition == "service_started" else checks
             if dependency.service in ends:
                 (needed if dependency.required else awaited).append(ends[dependency.service])
+        blocker = launches.get(blocked.get(service.name, ""))
+        if blocker and blocker.service != service.name and blocker not in needed:
+            needed.append(blocker)
         check = checks[service.name]
         first = launches.get(service.name, check)
         hard[first] = tuple(needed)
@@ -138,14 +146,15 @@ def needs(project: Project, names: Collection[str]) -> dict[str, list[str]]:
     }
 
 
-def unable(project: Project, failed: Collection[str]) -> set[str]:
-    """Return the failed services and all that can't do without them."""
-    lost = set(failed)
+def unable(project: Project, failed: Collection[str]) -> dict[str, str]:
+    """Return the failed services and all that can't do without them, each with the failed one."""
+    lost = {name: name for name in failed}
     graph = {
         name: [entry.service for entry in service.depends_on if entry.required]
         for name, service in project.services.items()
     }
     for name in schedule.order(graph):
-        if any(need in lost for need in graph[name]):
-            lost.add(name)
+        cause = next((lost[need] for need in graph[name] if need in lost), None)
+        if cause:
+            lost.setdefault(name, cause)
     return lost

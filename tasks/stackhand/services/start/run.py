@@ -11,6 +11,7 @@ import msgspec
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Compose
+from stackhand.engine.compose.loader import ChosenProject
 from stackhand.engine.compose.project import Project
 from stackhand.graph import clock as clocks
 from stackhand.graph import schedule
@@ -24,7 +25,7 @@ from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
-from stackhand.services.start.plan import MAKES, Node, StartPlan
+from stackhand.services.start.plan import MAKES, Node, StartPlan, unable
 from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, ServiceFailed, StartReport, Step
@@ -83,7 +84,7 @@ class StartRun:
             check_files(self.project, plan.services())
             with self.locked():
                 self._carry_out(wanted, plan, facts.containers, failures, recreate=recreate)
-                self.remember(facts, self._look_again(wanted))
+                self.remember(facts, self._look_again(wanted, recreate=recreate))
         return self._records.report(self.project, self._shared.now(), wanted)
 
     def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
@@ -95,7 +96,9 @@ class StartRun:
             return ServiceStart(self.context, self._records[name]), facts
         check_files(self.project, [name])
         with self.locked():
-            failures, now, left = self._prepare([name], plan, facts.containers, None, recreate=True)
+            failures, now, left = self._prepare(
+                [name], plan, facts.containers, None, recreate=True, leaders=involved.recreated
+            )
             start = self._begin(left, now, failures)[name]
             for node in left.needs:
                 if node.verb != "check":
@@ -135,7 +138,7 @@ class StartRun:
         before: Containers,
         images: Mapping[str, Failure] | None = None,
         *,
-        recreate: bool = True,
+        recreate: bool,
     ) -> None:
         failures, now, left = self._prepare(wanted, plan, before, images, recreate=recreate)
         starts = self._begin(left, now, failures)
@@ -161,16 +164,19 @@ class StartRun:
         images: Mapping[str, Failure] | None,
         *,
         recreate: bool,
+        leaders: Collection[str] = (),
     ) -> tuple[dict[str, Failure], Containers, StartPlan]:
         """Get images and make containers. Returns who can't be started, the containers, and what is left to do."""
         failures = self.context.preparation.run(plan, images, recreate=recreate)
         made, now = plan.services(*MAKES), before
         if made:
+            lost = unable(self.project, failures)
             only = next(iter(wanted)) if len(wanted) == 1 else None
             now = containers_of(self._shared.engine, self.project, only)
-            self._shared.involved.created.update(made)
+            if recreate:
+                self._shared.involved.created.update(name for name in made if name not in lost)
             self._shared.involved.recreated.update(recreated(made, before, now))
-        return failures, now, replan(self.project, wanted, plan, before, now)
+        return failures, now, replan(self.project, wanted, plan, before, now, failures, leaders)
 
     def _begin(self, plan: StartPlan, now: Containers, failures: Mapping[str, Failure]) -> dict[str, ServiceStart]:
         """Open the records of what a plan starts, and tell what each waits for."""
@@ -185,7 +191,7 @@ class StartRun:
             for name in names
         }
 
-    def _look_again(self, wanted: Collection[str]) -> Containers:
+    def _look_again(self, wanted: Collection[str], *, recreate: bool) -> Containers:
         """See whether all that was ready still is; what crashed is started once more, then given up.
 
         Returns the containers as they were at the last look.
@@ -198,21 +204,21 @@ class StartRun:
                 self._records.fail(name, failure)
             if last or not fallen:
                 break
-            self._carry_out(wanted, plan_retry(self.project, wanted, self._records, fallen, now), now)
+            again = plan_retry(self.project, wanted, self._records, fallen, now)
+            self._carry_out(wanted, again, now, recreate=recreate)
         return now
 
 
 class Starter:
     """Starts services of a project, for all tasks of one process, and remembers what became of each.
 
-    `select` returns the project and its Compose as they are chosen at that moment: a task may activate a profile. Each
-    run asks once, when it begins.
+    `select` returns the project as it is chosen at that moment: a task may activate a profile. Each run asks once, when
+    it begins.
     """
 
     def __init__(
         self,
-        select: Callable[[], tuple[Project, Compose]],
-        read_hashes: Callable[[], Mapping[str, str]],
+        select: Callable[[], ChosenProject],
         engine: Engine,
         settings: Start,
         state: StateFolder,
@@ -221,7 +227,6 @@ class Starter:
     ) -> None:
         clock = clock or clocks.SYSTEM
         self._select = select
-        self._read_hashes = read_hashes
         self._settings = settings
         self._chosen = settings
         self._rebuild = False
@@ -261,8 +266,8 @@ class Starter:
 
     def begin(self) -> StartRun:
         """Return a new run, of the project as it is chosen now."""
-        project, compose = self._select()
-        shared = self.shared
+        chosen, shared = self._select(), self.shared
+        project, compose = chosen.project, chosen.compose
         with self._lock:
             if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
                 launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
@@ -272,7 +277,7 @@ class Starter:
                 self._tools = (project, compose, launcher, preparation)
             _, _, launcher, preparation = self._tools
         return StartRun(
-            RunContext(project, self._read_hashes, self._chosen, self._rebuild, launcher, preparation, shared)
+            RunContext(project, chosen.read_hashes, self._chosen, self._rebuild, launcher, preparation, shared)
         )
 
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
@@ -307,7 +312,7 @@ class Starter:
 
     def report(self) -> StartReport:
         """Return what became of all services that this process has touched."""
-        return self.records.report(self._select()[0], self.shared.now())
+        return self.records.report(self._select().project, self.shared.now())
 
     def cancel(self) -> None:
         """Make every thread of this process leave at its next look."""

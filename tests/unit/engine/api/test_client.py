@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ class _Api:
 
     def connect_container_to_network(self, container: str, network: str, **options: Any) -> None:
         self.connected = {key: value for key, value in options.items() if value}
+
+    def info(self) -> dict[str, Any]:
+        return {"SystemTime": "2026-11-23T16:46:07.640747292+01:00"}
 
     def inspect_network(self, network: str) -> dict[str, Any]:
         return self._network
@@ -57,3 +61,7 @@ def test_only_where_all_addresses_are_the_engines_is_there_a_range(driver: str, 
         "Containers": {"x": {"IPv4Address": "10.0.0.2/24", "IPv6Address": ""}},
     }
     assert _engine(_Api(network)).addresses("net") == (ranges, ["10.0.0.1", "10.0.0.2"])
+
+
+def test_the_engines_clock() -> None:
+    assert _engine(_Api()).now() == datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=timezone.utc)

@@ -91,12 +91,24 @@ def test_hashes_are_asked_for_once_and_anew_for_other_profiles(tmp_path: Path) -
     fake = FakeCompose()
     reads = loader(tmp_path, fake)
     reads.prefetch_hashes()
-    first = reads.hashes()
-    assert reads.hashes() == first
+    first = reads.chosen().read_hashes()
+    assert reads.chosen().read_hashes() == first
     assert fake.times("--hash") == 1
     reads.select(["debug"])
-    assert reads.hashes() != first
+    assert reads.chosen().read_hashes() != first
     assert fake.times("--hash") == 2
+
+
+def test_what_was_chosen_stays_together_whatever_is_chosen_later(tmp_path: Path) -> None:
+    fake = FakeCompose()
+    reads = loader(tmp_path, fake)
+    before = reads.chosen()
+    reads.select(["debug"])
+    assert reads.chosen().project is reads.project is not before.project
+    assert before.read_hashes()
+    assert "--profile" not in fake.ran[-1]
+    assert reads.chosen().read_hashes()
+    assert "--profile" in fake.ran[-1]
 
 
 def test_what_a_prefetch_could_not_do_is_told_to_whoever_asks(tmp_path: Path) -> None:
@@ -105,7 +117,7 @@ def test_what_a_prefetch_could_not_do_is_told_to_whoever_asks(tmp_path: Path) ->
     reads = loader(tmp_path, fake)
     reads.prefetch_hashes()
     with pytest.raises(CommandFailed):
-        reads.hashes()
+        reads.chosen().read_hashes()
 
 
 def test_threads_that_ask_at_once_get_one_project(tmp_path: Path) -> None:

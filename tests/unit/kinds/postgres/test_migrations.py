@@ -202,14 +202,14 @@ def _look(
     migrate = service("migrate", environment=environment, raw={"command": command.split()})
     made = project(service("db"), migrate, service("api", needs("migrate", "service_completed_successfully")))
     engine = _Engine(folders)
-    hands = ServiceActions(
+    actions = ServiceActions(
         start=lambda name: None,
         restart=lambda name: None,
         recreate=lambda name: None,
         run=lambda name, words: engine.ran.append((name, tuple(words))),
     )
     kinds = ServiceKinds({"db": (_Postgres(server),)})
-    return CheckContext(made, engine, kinds, Fixes(), StateFolder(folder), hands), engine  # type: ignore[arg-type]
+    return CheckContext(made, engine, kinds, Fixes(), StateFolder(folder), actions), engine  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

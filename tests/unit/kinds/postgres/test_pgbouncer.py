@@ -62,7 +62,7 @@ CONFIG = (
 
 
 class Stage:
-    """A scene of one PgBouncer: what its shell prints, what psql says where, and all that was asked."""
+    """The check context of one PgBouncer: what its shell prints, what psql says where, and all that was asked."""
 
     def __init__(
         self,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import container, ended, needs, project, service
+from builders import START, container, ended, needs, project, service
 
 from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.engine.api.containers import Container
@@ -29,9 +31,9 @@ class StubEngine:
 
 def look(folder: Path, containers: list[Container], *, named: tuple[str, ...] = (), **more: Any) -> CheckContext:
     stack = project(service("web", **more), service("front", needs("web")))
-    hands = ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None)
+    actions = ServiceActions(lambda name: None, lambda name: None, lambda name: None, lambda name, command: None)
     engine: Any = StubEngine(containers)
-    return CheckContext(stack, engine, ServiceKinds({}), Fixes(), StateFolder(folder), hands, named=named)
+    return CheckContext(stack, engine, ServiceKinds({}), Fixes(), StateFolder(folder), actions, named=named)
 
 
 def judge(folder: Path, containers: list[Container], **more: Any) -> tuple[str, bool]:
@@ -83,6 +85,29 @@ def test_what_a_fix_that_was_killed_has_stopped_is_started_again(tmp_path: Path)
 
 def test_a_stop_that_was_killed_hides_nothing_that_still_runs(tmp_path: Path) -> None:
     sick = container(status="paused")
-    Journal(StateFolder(tmp_path)).begin(stop.TASK, steps={sick.run_key: "", KILLED.run_key: ""})
+    facts = {"engine_time": START.isoformat()}
+    Journal(StateFolder(tmp_path)).begin(stop.TASK, facts, {sick.run_key: "", KILLED.run_key: ""})
     assert judge(tmp_path, [sick])[0] == "fail"
     assert judge(tmp_path, [KILLED]) == ("skip", False)
+    days_later = replace(KILLED, finished_at=START + timedelta(days=3))
+    assert judge(tmp_path, [days_later]) == ("fail", True)
+
+
+def test_the_journal_is_read_once_for_a_look_and_not_for_what_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    recall = StateFolder.recall
+    monkeypatch.setattr(StateFolder, "recall", lambda self, name: reads.append(name) or recall(self, name))
+    context = look(tmp_path, [KILLED])
+    for name in ("web", "front"):
+        list(check_ready(context, name))
+    assert reads.count("journal") == 1
+    context.invalidate()
+    list(check_ready(context, "web"))
+    assert reads.count("journal") == 2
+    context = look(tmp_path, [container("web"), FRONT])
+    for name in ("web", "front"):
+        (found,) = check_ready(context, name)
+        assert found.status == "ok"
+    assert reads.count("journal") == 2

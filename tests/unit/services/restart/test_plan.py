@@ -81,6 +81,13 @@ def test_a_dependency_that_is_not_healthy_is_watched_where_somebody_waits_for_it
     assert planned(CHAIN, ill, Changes(named=("other",)), ["other"]) == ["check db", "restart other"]
 
 
+@pytest.mark.parametrize("changed", [{}, {"config_hash": "of yesterday"}])
+def test_a_dependency_that_is_not_healthy_is_left_alone_where_nobody_waits_for_it(changed: dict[str, str]) -> None:
+    stack = project(service("db"), service("api", needs("db")))
+    ill = facts(stack, healthy("db", health="unhealthy", **changed), healthy("api"))
+    assert planned(stack, ill, Changes(named=("api",)), ["api"]) == ["restart api"]
+
+
 @pytest.mark.parametrize(
     ("containers", "changes", "actions"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -256,6 +257,40 @@ def test_what_is_left_once_containers_are_made(now: list[Container], left: str) 
         check db <- start db
     """)
     assert str(replan(SHOP, list(SHOP.services), plan, known.containers, facts(SHOP, *now).containers)) == printed(left)
+
+
+def test_one_service_alone_that_compose_keeps_follows_what_was_recreated_before_it() -> None:
+    api = healthy("api")
+    known = facts(SHOP, healthy("db"), api, images={"image/api": IMAGE_ID})
+    stack = project(*(replace(each, builds=each.name == "api") for each in SHOP.services.values()))
+    plan = plan_alone(stack, "api", known, {"db"}, rebuild=True)
+    assert plan.services("build", "recreate") == ["api"]
+    left = replan(stack, ["api"], plan, known.containers, known.containers, leaders={"db"})
+    assert str(left) == "restart api: db was recreated, and api asks to follow it\ncheck api <- restart api"
+    made = facts(SHOP, healthy("api", id="new", status="created", health="none")).containers
+    left = replan(stack, ["api"], plan, known.containers, made, leaders={"db"})
+    assert [f"{action.verb} {action.service}" for action in left.actions] == ["start api"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "left"),
+    [
+        (
+            {"db"},
+            """
+            start db: its configuration changed
+            check db <- start db
+            check web: its configuration changed <- start db
+            """,
+        ),
+        ({"web"}, "check db: its configuration changed\nstart web: its configuration changed\ncheck web <- start web"),
+    ],
+)
+def test_what_could_not_be_made_is_left_to_fail_with_what_needs_it(failed: set[str], left: str) -> None:
+    known = facts(SHOP, CHANGED, healthy("api"), healthy("web", config_hash="old"), healthy("other"))
+    plan = plan_start(SHOP, list(SHOP.services), known)
+    assert plan.services("recreate") == ["db", "web"]
+    assert str(replan(SHOP, list(SHOP.services), plan, known.containers, known.containers, failed)) == printed(left)
 
 
 def test_what_was_not_made_is_left_as_it_was_planned() -> None:

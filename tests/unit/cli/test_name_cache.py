@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from builders import needs, project, service
 
-from stackhand.cli import service_names as catalogue
-from stackhand.cli.service_names import fingerprint
+from stackhand.cli import name_cache
+from stackhand.cli.name_cache import fingerprint
 
 
 @pytest.fixture
@@ -89,11 +89,11 @@ class Whole:
 
 def test_reading_twice_asks_once(folder: Path) -> None:
     whole = Whole()
-    first, second = catalogue.read(folder, {}, whole), catalogue.read(folder, {}, whole)
+    first, second = name_cache.read(folder, {}, whole), name_cache.read(folder, {}, whole)
     assert first == second == {"db": [], "api": ["service_healthy 0 db"]}
     assert whole.reads == 1
     change(folder / "base/base.yml")
-    catalogue.read(folder, {}, whole)
+    name_cache.read(folder, {}, whole)
     assert whole.reads == 2
 
 
@@ -102,11 +102,11 @@ def test_a_damaged_memory_is_no_obstacle(folder: Path, text: str) -> None:
     (folder / ".stackhand").mkdir()
     (folder / ".stackhand/catalogue.json").write_text(text)
     whole = Whole()
-    assert set(catalogue.read(folder, {}, whole)) == {"db", "api"}
+    assert set(name_cache.read(folder, {}, whole)) == {"db", "api"}
     assert json.loads((folder / ".stackhand/catalogue.json").read_text())["services"]
 
 
 def test_a_folder_that_can_not_be_written(folder: Path) -> None:
     (folder / ".stackhand").write_text("in the way")
     whole = Whole()
-    assert set(catalogue.read(folder, {}, whole)) == {"db", "api"}
+    assert set(name_cache.read(folder, {}, whole)) == {"db", "api"}

@@ -1,6 +1,6 @@
-"""The names of a project's services, remembered between runs so that listing tasks need not ask Compose.
+"""A cache of the names of a project's services, and of what they depend on: listing tasks need not ask Compose.
 
-Only names and dependencies for listing and completion come from here; a start always reads the project afresh.
+Only listing, completion and the task objects use it. A start always reads the project itself.
 """
 
 from __future__ import annotations
