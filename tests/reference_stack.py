@@ -61,8 +61,11 @@ class Reference(Project):
     def up(self) -> dict[str, Any]:
         """Start all of it, with the post-startup fixes; return the start's document."""
         result = self.inv("up", "--json", timeout=480)
-        assert result.code == 0, result
         document: dict[str, Any] = result.json()
+        assert {each["state"] for each in document["services"]} <= {"healthy", "running", "completed"}, result
+        if result.code:
+            # On a busy machine an answer to one of the fixes' questions may have been late.
+            self.is_whole()
         return document
 
     def fixes(self, *words: str, code: int = 0) -> dict[str, Any]:
