@@ -11,8 +11,8 @@ from collections.abc import Iterator
 # In the order in which they run, with their budgets in seconds.
 BUDGETS = {
     "unit": 60,  # no process, no engine, no trees of files
-    "files": 240,  # real trees, often as root; programs of this machine
-    "sim": 30,  # starts on a simulated engine
+    "files": 300,  # real trees, often as root; programs of this machine
+    "sim": 60,  # starts on a simulated engine
     "compose": 60,  # the Compose CLI, and no engine
     "engine": 1200,  # a real engine
     "reference": 900,  # the reference stack on it
