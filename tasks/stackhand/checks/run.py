@@ -96,13 +96,25 @@ class _Runner:
         return found
 
     def _is_young(self, found: _Look) -> bool:
-        """Return whether a service that has a failure of its own was started within the time it may take."""
+        """Return whether a service has a failure of its own, and started within the time that it may take.
+
+        So has one that uses a service which started just now: it has to find that again.
+        """
         since = datetime.now(timezone.utc) - timedelta(seconds=self._context.settings.patience)
-        wrong = {each.service for each in _flat(found) if self._may_pass(each)}
-        return any(
-            each.service in wrong and each.running and each.started_at is not None and each.started_at > since
+        started = {
+            each.service
             for each in self._context.containers()
-        )
+            if each.running and each.started_at is not None and each.started_at > since
+        }
+        return any(self._may_pass(each) and started & self._used_by(each.service) for each in _flat(found))
+
+    def _used_by(self, service: str | None) -> set[str]:
+        """Return a service, what it depends on and what it connects to."""
+        if service is None:
+            return set()
+        depends_on = {entry.service for entry in self._context.project.services[service].depends_on}
+        connects_to = {client.server for client in self._context.clients if client.service == service}
+        return {service, *depends_on, *connects_to}
 
     def _may_pass(self, finding: Finding) -> bool:
         return finding.status == "fail" and finding.phase == self._suite.phases[0]

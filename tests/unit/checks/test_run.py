@@ -333,6 +333,24 @@ def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path)
     assert toy.looks == 3
 
 
+def test_nor_is_one_given_up_whose_dependency_has_just_started(tmp_path: Path) -> None:
+    class Lost(Toy):
+        """It has lost its connection, and finds it again at the third look."""
+
+        def collect(self, context: CheckContext, service: str) -> World:
+            if self.looks == 2:
+                self.world.pop("silent", None)
+            return super().collect(context, service)
+
+    toy = Lost({"silent": "", "role": "right", "index": "right"}, PHASES, mend)
+    long_ago, just_now = healthy(), healthy("db", started_at=datetime.now(timezone.utc))
+    place = context(tmp_path, toy, containers=[long_ago, just_now], patience=30.0)
+    place.project = project(service("web", "db"), service("db"))
+    report = fixing.run(place, ["web"])
+    assert report.ok
+    assert toy.looks == 3
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
     class Hanging(Toy):
