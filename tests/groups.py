@@ -15,7 +15,7 @@ BUDGETS = {
     "sim": 60,  # starts on a simulated engine
     "compose": 60,  # the Compose CLI, and no engine
     "engine": 1200,  # a real engine
-    "reference": 900,  # the reference stack on it
+    "reference": 1500,  # the reference stack on it
     "crash": 300,  # the engine or the task is killed half-way
 }
 NEED_AN_ENGINE = {"engine", "reference", "crash"}
