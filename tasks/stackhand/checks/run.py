@@ -106,15 +106,8 @@ class _Runner:
             for each in self._context.containers()
             if each.running and each.started_at is not None and each.started_at > since
         }
-        return any(self._may_pass(each) and started & self._used_by(each.service) for each in _flat(found))
-
-    def _used_by(self, service: str | None) -> set[str]:
-        """Return a service, what it depends on and what it connects to."""
-        if service is None:
-            return set()
-        depends_on = {entry.service for entry in self._context.project.services[service].depends_on}
-        connects_to = {client.server for client in self._context.clients if client.service == service}
-        return {service, *depends_on, *connects_to}
+        wrong = {each.service for each in _flat(found) if each.service and self._may_pass(each)}
+        return any(not started.isdisjoint((name, *self._context.needs(name))) for name in wrong)
 
     def _may_pass(self, finding: Finding) -> bool:
         return finding.status == "fail" and finding.phase == self._suite.phases[0]
