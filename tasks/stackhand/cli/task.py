@@ -18,7 +18,7 @@ from invoke.tasks import Task
 from stackhand.cli.outcome import RunOutcome
 from stackhand.context import Stack
 from stackhand.errors import BadArgument, Interrupted, StackError
-from stackhand.graph.signals import interrupt_on_termination
+from stackhand.graph.signals import end_soon, interrupt_on_termination
 
 # Flags that several tasks have, explained once.
 HELP = {
@@ -152,7 +152,11 @@ def _exit(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
     """Report an error; return the exit that ends the run with the error's code."""
     # When tasks run side by side, the main thread reports the interrupt.
     if not isinstance(error, Interrupted) or threading.current_thread() is threading.main_thread():
-        RunOutcome.of(stack).fail(error, json=bool(kwargs.get("json")))
+        outcome = RunOutcome.of(stack)
+        outcome.fail(error, json=bool(kwargs.get("json")))
+        if isinstance(error, Interrupted):
+            outcome.write_document()  # before anything at the process's end can get stuck
+            end_soon(error.exit_code)
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)
     return Exit(code=error.exit_code)
