@@ -18,7 +18,7 @@ from invoke.tasks import Task
 from stackhand.cli.outcome import RunOutcome
 from stackhand.context import Stack
 from stackhand.errors import BadArgument, Interrupted, StackError
-from stackhand.graph.signals import end_soon, interrupt_on_termination
+from stackhand.graph.signals import interrupt_on_termination
 
 # Flags that several tasks have, explained once.
 HELP = {
@@ -155,8 +155,7 @@ def _exit(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
         outcome = RunOutcome.of(stack)
         outcome.fail(error, json=bool(kwargs.get("json")))
         if isinstance(error, Interrupted):
-            outcome.write_document()  # before anything at the process's end can get stuck
-            end_soon(error.exit_code)
+            outcome.write_document()  # whatever happens at the process's end
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)
     return Exit(code=error.exit_code)
