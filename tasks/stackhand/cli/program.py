@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -19,7 +20,7 @@ with without_mock():
     from invoke.vendor import yaml
 
 from stackhand.cli.misspelt import explain, refuse
-from stackhand.errors import ConfigError
+from stackhand.errors import ConfigError, Interrupted
 
 
 class StackProgram(Program):
@@ -104,20 +105,38 @@ def main() -> None:
     from stackhand.cli.namespace import ns
     from stackhand.graph import GraphExecutor
 
-    _freeze_imports()
     # Needs no invoke.yaml to run side by side; one that names an executor still decides.
-    StackProgram(name="stackhand", binary="stackhand", namespace=ns, executor_class=GraphExecutor).run()
+    _run(StackProgram(name="stackhand", binary="stackhand", namespace=ns, executor_class=GraphExecutor))
 
 
 def inv() -> None:
     """Run as `inv` does, with the tasks of the nearest `tasks.py`."""
-    _freeze_imports()
-    StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"]).run()
+    _run(StackProgram(name="Invoke", binary="inv[oke]", binary_names=["inv", "invoke"]))
 
 
-def _freeze_imports() -> None:
-    """Take what has been imported out of the search for garbage: it stays anyway, and the last search takes 40 ms."""
+def _run(program: StackProgram) -> None:
+    """Run the program as the one thing that this process does."""
+    # What has been imported stays anyway, and the last search for garbage takes 40 ms.
     gc.freeze()
+    try:
+        program.run()
+    except SystemExit as ended:
+        if ended.code == Interrupted.exit_code:
+            _leave(Interrupted.exit_code)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End the process although its threads still work, as those of an interrupted run do.
+
+    Python's own end would stop each of them wherever it is, which aborts the process every now and then ("FATAL:
+    exception not rethrown").
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _version() -> str:
