@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,16 +128,19 @@ def _run(program: StackProgram) -> None:
 
 
 def _leave(code: int) -> None:
-    """End the process although its threads still work, as those of an interrupted run do.
+    """End the process as Python does, but for its daemon threads, which an interrupted run leaves at work.
 
-    Python's own end would stop each of them wherever it is, which aborts the process every now and then ("FATAL:
-    exception not rethrown").
+    Python would stop each of them wherever it is, which aborts the process every now and then ("FATAL: exception not
+    rethrown").
     """
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that are no daemons
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(code)
 
 
 def _version() -> str:

@@ -152,10 +152,7 @@ def _exit(stack: Stack, error: StackError, kwargs: dict[str, Any]) -> Exit:
     """Report an error; return the exit that ends the run with the error's code."""
     # When tasks run side by side, the main thread reports the interrupt.
     if not isinstance(error, Interrupted) or threading.current_thread() is threading.main_thread():
-        outcome = RunOutcome.of(stack)
-        outcome.fail(error, json=bool(kwargs.get("json")))
-        if isinstance(error, Interrupted):
-            outcome.write_document()  # whatever happens at the process's end
+        RunOutcome.of(stack).fail(error, json=bool(kwargs.get("json")))
     if logging.getLogger("invoke").isEnabledFor(logging.DEBUG):
         traceback.print_exc(file=sys.stderr)
     return Exit(code=error.exit_code)
