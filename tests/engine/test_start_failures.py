@@ -52,11 +52,13 @@ def port() -> int:
 
 @pytest.fixture
 def held_port() -> Iterator[int]:
-    """A port of this machine that this very process holds."""
-    with socket.socket() as server:
+    """A port of this machine that this very process holds, for TCP and UDP."""
+    with socket.socket() as server, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        yield int(server.getsockname()[1])
+        port = int(server.getsockname()[1])
+        datagrams.bind(("127.0.0.1", port))
+        yield port
 
 
 def test_what_the_person_sees(project: Project) -> None:
@@ -114,13 +116,15 @@ def test_a_build_that_fails(project: Project) -> None:
 
 @pytest.mark.mechanism
 def test_a_port_that_a_process_holds(project: Project, held_port: int) -> None:
-    project.services(web=plain(ports=[f"127.0.0.1:{held_port}:80"]), other=plain())
+    published = f"127.0.0.1:{held_port}:80"
+    project.services(web=plain(ports=[published]), names=plain(ports=[f"{published}/udp"]), other=plain())
     document = fail(project)
-    assert states(document) == {"web": "failed", "other": "running"}
-    web = by_name(document)["web"]
-    assert web["attempts"] == 1
-    assert str(held_port) in web["error"]["reason"]
-    assert f"pid {os.getpid()}" in web["error"]["reason"]
+    assert states(document) == {"web": "failed", "names": "failed", "other": "running"}
+    for name in ("web", "names"):
+        failed = by_name(document)[name]
+        assert failed["attempts"] == 1
+        assert f"port {held_port} is held by" in failed["error"]["reason"]
+        assert f"pid {os.getpid()}" in failed["error"]["reason"]
 
 
 @pytest.mark.mechanism

@@ -455,7 +455,7 @@ class FakeEngine:
     def read_file(self, container: str, path: str) -> bytes | None:
         return None
 
-    def holder_of_port(self, port: int) -> str | None:
+    def holder_of_port(self, port: int, protocol: str = "") -> str | None:
         return self._world.ports.get(port)
 
     def remove(self, container: str) -> None:

@@ -121,6 +121,18 @@ _INVALID = re.compile(
     r"required by file",
     re.IGNORECASE,
 )
+# Where a message names the port that is taken. The protocol is missing where another container of the engine has it.
+_PORTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # Engine 28: `host port for 0.0.0.0:80:172.18.0.2:80/tcp`; of a range, `host port 81 for [::]:80-90:…/tcp`
+        r"host port (?P<port>\d+) for \S+/(?P<protocol>tcp|udp)",
+        r"host port (?:for )?(?:\[\S*?\]|[^\s:]*):(?P<port>\d+)\S*/(?P<protocol>tcp|udp)",
+        # Engine 20.10, with and without its proxy.
+        r"listen (?P<protocol>tcp|udp)\d? \S*:(?P<port>\d+): bind",
+        r"Bind for \S*:(?P<port>\d+)(?P<protocol>) failed",
+    )
+)
 SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
 
 
@@ -131,6 +143,19 @@ def classify(text: str) -> EngineMessage:
         if re.search(pattern, line, re.IGNORECASE):
             return EngineMessage(kind, line, retry, hint)
     return EngineMessage("unknown", line, True, "")
+
+
+def port_in(text: str) -> tuple[int, str] | None:
+    """Return the port that a message of the kind `port_in_use` is about, and its protocol or an empty text.
+
+    >>> port_in("failed to bind host port for 127.0.0.1:8080:172.18.0.2:80/tcp: address already in use")
+    (8080, 'tcp')
+    """
+    for pattern in _PORTS:
+        found = pattern.search(text)
+        if found:
+            return int(found["port"]), found["protocol"]
+    return None
 
 
 def last_error_line(text: str) -> str:

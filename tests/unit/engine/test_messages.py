@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackhand.engine.messages import classify, last_error_line, raise_for
+from stackhand.engine.messages import classify, last_error_line, port_in, raise_for
 from stackhand.errors import (
     CommandFailed,
     DependencyCycle,
@@ -15,6 +15,29 @@ from stackhand.errors import (
 )
 
 DRIVER = "Error response from daemon: driver failed programming external connectivity on endpoint m-a-1 (f1b9fd9650): "
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        # Engine 28.5.
+        ("failed to bind host port for 127.0.0.1:80:172.17.0.2:8080/tcp: address already in use", (80, "tcp")),
+        ("failed to bind host port for [::1]:80:172.17.0.2:8080/tcp: address already in use", (80, "tcp")),
+        ("failed to bind host port for 0.0.0.0:53:172.17.0.2:53/udp: address already in use", (53, "udp")),
+        ("failed to bind host port 81 for [::]:80-90:172.17.0.2:8080/tcp: address already in use", (81, "tcp")),
+        ("failed to bind host port for [::]:80:[fd00::2]:8080/tcp: address already in use", (80, "tcp")),
+        ("failed to bind host port 0.0.0.0:80/tcp: address already in use", (80, "tcp")),
+        ("Bind for 0.0.0.0:80 failed: port is already allocated", (80, "")),
+        # Engine 20.10.
+        ("Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use", (80, "tcp")),
+        ("Error starting userland proxy: listen tcp6 [::1]:80: bind: address already in use", (80, "tcp")),
+        ("Error starting userland proxy: listen udp4 0.0.0.0:53: bind: address already in use", (53, "udp")),
+        ("Bind for :::80 failed: port is already allocated", (80, "")),
+        ("address already in use", None),
+    ],
+)
+def test_the_port_that_is_taken(text: str, port: tuple[int, str] | None) -> None:
+    assert port_in(f"driver failed programming external connectivity on endpoint a-1 (f1b9): {text}") == port
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,12 +9,10 @@ from datetime import datetime
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.host import ports as host
-from stackhand.engine.messages import classify
+from stackhand.engine.messages import classify, port_in
 from stackhand.errors import CommandFailed, StackError
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
-
-_PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)")
 
 
 def start_failure(engine: Engine, service: str, error: Exception) -> Failure:
@@ -39,14 +36,14 @@ def start_failure(engine: Engine, service: str, error: Exception) -> Failure:
 
 def port_holder(engine: Engine, message: str) -> str | None:
     """Return in words what holds the port that a message is about; None if it is free by now."""
-    found = _PORT.search(message)
+    found = port_in(message)
     if not found:
         return message
-    port = int(found["port"])
-    container = engine.holder_of_port(port)
+    port, protocol = found
+    container = engine.holder_of_port(port, protocol)
     if container:
         return f"port {port} is held by container {container}"
-    process = host.holder_of_port(port, found["protocol"] or "tcp")
+    process = host.holder_of_port(port, protocol or "tcp")
     return f"port {port} is held by {process}" if process else None
 
 
