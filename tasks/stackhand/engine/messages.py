@@ -40,7 +40,8 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
     (
         "image_not_found",
         r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
-        r"|name unknown|not found: manifest",
+        # The image store of containerd: `failed to resolve reference "host/web:1": host/web:1: not found`
+        r"|name unknown|not found: manifest|failed to resolve reference .*: not found$",
         False,
         "check the image's name and tag, or build it; a private registry needs `docker login`",
     ),
@@ -108,6 +109,11 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
 _INTERPOLATION = re.compile(r"invalid interpolation format for (?P<place>\S+?)\.?(\s|$)")
 _CYCLE = re.compile(r"dependency cycle detected: (?P<cycle>[^\n]+)")
 _NO_SERVICE = re.compile(r"no such service: (?P<name>\S+)")
+# The last two: of another container that a new one would join (engine 28; 20.10 says 404 to the first).
+_GONE = re.compile(
+    r"is not running|cannot exec in a stopped|namespace of container: no such container|of a non running container",
+    re.IGNORECASE,
+)
 _NO_PERMISSION = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
 _NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|error during connect|is the docker daemon running|"
@@ -190,6 +196,11 @@ def raise_for(error: CommandFailed) -> None:
     # Only `config` checks the file; in the output of other commands, the same words can come from a container.
     if "config" in error.argv and _INVALID.search(text):
         raise InvalidComposeFile(f"the compose file is not valid: {last_error_line(text)}", _hint_for(text)) from error
+
+
+def container_is_gone(text: str) -> bool:
+    """Return whether an engine's refusal means that the container does not exist or does not run any more."""
+    return _GONE.search(text) is not None
 
 
 def engine_error(text: str) -> StackError | None:
