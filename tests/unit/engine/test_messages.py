@@ -79,8 +79,8 @@ def test_the_port_that_is_taken(text: str, port: tuple[int, str] | None) -> None
         ),
         ("Error response from daemon: manifest for redis:none not found: manifest unknown", "image_not_found", False),
         (
-            ' a Pulling \n a Error failed to resolve reference "127.0.0.1:5000/a:2": 127.0.0.1:5000/a:2: not found\n'
-            'Error response from daemon: failed to resolve reference "127.0.0.1:5000/a:2": 127.0.0.1:5000/a:2: not found',
+            ' a Pulling \n a Error failed to resolve reference "127.0.0.1:80/a:2": 127.0.0.1:80/a:2: not found\n'
+            'Error response from daemon: failed to resolve reference "127.0.0.1:80/a:2": 127.0.0.1:80/a:2: not found',
             "image_not_found",
             False,
         ),
