@@ -141,6 +141,20 @@ def test_a_port_that_another_container_holds(project: Project, port: int) -> Non
 
 
 @pytest.mark.mechanism
+def test_a_name_that_another_container_has(project: Project) -> None:
+    taken = f"{project.name}-taken"
+    label = f"com.docker.compose.project={project.name}"
+    project.docker("run", "-d", "--name", taken, "--label", label, "--label", "com.docker.compose.service=old", IMAGE)
+    project.services(web=plain(container_name=taken), other=plain())
+    document = fail(project)
+    assert states(document) == {"web": "failed", "other": "running"}
+    error = error_of(document, "web")
+    assert (error["kind"], error["step"]) == ("name_in_use", "create")
+    assert f"{taken} is taken by a container of this project, of the service old" in error["reason"]
+    assert f"docker rm -f {taken}" in error["hint"]
+
+
+@pytest.mark.mechanism
 def test_killed_by_its_memory_limit(project: Project) -> None:
     project.services(hungry={"command": ["tail", "/dev/zero"], "mem_limit": "16m", "memswap_limit": "16m"})
     document = fail(project, "--retries", "2")

@@ -38,6 +38,13 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         "stop what holds the port, or publish another one",
     ),
     (
+        # What to do depends on whose container it is: services/start/failures.py asks.
+        "name_in_use",
+        r"container name \S+ is already in use",
+        False,
+        "",
+    ),
+    (
         "image_not_found",
         r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
         # The image store of containerd: `failed to resolve reference "host/web:1": host/web:1: not found`
@@ -139,6 +146,7 @@ _PORTS = tuple(
         r"Bind for \S*:(?P<port>\d+)(?P<protocol>) failed",
     )
 )
+_NAME = re.compile(r'container name "/?(?P<name>[^"]+)" is already in use', re.IGNORECASE)
 SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
 
 
@@ -162,6 +170,12 @@ def port_in(text: str) -> tuple[int, str] | None:
         if found:
             return int(found["port"]), found["protocol"]
     return None
+
+
+def name_in(text: str) -> str | None:
+    """Return the name that a message of the kind `name_in_use` is about."""
+    found = _NAME.search(text)
+    return found["name"] if found else None
 
 
 def last_error_line(text: str) -> str:

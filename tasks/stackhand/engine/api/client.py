@@ -112,6 +112,14 @@ class Engine:
         with errors():
             return containers.parse(self.api.inspect_container(container))
 
+    def labels(self, container: str) -> Mapping[str, str] | None:
+        """Return the labels of a container, by its id or name, or None if there is none."""
+        try:
+            with errors():
+                return dict(self.api.inspect_container(container)["Config"]["Labels"] or {})
+        except ContainerGone:
+            return None
+
     def image_id(self, name: str) -> str | None:
         """Return the id of a local image, or None."""
         found = self.image(name)
