@@ -34,8 +34,8 @@ TEMPORARY = "/usr/lib/postgresql/18/bin/postgres -c listen_addresses= -p 5432"
         (["docker-init -- docker-entrypoint.sh postgres", "postgres"], "serving"),
         # It listens on its socket only, and is meant to: by its command, by its configuration.
         (["postgres -c listen_addresses="], "serving"),
-        (["docker-init -- docker-entrypoint.sh postgres -c listen_addresses=''", "postgres -c listen_addresses="], "serving"),
-        ([f"{ENTRYPOINT} postgres -c listen_addresses=", f"postgres -c listen_addresses= {TEMPORARY[-28:]}"], "initialising"),
+        (["docker-init -- sh postgres -c listen_addresses=''", "postgres -c listen_addresses="], "serving"),
+        ([f"{ENTRYPOINT} postgres -c listen_addresses=", f"{TEMPORARY} -c listen_addresses="], "initialising"),
         (["postgres -c config_file=/etc/sockets-only.conf"], "serving"),
         (["postgres -c listen_addresses=0.0.0.0"], "serving"),
         # An entrypoint that stays beside its server.
@@ -54,10 +54,7 @@ TEMPORARY = "/usr/lib/postgresql/18/bin/postgres -c listen_addresses= -p 5432"
         ([f"{ENTRYPOINT} mongod", "mongod --bind_ip 127.0.0.1 --port 27017 --fork"], "initialising"),
         (["mongod --bind_ip_all"], "serving"),
         (["bash /entrypoint.sh", "clickhouse-server --config-file=x -- --listen_host=127.0.0.1"], "initialising"),
-        (
-            ["bash /opt/bitnami/scripts/postgresql/entrypoint.sh", "bash /opt/bitnami/scripts/postgresql/setup.sh", "postgres"],
-            "initialising",
-        ),
+        (["bash /entrypoint.sh", "bash /opt/bitnami/scripts/postgresql/setup.sh", "postgres"], "initialising"),
         ([], "unknown"),
     ],
 )  # fmt: skip
