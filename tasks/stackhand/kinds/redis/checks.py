@@ -218,8 +218,8 @@ def evaluate_cluster(service: str, facts: RedisFacts) -> Iterable[Verdict]:
         evidence = f"cluster_state:{state}, cluster_slots_assigned:{assigned}, cluster_known_nodes:{known}"
         if assigned < _SLOTS:
             what = f"{_SLOTS - assigned} of its {_SLOTS} slots belong to no server"
-            create = f"`redis-cli --cluster create HOST:PORT …` makes one of its servers; `--cluster fix {service}:PORT`"
-            remedy = f"{create} gives an existing one its slots"
+            fix = f"`redis-cli --cluster fix {service}:PORT` gives an existing one its slots"
+            remedy = f"`redis-cli --cluster create HOST:PORT …` makes a cluster of servers; {fix}"
         else:
             what, remedy = "servers of it are gone", f"`redis-cli --cluster check {service}:PORT` names them"
         yield fail(f"its cluster does not serve: {what}", evidence, remedy)

@@ -317,8 +317,8 @@ def test_a_cluster_without_slots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("told", "appends"), [("yes", True), ("no", False), ("$APPEND", True)])
 def test_appendonly_on_the_command_line(tmp_path: Path, told: str, appends: bool) -> None:
     stage, shell = _stack(tmp_path, users="", listed="", file="")
-    raw = {"command": ["redis-server", f"{shell.folder}/redis.conf", "--appendonly", told, "--dir", f"{shell.folder}/x"]}
-    stage.project.services["redis"].raw.update(raw)  # type: ignore[attr-defined]
+    command = ["redis-server", f"{shell.folder}/redis.conf", "--appendonly", told, "--dir", f"{shell.folder}/x"]
+    stage.project.services["redis"].raw["command"] = command  # type: ignore[index]
     stage.project.services["redis"].environment["APPEND"] = "yes"  # type: ignore[index]
     facts = collect(stage, "redis")
     assert (facts.appends, facts.ephemeral) == (appends, True)
