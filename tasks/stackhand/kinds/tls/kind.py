@@ -18,6 +18,7 @@ from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import StackError
+from stackhand.kinds.caddy import sites
 from stackhand.kinds.tls import checks as tls_checks
 from stackhand.kinds.tls.certificates import writable_mounts
 from stackhand.kinds.tls.checks import Expectations
@@ -82,7 +83,10 @@ class Tls(Kind[TlsFacts]):
         container, clients = context.container(service), context.clients_of(service)
         expected = expectations(context.project, definition, clients)
         certain, possible = _ports(traits(definition), container.exposed, clients)
-        ports = certain or possible
+        secure = [site for site in sites(context, service) if site.secure]
+        if secure and not expected.names:
+            expected = replace(expected, names={site.name: "it has a site of that name" for site in secure})
+        ports = certain or list(dict.fromkeys(site.port for site in secure)) or possible
         observed = observe(context, service, ports, list(expected.names) or [service], _places(definition))
         answering = next((port for port in ports if observed.on(port)), None)
         if answering is None and certain:

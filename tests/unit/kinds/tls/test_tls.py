@@ -375,3 +375,19 @@ def test_only_what_may_hold_certificates_is_searched() -> None:
     )
     assert traits(web).argv
     assert tls._places(web) == ["config:/etc/web.conf", "/tls", "config:/srv/uploads", "/run/secrets/web_key"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "word"),
+    [
+        (-80, 10, "soon"),
+        (-70, 20, ""),
+        (-0.2, 0.3, ""),
+        (-0.4, 0.1, "soon"),
+        (-3, 3, ""),
+        (-5, 1, "soon"),
+        (-1, 0, "expired"),
+    ],
+)
+def test_what_lives_shortly_is_renewed_shortly_before_its_end(begins: float, ends: float, word: str) -> None:
+    assert certificates.validity(leaf(begins=begins, ends=ends)[0], NOW, 14) == word
