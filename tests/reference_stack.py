@@ -17,7 +17,7 @@ from support import CHECKOUT, PATIENCE, Project, Result, clean_environment, one_
 _EXAMPLE = CHECKOUT / "examples" / "ai-workflow"
 _LEFT_OUT = shutil.ignore_patterns("secrets", ".stackhand", "__pycache__", ".*_cache")
 _TASKS = "from stackhand import ns\n"
-# With STACKHAND_REFERENCE=current the stack is built with today's servers: Postgres 18, Redis 8, Python's newest Celery.
+# STACKHAND_REFERENCE=current: built with today's servers, Postgres 18, Redis 8, the newest Celery of Debian.
 CURRENT = os.environ.get("STACKHAND_REFERENCE") == "current"
 _FILES = ("compose.yaml", "compose.current.yaml") if CURRENT else ("compose.yaml",)
 IMAGES = "ai-workflow-current" if CURRENT else "ai-workflow"
