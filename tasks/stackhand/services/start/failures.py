@@ -12,6 +12,7 @@ from stackhand.engine.compose.project import FOLDER_LABEL, PROJECT_LABEL, SERVIC
 from stackhand.engine.host import ports as host
 from stackhand.engine.messages import classify, name_in, port_in
 from stackhand.errors import CommandFailed, StackError
+from stackhand.kinds.first_start import STILL_INITIALISES
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
 
@@ -87,11 +88,18 @@ def port_holder(engine: Engine, message: str) -> str | None:
     return f"port {port} is held by {process}" if process else None
 
 
-def timeout(container: Container, limit: float, *, one_shot: bool, probe_code: int | None) -> Failure:
-    """Return the failure of a service that used up its time, `limit` in seconds."""
+def timeout(
+    container: Container, limit: float, *, one_shot: bool, probe_code: int | None, initialising: bool = False
+) -> Failure:
+    """Return the failure of a service that used up its time, `limit` in seconds.
+
+    `initialising` says that its data is still being made, `probe_code` what its healthcheck last ended with.
+    """
     check = container.healthcheck
     if one_shot:
         what = "it has not completed"
+    elif initialising:
+        what = STILL_INITIALISES
     elif check and probe_code is None:
         what = f"its healthcheck gave no answer within {check.timeout:g} s"
     elif check:

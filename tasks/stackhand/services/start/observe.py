@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
+from stackhand.kinds.first_start import initialises, may_initialise
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.start.facts import Facts
 from stackhand.services.start.remember import COMPLETED, MADE
@@ -32,7 +35,7 @@ def collect_facts(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
-            "containers": lambda: containers_of(engine, project, only),
+            "containers": lambda: _as_they_serve(engine, project, containers_of(engine, project, only)),
         }
     )
     return Facts(
@@ -53,3 +56,21 @@ def containers_of(
     for container in engine.containers(project.name, only, brief=brief):
         found[container.service] = [*found.get(container.service, ()), container]
     return found
+
+
+def _as_they_serve(
+    engine: Engine, project: Project, containers: Mapping[str, Sequence[Container]]
+) -> Mapping[str, Sequence[Container]]:
+    """Return the containers, those of databases that still make their data as `starting`, whatever the engine says."""
+    asked = {
+        each.id: partial(initialises, engine, project.services[name], each)
+        for name, some in containers.items()
+        if name in project.services and may_initialise(project.services[name])
+        for each in some
+        if each.running
+    }
+    not_yet = {id for id, still in schedule.gather(asked).items() if still}
+    return {
+        name: [replace(each, health="starting") if each.id in not_yet else each for each in some]
+        for name, some in containers.items()
+    }
