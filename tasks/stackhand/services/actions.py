@@ -8,7 +8,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
 from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
-from stackhand.services.start import half_recreated
+from stackhand.services.start import half_recreated, sharing
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
@@ -41,23 +41,37 @@ class Actions:
     def start(self, service: str) -> None:
         """Start a service and what it depends on, as they were made, and wait until it is ready.
 
-        A one-shot runs again.
+        A one-shot runs again. What shares a namespace with it follows.
         """
         if not self.starter.start_as_is(service).ok:
             raise StackError(f"{service} did not become ready", f"`inv services.logs -s {service}` says more")
 
     def restart(self, service: str) -> None:
-        """Stop and start the containers of a service as they are, and wait until it is ready."""
+        """Stop and start the containers of a service as they are, and wait until it is ready.
+
+        What shares a namespace with it follows.
+        """
         with self._state.lock("services.restart"):
             self._loader.compose.restart([service])
             # With records of its own: those of the run are for the report of its start.
             if not self._new_starter().wait([service]).ok:
                 raise StackError(f"{service} did not become ready after its restart")
+            self.renew_sharers(service)
+
+    def renew_sharers(self, service: str) -> None:
+        """Renew what runs and shares something that has gone with a container or a restart of this service."""
+        project = self._loader.project
+        sharers = sharing.all_sharers(project, service)
+        if sharers:
+            there = sharing.by_service(self._engine.containers(project.name))
+            behind = sharing.behind(project, sharers, there)
+            if behind and not self._new_starter().run(behind, as_is=True).ok:
+                raise StackError(f"{', '.join(behind)} did not become ready after {service} was renewed")
 
     def recreate(self, service: str) -> None:
         """Make new containers for a service, as the compose file is now, and start them as `start` does.
 
-        Volumes stay, also those without a name.
+        Volumes stay, also those without a name. What shares a namespace or volumes with it follows.
         """
         with self._state.lock("services.recreate"):
             chosen = self._loader.chosen()

@@ -47,6 +47,9 @@ class World:
     def chosen(self) -> World:
         return self
 
+    def sharers(self, name: str) -> list[Any]:
+        return []
+
     def containers(self, project: str, name: str) -> list[Container]:
         return self.there
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ _MADE_AT_CREATION = frozenset(
 
 # A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
+_OF = "service:"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
@@ -40,6 +42,10 @@ class Dependency:
     condition: Condition = "service_started"
     required: bool = True
     restart: bool = False
+
+
+Shared = Literal["network", "ipc", "pid", "volumes"]
+"""What a container can have of another one: one of its namespaces, or its volumes."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,23 @@ class Service:
     secrets: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def shares(self) -> Mapping[str, frozenset[Shared]]:
+        """The services of which it has a namespace or the volumes, each with what that is.
+
+        From `network_mode`, `ipc`, `pid`, `volumes_from`: https://docs.docker.com/reference/compose-file/services/.
+        """
+        modes: tuple[tuple[Shared, Any], ...] = (
+            ("network", self.raw.get("network_mode")),
+            ("ipc", self.raw.get("ipc")),
+            ("pid", self.raw.get("pid")),
+        )
+        found = [(str(mode)[len(_OF) :], what) for what, mode in modes if str(mode).startswith(_OF)]
+        # `NAME` or `NAME:ro`; `container:NAME` is no service.
+        entries = [str(entry) for entry in self.raw.get("volumes_from") or ()]
+        found += [(entry.partition(":")[0], "volumes") for entry in entries if not entry.startswith("container:")]
+        return {name: frozenset(what for other, what in found if other == name) for name, _ in found}
 
 
 @dataclass(frozen=True)
@@ -154,6 +177,10 @@ class Project:
             for dependency in service.depends_on
             if dependency.service == name
         ]
+
+    def sharers(self, name: str) -> list[Service]:
+        """Return the services that have a namespace or the volumes of this one's container."""
+        return [service for service in self.services.values() if name in service.shares]
 
     def is_one_shot(self, name: str) -> bool:
         """Return whether a service waits for this one to complete."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stackhand.engine.api.client import Engine
-from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
-from stackhand.services.start.facts import Facts
+from stackhand.services.start import sharing
+from stackhand.services.start.facts import Containers, Facts
 from stackhand.services.start.remember import COMPLETED, MADE
 from stackhand.state.folder import StateFolder
 
@@ -45,11 +45,13 @@ def collect_facts(
     )
 
 
-def containers_of(
-    engine: Engine, project: Project, only: str | None = None, *, brief: bool = False
-) -> dict[str, Sequence[Container]]:
-    """Return the project's containers as they are now, by service; `brief` as in `Engine.containers`."""
-    found: dict[str, Sequence[Container]] = {}
-    for container in engine.containers(project.name, only, brief=brief):
-        found[container.service] = [*found.get(container.service, ()), container]
-    return found
+def containers_of(engine: Engine, project: Project, only: str | None = None, *, brief: bool = False) -> Containers:
+    """Return the project's containers as they are now, by service; `brief` as in `Engine.containers`.
+
+    With `only`, those of one service and of the services that it shares something with.
+    """
+    found = engine.containers(project.name, only, brief=brief)
+    # What a service shares with others can't be judged without theirs.
+    for leader in project.services[only].shares if only else ():
+        found += engine.containers(project.name, leader)
+    return sharing.by_service(found)

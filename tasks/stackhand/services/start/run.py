@@ -18,8 +18,9 @@ from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
+from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
-from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, replan
+from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, plan_with_sharers, replan
 from stackhand.services.start.facts import Containers, Facts, recreated
 from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
@@ -196,15 +197,17 @@ class StartRun:
 
         Returns the containers as they were at the last look.
         """
+        brief = not any(service.shares for service in self.project.services.values())
         for last in (False, True):
-            now = containers_of(self._shared.engine, self.project, brief=True)
+            now = containers_of(self._shared.engine, self.project, brief=brief)
             fallen = crashed(self.project, self._records, wanted, now)
+            behind = sharing.behind(self.project, wanted, now)
             for name in fallen:
                 failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
                 self._records.fail(name, failure)
-            if last or not fallen:
+            if last or not (fallen or behind):
                 break
-            again = plan_retry(self.project, wanted, self._records, fallen, now)
+            again = plan_retry(self.project, wanted, self._records, fallen, now, behind)
             self._carry_out(wanted, again, now, recreate=recreate)
         return now
 
@@ -281,22 +284,24 @@ class Starter:
         )
 
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
-        """Return what a start of these services and all that they depend on would do."""
+        """Return what a start of these services would do, with all that they depend on and what has to follow."""
         run = self.begin()
-        return plan_start(run.project, run.project.closure(names), run.observe(), named=named, rebuild=self._rebuild)
+        return plan_with_sharers(run.project, names, run.observe(), named=named, rebuild=self._rebuild)[1]
 
     def run(self, names: Sequence[str], named: Collection[str] = (), *, as_is: bool = False) -> StartReport:
         """Start services and all that they depend on; return when each is ready, has failed or was skipped.
 
-        With `as_is` they start as they were made, whatever has changed since.
+        With `as_is` they start as they were made, whatever has changed since. What runs and shares a namespace or
+        volumes with one of them follows it.
         Raises LockHeld, MissingFile, and what makes the whole start impossible.
         """
         run = self.begin()
         facts = run.observe().without_configuration() if as_is else run.observe()
+        rebuild = self._rebuild and not as_is
+        names, plan = plan_with_sharers(run.project, names, facts, named=named, rebuild=rebuild)
         needed = run.project.closure(names)
         wanted = [name for name in run.project.services if name in needed]
         optional = set(wanted) - set(run.project.closure(names, required_only=True))
-        plan = plan_start(run.project, wanted, facts, named=named, rebuild=self._rebuild and not as_is)
         return run.execute(wanted, plan, facts, optional=optional, recreate=not as_is)
 
     def start_as_is(self, name: str) -> StartReport:
