@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from stackhand.engine.compose.project import HASH_LABEL, NUMBER_LABEL, REPLACE_LABEL, SERVICE_LABEL, Shared
+from stackhand.engine.compose.project import (
+    FILES_LABEL,
+    FOLDER_LABEL,
+    HASH_LABEL,
+    NUMBER_LABEL,
+    REPLACE_LABEL,
+    SERVICE_LABEL,
+    Shared,
+)
 
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
@@ -44,7 +52,8 @@ class Container:
     `starting`. `exit_code` is valid once the container has stopped. `exposed` are the TCP ports that the image and the
     compose file declare. `replaces` is the container (id or name) that Compose made this one to replace.
     `shares` has what it was made to have of other containers, each with that container's id or name: a namespace, or
-    volumes. `memory_limit` is in bytes, `cpus` in cores; 0 means no limit.
+    volumes. `made_in` and `made_from` are the folder and the compose files that Compose made it from (`a,b`).
+    `memory_limit` is in bytes, `cpus` in cores; 0 means no limit.
     """
 
     id: str
@@ -68,6 +77,8 @@ class Container:
     exposed: frozenset[int] = field(default_factory=frozenset)
     replaces: str = ""
     shares: tuple[tuple[Shared, str], ...] = ()
+    made_in: str = ""
+    made_from: str = ""
     memory_limit: int = 0
     cpus: float = 0.0
 
@@ -137,6 +148,8 @@ def parse(document: Mapping[str, Any]) -> Container:
         attachments={name: _attachment(entry or {}) for name, entry in networks.items()},
         exposed=frozenset(_tcp(config.get("ExposedPorts") or ())),
         shares=tuple(_shares(host)),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
         memory_limit=int(host.get("Memory") or 0),
         cpus=(host.get("NanoCpus") or 0) / _NANOSECONDS,
     )
@@ -187,6 +200,8 @@ def parse_listed(entry: Mapping[str, Any]) -> Container | None:
         replaces=labels.get(REPLACE_LABEL, ""),
         image_id=entry.get("ImageID", ""),
         networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
     )
 
 

@@ -32,6 +32,9 @@ _OF = "service:"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
+# The folder and the files that a container was made from, as paths of the machine on which Compose ran.
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+FILES_LABEL = "com.docker.compose.project.config_files"
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Project:
 
     `networks` has the networks' names in the engine. Secrets and configs come from files (`secret_files`,
     `config_files`), from environment variables (`secret_variables`, `config_variables`), or have their text in the
-    compose file itself (`config_texts`).
+    compose file itself (`config_texts`). `files` are the compose files that it was read from, where that is known.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Project:
     config_variables: Mapping[str, str] = field(default_factory=dict)
     config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
         """Return the secrets and configs of a service that come from files, as (`secret` or `config`, key, file)."""
@@ -187,7 +191,7 @@ class Project:
         return any(entry.condition == "service_completed_successfully" for _, entry in self.dependants(name))
 
 
-def parse(document: Mapping[str, Any], directory: Path) -> Project:
+def parse(document: Mapping[str, Any], directory: Path, files: Iterable[Path] = ()) -> Project:
     """Return the project of a `docker compose config --format json` document."""
     name = document["name"]
     secrets: Mapping[str, Any] = document.get("secrets") or {}
@@ -204,6 +208,7 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         config_texts=_having(configs, "content"),
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=_having(secrets, "environment"),
+        files=tuple(files),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.services.start import sharing
-from stackhand.services.start.decide import rerun, service_action
+from stackhand.services.start.decide import rerun, service_action, with_folder
 from stackhand.services.start.facts import Facts, completed
 from stackhand.services.start.plan import MAKES, StartAction, StartPlan, connect, needs
 
@@ -101,7 +101,8 @@ class _Planner:
             action = None if name in decided else self._needed_by_others(name, decided)
             if action:
                 decided[name] = [action]
-        return connect(self._project, [action for name in self._ordered for action in decided.get(name, ())])
+        actions = [action for name in self._ordered for action in decided.get(name, ())]
+        return connect(self._project, [with_folder(action, self._facts) for action in actions])
 
     def _decide(self, name: str, decided: Decided) -> list[StartAction]:
         """Return what a service needs for itself, given what was decided for those that it depends on."""

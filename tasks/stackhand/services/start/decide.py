@@ -7,6 +7,7 @@ Compose may have kept or others followed, and `plan_retry` for what crashed afte
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
@@ -50,7 +51,7 @@ def plan_start(
         if action:
             busy.add(name)
             actions.append(_sharing(project, facts, actions, name, action) or action)
-    return connect(project, actions)
+    return connect(project, [with_folder(action, facts) for action in actions])
 
 
 def plan_with_sharers(
@@ -68,6 +69,12 @@ def plan_with_sharers(
         if not more:
             return wanted, plan
         wanted += more
+
+
+def with_folder(action: StartAction, facts: Facts) -> StartAction:
+    """Return an action that says so where it changes a container that was made from another folder."""
+    folder = facts.folder_of(action.service) if action.verb in (*MAKES, *LAUNCHES) else ""
+    return replace(action, cause=f"{action.cause}; it was started from another folder, {folder}") if folder else action
 
 
 def plan_alone(

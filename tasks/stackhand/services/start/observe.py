@@ -9,6 +9,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
+from stackhand.services.origin import made_elsewhere
 from stackhand.services.start import sharing
 from stackhand.services.start.facts import Containers, Facts
 from stackhand.services.start.remember import COMPLETED, MADE
@@ -35,13 +36,15 @@ def collect_facts(
             "containers": lambda: containers_of(engine, project, only),
         }
     )
+    there: Containers = found["containers"]
     return Facts(
-        found["containers"],
+        there,
         found["hashes"],
         found["images"],
         COMPLETED.read(state),
         MADE.read(state),
         mounted.file_stats(project, services),
+        made_elsewhere(project, [each for some in there.values() for each in some]),
     )
 
 

@@ -18,6 +18,7 @@ from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
+from stackhand.services.origin import Takeover
 from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
 from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, plan_with_sharers, replan
@@ -26,7 +27,7 @@ from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
-from stackhand.services.start.plan import MAKES, Node, StartPlan, unable
+from stackhand.services.start.plan import LAUNCHES, MAKES, Node, StartPlan, unable
 from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, ServiceFailed, StartReport, Step
@@ -63,6 +64,11 @@ class StartRun:
         """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
         return self._shared.session.locked(self.project.name)
 
+    def ask_first(self, plan: StartPlan, facts: Facts) -> None:
+        """Ask before a plan changes containers that were made from another folder. Raises OtherFolder."""
+        names = plan.services(*MAKES, *LAUNCHES)
+        self._shared.takeover.check(self.project, {name: facts.folder_of(name) for name in names})
+
     def execute(
         self,
         wanted: Collection[str],
@@ -77,10 +83,15 @@ class StartRun:
 
         The run is no failure when a service fails that is `optional`. `failures` are those of images that were got
         before; without them the plan's images are got. Without `recreate`, containers that are there are kept.
-        Raises LockHeld, MissingFile, and what makes the whole start impossible.
+        Raises LockHeld, OtherFolder, MissingFile, and what makes the whole start impossible.
         """
+        self.ask_first(plan, facts)
         self._records.begin(wanted, plan, facts.containers)
         self._records.mark_optional(optional)
+        for name in wanted:
+            if name not in plan.services() and facts.folder_of(name):
+                folder = facts.folder_of(name)
+                self._shared.tell(name, "note", f"it was started from another folder, {folder}")
         if plan:
             check_files(self.project, plan.services())
             with self.locked():
@@ -92,6 +103,7 @@ class StartRun:
         """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
         facts, involved = self.observe(name), self._shared.involved
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
+        self.ask_first(plan, facts)
         self._records.begin([name], plan, facts.containers)
         if not plan:
             return ServiceStart(self.context, self._records[name]), facts
@@ -227,6 +239,7 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
         clock: Clock | None = None,
+        takeover: Takeover | None = None,
     ) -> None:
         clock = clock or clocks.SYSTEM
         self._select = select
@@ -250,6 +263,7 @@ class Starter:
             records=self.records,
             tell=self._tell,
             began=clock.monotonic(),
+            takeover=takeover or Takeover(),
         )
         self._limiter = StartLimiter(clock)
         self._tools: tuple[Project, Compose, Launcher, Preparation] | None = None
