@@ -213,7 +213,9 @@ def _read_catalogue() -> dict[str, list[str]]:
 
         environ = dict(os.environ)
         directory = find_directory(Path.cwd(), environ)
-        _catalogue = name_cache.read(directory, environ, lambda: _whole_project(directory, environ))
+        # Invoke's own flag: `--dry` changes nothing anywhere.
+        dry = not {"--dry", "-R"}.isdisjoint(sys.argv[1:])
+        _catalogue = name_cache.read(directory, environ, lambda: _whole_project(directory, environ), dry=dry)
     return _catalogue
 
 
