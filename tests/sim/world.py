@@ -557,7 +557,7 @@ class FakeCompose:
 
     def _make(self, service: model.Service, recreate: bool, force: bool) -> None:
         world = self._world
-        if service.image not in world.images:
+        if service.replicas and service.image not in world.images:
             raise self._failed("create", f"Error response from daemon: No such image: {service.image}")
         there = world.of(service.name)
         renewed = False

@@ -128,6 +128,8 @@ class _Planner:
         return self._unless_unhealthy(action)
 
     def _image(self, service: Service) -> StartAction | None:
+        if service.replicas == 0:
+            return None  # no container of it will need one
         facts, changes = self._facts, self._changes
         if facts.images is not None and facts.image_id(service) is None:
             missing = f"image {service.image} is not here"

@@ -265,6 +265,8 @@ def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
 
 
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
+    if service.replicas == 0:
+        return None  # no container of it will need one
     here = facts.images is None or facts.image_id(service) is not None
     policy = service.pull_policy
     if service.builds and (rebuild or policy == "build" or not here):
