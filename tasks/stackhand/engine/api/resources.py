@@ -58,6 +58,14 @@ class Resource:
 
 
 @dataclass(frozen=True)
+class VolumeDefinition:
+    """What a volume is made of: `driver` and `driver_opts` of the compose file."""
+
+    driver: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class ProjectResources:
     """The containers, networks and volumes of a project, and all other containers of the engine."""
 
@@ -86,6 +94,13 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Projec
         tuple(sorted(own_volumes, key=lambda volume: (volume.anonymous, volume.name))),
         tuple(container for container in containers if container.project != project),
     )
+
+
+def volume_definitions(engine: Engine, project: str) -> dict[str, VolumeDefinition]:
+    """Return what each volume of a project was made of, by its name in the engine."""
+    with errors():
+        found = engine.api.volumes(filters={"label": f"{PROJECT_LABEL}={project}"})["Volumes"] or []
+    return {each["Name"]: VolumeDefinition(each.get("Driver") or "local", each.get("Options") or {}) for each in found}
 
 
 def stop(engine: Engine, container: str) -> None:

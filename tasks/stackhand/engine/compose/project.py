@@ -61,11 +61,13 @@ class Port:
 
 @dataclass(frozen=True)
 class Volume:
-    """One named volume of the compose file: its name in the engine, and whether it is external."""
+    """One named volume of the compose file: its name in the engine, whether it is external, and what it is made of."""
 
     name: str
     external: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = "local"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,9 @@ def parse(document: Mapping[str, Any], directory: Path, files: Iterable[Path] = 
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
     labels = {str(name): str(value) for name, value in (raw.get("labels") or {}).items()}
-    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels)
+    options = {str(name): str(value) for name, value in (raw.get("driver_opts") or {}).items()}
+    name = raw.get("name") or f"{project}_{key}"
+    return Volume(name, bool(raw.get("external")), labels, raw.get("driver") or "local", options)
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:
