@@ -118,7 +118,8 @@ class Compose:
             document: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
         except ValueError as error:
             raise InvalidComposeFile(f"`docker compose config` printed no JSON: {error}") from error
-        return project.parse(document, self.directory)
+        files = self.selection.files or chosen_files(self.directory, self._environ)
+        return project.parse(document, self.directory, [self.directory / file for file in files])
 
     def hashes(self) -> dict[str, str]:
         """Return each service's configuration hash; its containers have it as a label."""
