@@ -25,7 +25,7 @@ from stackhand.perms.policy.mounts import PathFacts, uses
 from stackhand.perms.policy.owner import is_person, target
 from stackhand.perms.policy.rules import DATA_MARKS, PathRule, Rules
 from stackhand.perms.policy.strict import program_at
-from stackhand.perms.policy.users import User, declared
+from stackhand.perms.policy.users import User, declared, shifted
 from stackhand.perms.tree.cursor import MOUNTED
 from stackhand.perms.tree.entry import ACL
 from stackhand.settings import Perms
@@ -154,25 +154,38 @@ def _inner(folder: Path) -> tuple[tuple[str, int], ...]:
 
 
 def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine]) -> dict[str, User]:
-    found: dict[str, User] = {}
-    asked: Engine | None = None
-    for name in names:
+    """Return the users of services; where the engine can't be asked, those that the compose file names."""
+    found = {name: declared(project.services[name].raw, None) for name in names}
+    if not found:
+        return {}
+    try:
+        asked = engine()
+        shift = asked.user_shift()
+    except Interrupted:
+        raise
+    except StackError:
+        return found
+    for name in tuple(found):
         service = project.services[name]
-        user = declared(service.raw, None)
+        own = (0, 0) if service.raw.get("userns_mode") == "host" else shift
+        found[name] = shifted(found[name], own)
         try:
-            asked = asked or engine()
             image = asked.image(service.image)
-            user = declared(service.raw, image.user if image else None)
-            running = [each for each in asked.containers(project.name, name, brief=True) if each.running]
-            uids = frozenset().union(*(asked.uids(each.id) for each in running))
-            only = next(iter(uids)) if len(uids) == 1 else None
-            user = replace(user, running=uids, uid=only if user.uid is None and user.name else user.uid)
+            found[name] = shifted(declared(service.raw, image.user if image else None), own)
+            # An engine without root gives numbers that mean nothing outside of it.
+            running = _running(asked, project.name, name) if own is not None else frozenset()
         except Interrupted:
             raise
         except StackError:
-            pass  # then the user is the one that the compose file names
-        found[name] = user
+            continue
+        user, only = found[name], next(iter(running)) if len(running) == 1 else None
+        found[name] = replace(user, running=running, uid=only if user.uid is None and user.name else user.uid)
     return found
+
+
+def _running(engine: Engine, project: str, service: str) -> frozenset[int]:
+    running = [each for each in engine.containers(project, service, brief=True) if each.running]
+    return frozenset[int]().union(*(engine.uids(each.id) for each in running))
 
 
 def _facts(path: Path, rules: Rules) -> PathFacts | None:

@@ -52,11 +52,15 @@ class Port:
 
 @dataclass(frozen=True)
 class Volume:
-    """One named volume of the compose file: its name in the engine, and whether it is external."""
+    """One named volume of the compose file: its name in the engine, and whether it is external.
+
+    `folder` is the folder of the engine's machine that it stands for, if its options name one; else empty.
+    """
 
     name: str
     external: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,9 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
     labels = {str(name): str(value) for name, value in (raw.get("labels") or {}).items()}
-    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels)
+    options: Mapping[str, Any] = raw.get("driver_opts") or {}
+    folder = str(options.get("device") or "") if "bind" in str(options.get("o") or "").split(",") else ""
+    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels, folder)
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from stackhand.engine.compose.project import Project, Service
 from stackhand.perms.policy.rules import PathRule
@@ -87,10 +88,29 @@ def uses(project: Project) -> Iterator[PathUse]:
     for name, service in project.services.items():
         for what, key, path in project.files_of(name):
             yield PathUse(name, what, Path(os.path.realpath(path)), _target(service, what, key))
-        for mount in service.raw.get("volumes") or ():
-            if mount.get("type") == "bind" and mount.get("source"):
-                source = Path(os.path.realpath(project.directory / mount["source"]))
-                yield PathUse(name, "bind mount", source, mount.get("target") or "", not mount.get("read_only"))
+        for mount, writes in _mounts(project, name):
+            source = mount.get("source") or ""
+            if mount.get("type") == "volume" and source in project.volumes:
+                source = project.volumes[source].folder
+            elif mount.get("type") != "bind":
+                source = ""
+            if source:
+                path = Path(os.path.realpath(project.directory / source))
+                yield PathUse(name, "bind mount", path, mount.get("target") or "", writes)
+
+
+def _mounts(
+    project: Project, name: str, above: frozenset[str] = frozenset()
+) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    """Yield the mounts of a service, and whether it may write to them: its own, and those that it takes from others."""
+    raw = project.services[name].raw
+    for mount in raw.get("volumes") or ():
+        yield mount, not mount.get("read_only")
+    for entry in raw.get("volumes_from") or ():
+        other, _, how = str(entry).partition(":")
+        if other in project.services and other not in above:
+            for mount, writes in _mounts(project, other, above | {name}):
+                yield mount, writes and how != "ro"
 
 
 def _target(service: Service, what: str, key: str) -> str:

@@ -75,7 +75,7 @@ def findings(
         if path in after:
             name = _below(path, root) or str(path)
             found += _findings(name, before[path], after[path], used, users, target)
-            found += _refused(name, before[path], used)
+            found += _refused(name, before[path], used, users)
     return tuple(found)
 
 
@@ -255,14 +255,16 @@ def _findings(
         )
 
 
-def _refused(path: str, now: PathFacts, found: list[PathUse]) -> Iterator[Finding]:
+def _refused(path: str, now: PathFacts, found: list[PathUse], users: Mapping[str, User]) -> Iterator[Finding]:
     """Yield findings about files that a strict program refuses now, for root does not own them."""
     for use in found:
         program = strict.program_at(use.target)
         if program is None or not program.only_roots:
             continue
         seen = [(f"{path}/{name}", uid) for name, uid in now.inner] if now.is_folder else [(path, now.uid)]
-        wrong = [f"{name} (uid {uid})" for name, uid in seen if uid != 0]
+        # One that runs as another user may take what is its own; and so may root in a user namespace.
+        own = users.get(use.service, User()).uids | {0}
+        wrong = [f"{name} (uid {uid})" for name, uid in seen if uid not in own]
         if wrong:
             yield Finding(
                 "perms.strict",

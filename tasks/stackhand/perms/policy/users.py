@@ -75,6 +75,31 @@ def declared(raw: Mapping[str, Any], image_user: str | None) -> User:
     return known
 
 
+def shifted(user: User, by: tuple[int, int] | None) -> User:
+    """Return a container's user with its numbers on the engine's machine, from which a user namespace shifts them.
+
+    `by` is how far users and groups are shifted, None if that is not known. Root in such a container is nobody special
+    outside. The users of running processes have the machine's numbers already.
+
+    >>> str(shifted(User(999), (100000, 100000))), shifted(User(0), None).is_known
+    ('uid 100999', False)
+    """
+    if by == (0, 0):
+        return user
+    if by is None:
+        return User(running=user.running, all_powerful=False)
+    uids, gids = by
+    return User(
+        None if user.uid is None else uids + user.uid,
+        frozenset(gids + gid for gid in user.gids),
+        user.name,
+        user.running,
+        all_powerful=False,
+        told=frozenset(uids + uid for uid in user.told),
+        group=None if user.group is None else gids + user.group,
+    )
+
+
 def _told(environment: Mapping[str, Any]) -> frozenset[int]:
     return frozenset(
         int(value)

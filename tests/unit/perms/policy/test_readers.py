@@ -11,7 +11,7 @@ from stackhand.engine.compose.project import parse
 from stackhand.perms.policy.mounts import PathFacts, uses
 from stackhand.perms.policy.readers import ComposeRules, findings, known
 from stackhand.perms.policy.rules import PathRule, Rules, Target
-from stackhand.perms.policy.users import User, declared
+from stackhand.perms.policy.users import User, declared, shifted
 from stackhand.settings import Perms
 
 ROOT = Path("/p")
@@ -161,6 +161,28 @@ def test_links_are_followed_to_what_is_read(tmp_path: Path) -> None:
     }
     found = [(use.what, use.path) for use in uses(parse({"name": "p", **document}, tmp_path))]
     assert found == [("secret", tmp_path / "real/token"), ("bind mount", tmp_path / "real")]
+
+
+def test_a_volume_that_is_a_folder_and_what_is_taken_from_another_service_are_mounts_too() -> None:
+    document = {
+        "services": {
+            "db": {"volumes": [{"type": "volume", "source": "far", "target": "/x"}]},
+            "backup": {"volumes_from": ["db:ro", "container:other"]},
+            "usual": {"volumes": [{"type": "volume", "source": "near", "target": "/x"}]},
+        },
+        "volumes": {"far": {"driver_opts": {"type": "none", "o": "bind,rw", "device": "/p/data"}}, "near": {}},
+    }
+    found = [(use.service, use.path, use.writes) for use in uses(parse({"name": "p", **document}, ROOT))]
+    assert found == [("db", ROOT / "data", True), ("backup", ROOT / "data", False)]
+
+
+def test_root_in_a_user_namespace_is_nobody_special() -> None:
+    outside = shifted(declared({"user": "0:0"}, None), (100000, 100000))
+    (finding,) = judge(CONFIG, {"db": outside}, **{"/p/config/app.conf": file(0, 0o600)}).findings
+    assert finding.status == "warn"
+    assert "uid 100000" in finding.summary
+    result = judge(CONFIG, {"db": outside}, **{"/p/config/app.conf": file(100000, 0o600)})
+    assert "uid 100000" in result.special["config"]["app.conf"].leave
 
 
 @pytest.mark.parametrize(
