@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -130,6 +131,22 @@ class Engine:
         with errors():
             found = self.api.top(container, ps_args="-eo pid,uid")
         return frozenset(int(row[1]) for row in found.get("Processes") or () if row[1].isdecimal())
+
+    def user_shift(self) -> tuple[int, int] | None:
+        """Return how far the users and groups of containers are shifted on the engine's machine; (0, 0) is usual.
+
+        With `userns-remap`, the engine's folder is named by the first user and group of its containers
+        (https://docs.docker.com/engine/security/userns-remap/). None for an engine without root: it does not say.
+        """
+        with errors():
+            info = self.api.info()
+        options = info.get("SecurityOptions") or ()
+        if any(each.startswith("name=rootless") for each in options):
+            return None
+        if not any(each.startswith("name=userns") for each in options):
+            return 0, 0
+        first = re.search(r"/(\d+)\.(\d+)$", info.get("DockerRootDir") or "")
+        return (int(first[1]), int(first[2])) if first else None
 
     def image(self, name: str) -> Image | None:
         """Return a local image, or None."""

@@ -70,6 +70,11 @@ class Volume:
     driver: str = "local"
     driver_opts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> str:
+        """The folder of the engine's machine that it stands for, if its options name one; else empty."""
+        return self.driver_opts.get("device", "") if "bind" in self.driver_opts.get("o", "").split(",") else ""
+
 
 @dataclass(frozen=True)
 class Service:
