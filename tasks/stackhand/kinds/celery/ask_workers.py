@@ -85,6 +85,7 @@ def connect(app, limit):
 
 def ask_workers(app, connection, workers, limit):
     nodes = {key: worker["node"] for key, worker in workers.items()}
+    said["default"] = list(app.amqp.queues.consume_from)
 
     def ask(what, of):
         wanted = sorted({nodes[key] for key in of})
@@ -120,7 +121,6 @@ def main():
             said["workers"] = asked["workers"]
             for worker in asked["workers"].values():
                 worker["node"] = node_name(worker["name"], worker["host"])
-            said["default"] = list(app.amqp.queues.consume_from)
         except BaseException as error:
             end(f"{type(error).__name__}: {error}", "app")
         said["stage"] = "ask"
