@@ -10,6 +10,7 @@ from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
 from stackhand.services.start import half_recreated
 from stackhand.services.start.on_demand import OnDemand
+from stackhand.services.start.renew_networks import NetworkRenewal
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
@@ -61,6 +62,7 @@ class Actions:
         """
         with self._state.lock("services.recreate"):
             chosen = self._loader.chosen()
+            NetworkRenewal(chosen.project, chosen.compose, self._engine).refuse(chosen.project.closure([service]))
             half_recreated.clear(self._engine, chosen.project, [service])
             chosen.compose.create([service], force=True)
             self.start(service)
@@ -73,7 +75,9 @@ class Actions:
         running = self._engine.one_offs(self._loader.project.name, service)
         if running:
             raise StackError(f"{running[0]} still runs; it has to end first (`docker logs {running[0]}`)")
-        self._loader.compose.run_once(service, command, self._on_line)
+        chosen = self._loader.chosen()
+        NetworkRenewal(chosen.project, chosen.compose, self._engine).refuse([service])
+        chosen.compose.run_once(service, command, self._on_line)
 
     def _new_starter(self) -> Starter:
         return Starter(self._loader.chosen, self._engine, self._settings, self._state, self._redactor)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import container
+from builders import container, project, service
 
 from stackhand.engine.api.containers import Container
 from stackhand.errors import StackError
@@ -28,8 +28,8 @@ class World:
         self._ready = ready
         self._running = list(running)
         self.compose = self
-        self.project = self
-        self.name = "shop"
+        self.api = self
+        self.project = project(service("web"))
         self.there: list[Container] = []
         self.starters = 0
         self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
@@ -43,6 +43,12 @@ class World:
 
     def _note(self, *what: Any) -> None:
         self.did.append((*what, "locked" if self.state._holders else "free"))
+
+    def networks(self) -> list[Any]:
+        return []
+
+    def replaced_networks(self, names: Sequence[str]) -> list[str]:
+        return []
 
     def chosen(self) -> World:
         return self
@@ -106,7 +112,8 @@ def test_a_recreate_makes_and_starts(tmp_path: Path) -> None:
 
 def test_a_recreate_clears_first_what_a_killed_one_has_left(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.there = [container("web", id="old"), container("web", id="draft", status="created", replaces="old")]
+    draft = container("web", id="draft", name="0123456789ab_shop-web-1", status="created", replaces="old")
+    world.there = [container("web", id="old"), draft]
     world.actions.recreate("web")
     assert world.did[:2] == [("remove", "draft", "locked"), ("create", "web", True, "locked")]
 

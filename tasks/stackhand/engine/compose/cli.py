@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, Inval
 # The first version with all of `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required`.
 OLDEST = (2, 20)
 DEV_PROFILE = "dev"
+_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS"
 
 OnLine = Callable[[str], None]
 
@@ -122,6 +124,14 @@ class Compose:
         kept = ("--force-recreate",) if force else () if recreate else ("--no-recreate",)
         return self._run(*words, "--no-build", "--pull", "never", *kept, *services)
 
+    def replaced_networks(self, services: Sequence[str]) -> list[str]:
+        """Return the networks that the next `create` of these services would remove and make again. Changes nothing."""
+        lines: list[str] = []
+        # It sees to the networks first: what it says after that does not count.
+        with suppress(CommandFailed):
+            self._run("--dry-run", "create", "--no-build", "--pull", "never", *services, on_line=lines.append)
+        return re.findall(r"Network (\S+)\s+Remov(?:ed|ing)", "\n".join(lines))
+
     def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Start the containers of these services, and no others."""
         return self._run("up", "-d", "--no-deps", "--no-recreate", "--no-build", *services, on_line=on_line)
@@ -135,9 +145,15 @@ class Compose:
         return self._run("run", "--rm", "--no-deps", "--no-TTY", service, *command, on_line=on_line, merge=True)
 
     def build(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
-        """Build the images of these services."""
+        """Build the images of these services, without attestations unless the user's settings ask for them.
+
+        By default each build gets one that says when it was made, and with it, in some stores, another id of its image
+        (https://docs.docker.com/build/metadata/attestations/slsa-provenance/).
+        """
+        asked = _ATTESTATIONS in self._environ or _ATTESTATIONS in env_file_pairs(self.directory)
+        more = {} if asked else {_ATTESTATIONS: "1"}
         # Progress of a build goes to stdout.
-        return self._run("--progress", "plain", "build", *services, on_line=on_line, merge=True)
+        return self._run("--progress", "plain", "build", *services, on_line=on_line, merge=True, more=more)
 
     def pull(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Pull the images of these services."""
@@ -152,12 +168,17 @@ class Compose:
         return self._run("logs", *words, on_line=on_line, merge=True)
 
     def _run(
-        self, *words: str, on_line: OnLine | None = None, merge: bool = False, plugin: str | None = None
+        self,
+        *words: str,
+        on_line: OnLine | None = None,
+        merge: bool = False,
+        plugin: str | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> Completed:
-        """Run Compose. Raises the error that its message means, or else CommandFailed."""
-        argv = self.selection.argv(*words, plugin=plugin)
+        """Run Compose, with `more` in its environment. Raises what its message means, or else CommandFailed."""
+        argv, environ = self.selection.argv(*words, plugin=plugin), {**self._environ, **(more or {})}
         try:
-            return self._commands.run(argv, cwd=self.directory, env=self._environ, on_line=on_line, merge=merge)
+            return self._commands.run(argv, cwd=self.directory, env=environ, on_line=on_line, merge=merge)
         except CommandFailed as error:
             if error.returncode == 127 or "is not a docker command" in error.stderr:
                 raise _missing(error) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ KIND_LABEL = "stackhand.kind"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
+NETWORK_LABEL = "com.docker.compose.network"
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ class Service:
 class Project:
     """A whole Compose project. All mappings have the keys of the compose file.
 
-    `networks` has the networks' names in the engine. Secrets and configs come from files (`secret_files`,
-    `config_files`), from environment variables (`secret_variables`, `config_variables`), or have their text in the
-    compose file itself (`config_texts`).
+    `networks` has the networks' names in the engine, `network_hashes` the hashes of those that Compose makes. Secrets
+    and configs come from files (`secret_files`, `config_files`), from environment variables (`secret_variables`,
+    `config_variables`), or have their text in the compose file itself (`config_texts`).
     """
 
     name: str
@@ -102,6 +105,7 @@ class Project:
     config_variables: Mapping[str, str] = field(default_factory=dict)
     config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    network_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
         """Return the secrets and configs of a service that come from files, as (`secret` or `config`, key, file)."""
@@ -177,7 +181,20 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         config_texts=_having(configs, "content"),
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=_having(secrets, "environment"),
+        network_hashes={key: network_hash(raw) for key, raw in networks.items() if raw and not raw.get("external")},
     )
+
+
+def network_hash(raw: Mapping[str, Any]) -> str:
+    """Return the hash that Compose, since 2.30, writes on a network that it makes: of its definition as Go prints JSON.
+
+    `config` prints the definition with its keys in the same order (NetworkHash in
+    https://github.com/docker/compose/blob/main/pkg/compose/hash.go).
+    """
+    text = json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.services.start.decide import rerun, service_action
-from stackhand.services.start.facts import Facts, completed
+from stackhand.services.start.facts import Facts, completed, with_network_users
 from stackhand.services.start.plan import MAKES, StartAction, StartPlan, connect, needs
 
 Decided = Mapping[str, list[StartAction]]
@@ -47,7 +47,7 @@ def scope(project: Project, facts: Facts, names: Collection[str]) -> list[str]:
             if dependency.restart and runs and service.name not in wanted:
                 wanted.append(service.name)
                 leaders.append(service.name)
-    return wanted
+    return with_network_users(project, wanted, facts)
 
 
 def plan_restart(project: Project, names: Collection[str], facts: Facts, changes: Changes) -> StartPlan:

@@ -12,7 +12,7 @@ from stackhand.engine.compose.project import Project, Service
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
-from stackhand.services.start.limits import TimedSemaphore
+from stackhand.services.start.limits import TimedSemaphore, Turn
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.prepare import Preparation
 from stackhand.services.start.progress import RunRecords
@@ -47,7 +47,10 @@ class Involved:
 
 @dataclass(frozen=True)
 class Shared:
-    """What all runs of one process share, also those that go on side by side (`up.<service>`)."""
+    """What all runs of one process share, also those that go on side by side (`up.<service>`).
+
+    `renewing` is had by the one that looks whether a network has to be renewed.
+    """
 
     engine: Engine
     state: StateFolder
@@ -61,6 +64,7 @@ class Shared:
     records: RunRecords
     tell: Callable[[str, str, str], None]
     began: float
+    renewing: Turn
     involved: Involved = field(default_factory=Involved)
 
     def now(self) -> float:

@@ -11,9 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
+from stackhand.services.start import half_recreated
 from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
 from stackhand.services.start.plan import IMAGES, MAKES, StartAction, StartPlan, connect, needs, unable
 from stackhand.services.start.record import Failure, Record
+
+_CHANGED = "its configuration changed"
 
 
 def plan_start(
@@ -143,9 +146,11 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
         return None
     if not containers:
         return StartAction(name, "create", "it has no container")
-    drift = _drift(service, containers, facts, image_changes)
+    network = facts.network_cause(project, name)
+    drift = network or _drift(service, containers, facts, image_changes)
     if drift:
-        return StartAction(name, "recreate", drift)
+        certain = drift != _CHANGED or not all(facts.only_the_hash_differs(service, each) for each in containers)
+        return StartAction(name, "recreate", drift, force=bool(network), certain=certain)
     stopped = [container for container in containers if not container.running]
     if stopped:
         return StartAction(name, "start", f"it is {stopped[0].status}")
@@ -227,13 +232,14 @@ def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction 
 
 def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
     """Return in what a service's containers differ from what is configured now, or None."""
-    if any(container.replaces and container.status == "created" for container in containers):
-        return "an interrupted run has left it half made"
+    left = half_recreated.left(containers)
+    if left:
+        return left
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
     image = facts.image_id(service)
     if any(facts.drifted(service, container) for container in containers):
-        return "its configuration changed"
+        return _CHANGED
     if image_changes:
         return f"image {service.image} is made or fetched again; kept if that changes nothing"
     if image and any(container.image_id != image for container in containers):

@@ -10,6 +10,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
+from stackhand.services.changes import networks
 from stackhand.services.start.facts import Facts
 from stackhand.services.start.remember import COMPLETED, MADE
 from stackhand.state.folder import StateFolder
@@ -20,6 +21,7 @@ def collect_facts(
     state: StateFolder,
     project: Project,
     read_hashes: Callable[[], Mapping[str, str]],
+    replaced_networks: Callable[[Sequence[str]], Sequence[str]],
     only: str | None = None,
 ) -> Facts:
     """Return the project's facts, those of one service where `only` names it.
@@ -32,6 +34,7 @@ def collect_facts(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
+            "networks": lambda: networks.collect(engine, project, replaced_networks),
             "containers": lambda: containers_of(engine, project, only),
         }
     )
@@ -42,6 +45,7 @@ def collect_facts(
         COMPLETED.read(state),
         MADE.read(state),
         mounted.file_stats(project, services),
+        found["networks"],
     )
 
 

@@ -20,9 +20,9 @@ from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start.context import RunContext, Shared
 from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, replan
-from stackhand.services.start.facts import Containers, Facts, recreated
+from stackhand.services.start.facts import Containers, Facts, recreated, with_network_users
 from stackhand.services.start.launch import Launcher, ServiceStart
-from stackhand.services.start.limits import StartLimiter, TimedSemaphore
+from stackhand.services.start.limits import StartLimiter, TimedSemaphore, Turn
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
 from stackhand.services.start.plan import MAKES, Node, StartPlan, unable
@@ -56,7 +56,9 @@ class StartRun:
     def observe(self, only: str | None = None) -> Facts:
         """Return what the project is like now, or one service of it."""
         shared = self._shared
-        return collect_facts(shared.engine, shared.state, self.project, self.context.read_hashes, only)
+        context = self.context
+        replaced = context.preparation.replaced_networks
+        return collect_facts(shared.engine, shared.state, self.project, context.read_hashes, replaced, only)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
@@ -90,6 +92,9 @@ class StartRun:
     def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
         """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
         facts, involved = self.observe(name), self._shared.involved
+        if facts.networks and facts.networks.changed.intersection(self.project.services[name].networks):
+            self._renew_networks(name)
+            facts = self.observe(name)
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
         self._records.begin([name], plan, facts.containers)
         if not plan:
@@ -104,6 +109,13 @@ class StartRun:
                 if node.verb != "check":
                     start.start(restart=node.verb == "restart")
         return start, facts
+
+    def _renew_networks(self, name: str) -> None:
+        """Renew all that runs on the networks of a service that have changed, and the service with it."""
+        with self._shared.renewing:
+            facts = self.observe()
+            names = [each for each in with_network_users(self.project, [name], facts) if each not in self._records]
+            self.execute(names, plan_start(self.project, names, facts), facts)
 
     def watch(self, names: Collection[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
@@ -247,6 +259,7 @@ class Starter:
             records=self.records,
             tell=self._tell,
             began=clock.monotonic(),
+            renewing=Turn(clock),
         )
         self._limiter = StartLimiter(clock)
         self._tools: tuple[Project, Compose, Launcher, Preparation] | None = None
@@ -283,7 +296,9 @@ class Starter:
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
         """Return what a start of these services and all that they depend on would do."""
         run = self.begin()
-        return plan_start(run.project, run.project.closure(names), run.observe(), named=named, rebuild=self._rebuild)
+        facts = run.observe()
+        wanted = with_network_users(run.project, run.project.closure(names), facts)
+        return plan_start(run.project, wanted, facts, named=named, rebuild=self._rebuild)
 
     def run(self, names: Sequence[str], named: Collection[str] = (), *, as_is: bool = False) -> StartReport:
         """Start services and all that they depend on; return when each is ready, has failed or was skipped.
@@ -293,7 +308,7 @@ class Starter:
         """
         run = self.begin()
         facts = run.observe().without_configuration() if as_is else run.observe()
-        needed = run.project.closure(names)
+        needed = with_network_users(run.project, run.project.closure(names), facts)
         wanted = [name for name in run.project.services if name in needed]
         optional = set(wanted) - set(run.project.closure(names, required_only=True))
         plan = plan_start(run.project, wanted, facts, named=named, rebuild=self._rebuild and not as_is)
