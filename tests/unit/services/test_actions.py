@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ def test_a_recreate_makes_and_starts(tmp_path: Path) -> None:
 
 def test_a_recreate_clears_first_what_a_killed_one_has_left(tmp_path: Path) -> None:
     world = World(tmp_path)
-    draft = container("web", id="draft", name="0123456789ab_shop-web-1", status="created", replaces="old")
-    world.there = [container("web", id="old"), draft]
+    draft = container("web", id="draft", status="created", replaces="old")
+    world.there = [container("web", id="old"), replace(draft, name="0123456789ab_shop-web-1")]
     world.actions.recreate("web")
     assert world.did[:2] == [("remove", "draft", "locked"), ("create", "web", True, "locked")]
 
