@@ -129,7 +129,9 @@ class Compose:
         lines: list[str] = []
         # It sees to the networks first: what it says after that does not count.
         with suppress(CommandFailed):
-            self._run("--dry-run", "create", "--no-build", "--pull", "never", *services, on_line=lines.append)
+            # With dependencies it would ask providers, dry or not.
+            words = ("up", "--no-start", "--no-deps", "--no-build", "--pull", "never")
+            self._run("--dry-run", *words, *services, on_line=lines.append)
         return re.findall(r"Network (\S+)\s+Remov(?:ed|ing)", "\n".join(lines))
 
     def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
@@ -162,6 +164,10 @@ class Compose:
     def stop(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Stop the containers of these services; without names, those of all services."""
         return self._run("stop", *services, on_line=on_line)
+
+    def down(self, services: Sequence[str]) -> None:
+        """Have these services go: their containers, or what their providers have made."""
+        self._run("down", *services)
 
     def logs(self, words: Sequence[str], on_line: OnLine) -> Completed:
         """Run `docker compose logs WORDS…` and pass on its output line by line."""

@@ -66,7 +66,9 @@ class Volume:
 class Service:
     """One service, as Compose resolved it.
 
-    `replicas` is the number of its containers. `raw` is Compose's own JSON, for settings that only one module needs.
+    `replicas` is the number of its containers: none where a `provider` brings it up, a program that Compose runs
+    (https://docs.docker.com/compose/how-tos/provider-services/). `raw` is Compose's own JSON, for settings that only
+    one module needs.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Service:
     build_arguments: Mapping[str, str | None] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
+    provider: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -212,7 +215,8 @@ def _having(entries: Mapping[str, Any], setting: str) -> dict[str, str]:
 
 def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
     deploy: Mapping[str, Any] = raw.get("deploy") or {}
-    scale = raw.get("scale", deploy.get("replicas"))
+    provider = str((raw.get("provider") or {}).get("type") or "")
+    scale = 0 if provider else raw.get("scale", deploy.get("replicas"))
     return Service(
         name=name,
         # Compose's name for the image of a service that has only `build:`.
@@ -237,6 +241,7 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
         build_arguments=dict((raw.get("build") or {}).get("args") or {}),
         secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
         configs=tuple(entry["source"] for entry in raw.get("configs") or ()),
+        provider=provider,
         raw=raw,
     )
 

@@ -126,6 +126,8 @@ class _Planner:
 
     def _image(self, service: Service) -> StartAction | None:
         facts, changes = self._facts, self._changes
+        if service.provider:
+            return None
         if facts.images is not None and facts.image_id(service) is None:
             missing = f"image {service.image} is not here"
             if service.builds or service.pull_policy not in ("never", "build"):

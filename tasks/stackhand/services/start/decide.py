@@ -12,7 +12,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.services.start import half_recreated
-from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
+from stackhand.services.start.facts import Containers, Facts, all_run, completed, provided, recreated
 from stackhand.services.start.plan import IMAGES, MAKES, StartAction, StartPlan, connect, needs, unable
 from stackhand.services.start.record import Failure, Record
 
@@ -44,6 +44,7 @@ def plan_start(
         if image or not completed(project, name, facts):
             action = service_action(project, name, facts, image_changes=bool(image))
             actions += [action] if action else []
+    actions = _with_providers(project, ordered, facts, actions)
     busy = {action.service for action in actions if action.verb != "check"}
     # Last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
@@ -149,7 +150,7 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
     network = facts.network_cause(project, name)
     drift = network or _drift(service, containers, facts, image_changes)
     if drift:
-        certain = drift != _CHANGED or not all(facts.only_the_hash_differs(service, each) for each in containers)
+        certain = drift != _CHANGED or not all(facts.only_the_hash_differs(project, each) for each in containers)
         return StartAction(name, "recreate", drift, force=bool(network), certain=certain)
     stopped = [container for container in containers if not container.running]
     if stopped:
@@ -217,13 +218,38 @@ def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
     return name in actions and actions[name].verb == "restart"
 
 
+def _with_providers(
+    project: Project, names: Sequence[str], facts: Facts, actions: Sequence[StartAction]
+) -> list[StartAction]:
+    """Add the asking of providers: where one has not said that it is ready, and where what depends on it is made.
+
+    What a provider says goes into the environment of what depends on it, when Compose makes both in one call.
+    """
+    made = [action.service for action in actions if action.verb in MAKES]
+    asked: dict[str, StartAction] = {}
+    for name in names:
+        if not project.services[name].provider:
+            continue
+        dependants = [service.name for service, _ in project.dependants(name) if service.name in names]
+        maker = next((each for each in dependants if each in made), None)
+        if not provided(project, name, facts.containers, facts.provided, facts.hashes.get(name, "")):
+            asked[name] = StartAction(name, "create", "its provider has not said that it is ready")
+            for each in dependants:
+                if facts.of(each) and each not in made:
+                    cause = f"the provider of {name} is asked; kept if it says the same"
+                    asked[each] = StartAction(each, "recreate", cause, certain=False)
+        elif maker:
+            asked[name] = StartAction(name, "create", f"{maker} is made, and gets what its provider says")
+    return [*(action for action in actions if action.service not in asked), *asked.values()]
+
+
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
     here = facts.images is None or facts.image_id(service) is not None
     policy = service.pull_policy
     if service.builds and (rebuild or policy == "build" or not here):
         cause = "asked to rebuild" if rebuild else f"image {service.image} is not here"
         return StartAction(service.name, "build", "pull_policy: build" if policy == "build" else cause)
-    if service.builds or policy in ("never", "build"):
+    if service.builds or service.provider or policy in ("never", "build"):
         return None
     if policy == "always":
         return StartAction(service.name, "pull", "pull_policy: always")

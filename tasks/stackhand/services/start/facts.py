@@ -24,7 +24,8 @@ class Facts:
     where it is not here. Without hashes and images, all containers count as up to date.
     `completed` are the runs of containers that were seen to end by themselves, their work done. `made` has the
     `fingerprint` that some containers were made from, by id. `file_stats` has the metadata of mounted files, by path.
-    `networks` are those of the engine, and which of the project's have changed.
+    `networks` are those of the engine, and which of the project's have changed. `provided` has the configuration hash
+    of each service whose provider has said that it is ready.
     """
 
     containers: Containers
@@ -34,6 +35,7 @@ class Facts:
     made: Mapping[str, str] = field(default_factory=dict)
     file_stats: Mapping[str, FileStat | None] = field(default_factory=dict)
     networks: NetworkFacts | None = None
+    provided: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""
@@ -66,12 +68,15 @@ class Facts:
             return False
         return self.made.get(container.id) != fingerprint(service, wanted)
 
-    def only_the_hash_differs(self, service: Service, container: Container) -> bool:
+    def only_the_hash_differs(self, project: Project, container: Container) -> bool:
         """Return whether nothing but the hash says that a container has drifted, and may be wrong.
 
-        It can leave out only what an `env_file` adds to the environment.
+        It can leave out only what an `env_file` or a provider adds to the environment.
         """
-        return self.drifted(service, container) and bool(service.environment) and container.id not in self.made
+        service = project.services[container.service]
+        provided = any(project.services[entry.service].provider for entry in service.depends_on)
+        adds = bool(service.environment) or provided
+        return self.drifted(service, container) and adds and container.id not in self.made
 
     def image_id(self, service: Service) -> str | None:
         """Return the id of the service's image, None where it is not here or was not looked at."""
@@ -99,6 +104,19 @@ def completed(project: Project, name: str, facts: Facts) -> bool:
         and all(image in (None, container.image_id) for container in containers)
         and not facts.network_cause(project, name)
     )
+
+
+def provided(project: Project, name: str, containers: Containers, known: Mapping[str, str], wanted: str = "") -> bool:
+    """Return whether a service that has a provider is ready, as far as can be told without asking the provider.
+
+    Compose makes the containers of what depends on it once the provider has said so, and `down` takes both away.
+    `known` are the configuration hashes with which it was seen to say so, `wanted` is the one of now.
+    """
+    dependants = [service.name for service, _ in project.dependants(name) if service.replicas]
+    there = any(containers.get(each) for each in dependants)
+    if name in known:
+        return wanted in ("", known[name]) and (there or not dependants)
+    return there
 
 
 def done(project: Project, container: Container, completed: Collection[str]) -> bool:

@@ -12,7 +12,7 @@ from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.changes import networks
 from stackhand.services.start.facts import Facts
-from stackhand.services.start.remember import COMPLETED, MADE
+from stackhand.services.start.remember import COMPLETED, MADE, PROVIDED
 from stackhand.state.folder import StateFolder
 
 
@@ -46,6 +46,7 @@ def collect_facts(
         MADE.read(state),
         mounted.file_stats(project, services),
         found["networks"],
+        PROVIDED.read(state) if any(service.provider for service in project.services.values()) else {},
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.build_output import BuildLines, failed_step
 from stackhand.engine.compose.cli import Compose
-from stackhand.engine.compose.project import Project
+from stackhand.engine.compose.project import Project, Service
 from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile, NetworkInUse
 from stackhand.graph import schedule
@@ -89,7 +89,7 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = _create_failure(name, ticket.error)
+                failures[name] = _create_failure(self._project.services[name], ticket.error)
             elif isinstance(ticket.error, NetworkInUse):
                 failures[name] = _network_failure(ticket.error)
             elif ticket.error:
@@ -133,8 +133,21 @@ class Preparation:
                 if names:
                     self._compose.create(names, recreate=recreate, force=force)
         except CommandFailed as error:
-            return {makes[0]: error} if len(makes) == 1 else self._create_one_by_one(makes)
+            if len(makes) == 1:
+                return {makes[0]: error}
+            told = [make for make in makes if self._says_its_provider(make.name, error)]
+            # A provider is not asked a second time.
+            rest = [make for make in makes if make not in told]
+            return {
+                **dict.fromkeys(told, error),
+                **self._create_one_by_one(rest, {make.name for make in told}),
+            }
         return {}
+
+    def _says_its_provider(self, name: str, error: CommandFailed) -> bool:
+        """Return whether an error of Compose is what the provider of this service has said."""
+        lines = [line.split() for line in error.stderr.splitlines() if line.strip()]
+        return bool(self._project.services[name].provider and lines) and [name, *lines[-1]] in lines
 
     def _create_after_networks(self, makes: Sequence[_Make], affected: Collection[str]) -> Mapping[_Make, Exception]:
         mine = [make for make in makes if make.name in affected]
@@ -227,13 +240,17 @@ def _network_failure(error: NetworkInUse) -> Failure:
     return Failure("create", "network_in_use", error.message, retry=False, hint=error.hint or "")
 
 
-def _create_failure(name: str, error: CommandFailed) -> Failure:
+def _create_failure(service: Service, error: CommandFailed) -> Failure:
     message = classify(error.stderr)
+    if service.provider:
+        # Its own words: they are not about the engine.
+        hint = f"see to {service.provider}, its provider; `docker compose up {service.name}` asks it again"
+        return Failure("create", "provider_failed", f"its provider failed: {message.detail}", retry=False, hint=hint)
     return Failure(
         "create",
         message.kind if message.kind != "unknown" else "create_failed",
         f"its container could not be made: {message.detail}",
         retry=False,
         exit_code=error.returncode,
-        hint=message.hint or f"`docker compose up --no-start {name}` shows all of it",
+        hint=message.hint or f"`docker compose up --no-start {service.name}` shows all of it",
     )

@@ -124,6 +124,12 @@ class StartRun:
         self._records.begin(names, plan, facts.containers)
         awaited = [name for name in plan.services() if self.project.services[name].replicas]
 
+        for name in plan.services():
+            if self.project.services[name].provider:
+                hint = f"`inv up.{name}` asks it"
+                failure = Failure("ready", "not_asked", "its provider has not said that it is ready", hint=hint)
+                self._records.fail(name, failure)
+
         def watch(name: str) -> None:
             ServiceStart(self.context, self._records[name], only_watch=True).ready()
 
