@@ -94,14 +94,16 @@ class Container:
 @dataclass(frozen=True)
 class Image:
     """One image. `built_for` is the service that Compose built it for, or empty; `user` is the user that its containers
-    run as, empty for root. `content` is a digest of what a container gets of it. `in_containerd`: it is in containerd's
-    image store, where its id counts more than its content.
+    run as, empty for root. `tagged` is when it got its name: when it was built or pulled. `content` is a digest of what
+    a container gets of it. `in_containerd`: it is in containerd's image store, where its id counts more than its
+    content.
     """
 
     id: str
     created: datetime | None = None
     built_for: str = ""
     user: str = ""
+    tagged: datetime | None = None
     content: str = ""
     in_containerd: bool = False
 
@@ -116,6 +118,7 @@ def parse_image(document: Mapping[str, Any]) -> Image:
         created=parse_time(document.get("Created")),
         built_for=built_for,
         user=config.get("User") or "",
+        tagged=parse_time((document.get("Metadata") or {}).get("LastTagTime")),
         content=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
         in_containerd="Descriptor" in document,
     )

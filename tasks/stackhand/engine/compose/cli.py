@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stackhand.engine.compose import project
 from stackhand.engine.compose.files import OVERRIDE_NAMES, chosen_files, env_file_pairs
@@ -94,15 +94,34 @@ class Compose:
 
     def config(self) -> project.Project:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and other ConfigErrors."""
-        # The output is the same without the docker command. Calls that change something take the usual way.
-        done = self._run("config", "--format", "json", plugin=compose_plugin(self._environ))
         try:
-            # The output can serve as a compose file, so Compose doubles each dollar sign in it (escapeDollarSign in
-            # https://github.com/docker/compose/blob/main/cmd/compose/config.go). Containers get single ones.
-            document: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
-        except ValueError as error:
-            raise InvalidComposeFile(f"`docker compose config` printed no JSON: {error}") from error
+            document: dict[str, Any] = json.loads(self._config("json"))
+        except CommandFailed as error:
+            if "MarshalJSON" not in error.stderr:
+                raise
+            document = self._config_from_yaml()
+        except ValueError:
+            document = self._config_from_yaml()
         return project.parse(document, self.directory)
+
+    def _config(self, format: Literal["json", "yaml"]) -> str:
+        # The output is the same without the docker command. Calls that change something take the usual way.
+        done = self._run("config", "--format", format, plugin=compose_plugin(self._environ))
+        # The output can serve as a compose file, so Compose doubles each dollar sign in it (escapeDollarSign in
+        # https://github.com/docker/compose/blob/main/cmd/compose/config.go). Containers get single ones.
+        return done.stdout.replace("$$", "$")
+
+    def _config_from_yaml(self) -> dict[str, Any]:
+        """Return the same from Compose's YAML: it cannot print some settings as JSON, such as the path of `build.ssh`
+        (tried with 2.26 and 2.40).
+        """
+        import yaml
+
+        try:
+            document: dict[str, Any] = yaml.safe_load(self._config("yaml"))
+        except yaml.YAMLError as error:
+            raise InvalidComposeFile(f"`docker compose config` printed neither JSON nor YAML: {error}") from error
+        return document
 
     def hashes(self) -> dict[str, str]:
         """Return each service's configuration hash; its containers have it as a label."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ KIND_LABEL = "stackhand.kind"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 NETWORK_LABEL = "com.docker.compose.network"
 
 
@@ -67,7 +69,8 @@ class Service:
     """One service, as Compose resolved it.
 
     `replicas` is the number of its containers: none where a `provider` brings it up, a program that Compose runs
-    (https://docs.docker.com/compose/how-tos/provider-services/). `raw` is Compose's own JSON, for settings that only
+    (https://docs.docker.com/compose/how-tos/provider-services/). `built_on` are the services whose images are build
+    contexts of its own (`service:NAME`). `raw` is Compose's own JSON, for settings that only
     one module needs.
     """
 
@@ -86,7 +89,20 @@ class Service:
     secrets: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
     provider: str = ""
+    built_on: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pull_interval(self) -> float | None:
+        """After how many seconds its image is pulled again: `daily`, `weekly`, `every_1d12h`. None: not by time.
+
+        https://docs.docker.com/reference/compose-file/services/#pull_policy
+        """
+        named = {"daily": "1d", "weekly": "1w"}
+        text = named.get(self.pull_policy, self.pull_policy.removeprefix("every_"))
+        if text == self.pull_policy or not re.fullmatch(r"(\d+(ms|[wdhms]))+", text):
+            return None
+        return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[wdhms])", text))
 
 
 @dataclass(frozen=True)
@@ -242,8 +258,16 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
         secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
         configs=tuple(entry["source"] for entry in raw.get("configs") or ()),
         provider=provider,
+        built_on=tuple(_built_on((raw.get("build") or {}).get("additional_contexts") or {})),
         raw=raw,
     )
+
+
+def _built_on(contexts: Mapping[str, Any]) -> Iterable[str]:
+    for context in contexts.values():
+        kind, _, name = str(context).partition(":")
+        if kind == "service":
+            yield name
 
 
 def _restart_of(deploy: Mapping[str, Any]) -> str:

@@ -34,10 +34,11 @@ def plan_start(
     """
     actions: list[StartAction] = []
     ordered = schedule.order(needs(project, names))
+    got = _image_actions(project, ordered, facts, rebuild)
     images: set[tuple[str, str]] = set()
     for name in ordered:
         service = project.services[name]
-        image = _image_action(service, facts, rebuild)
+        image = got.get(name)
         if image and (image.verb, service.image) not in images:
             images.add((image.verb, service.image))
             actions.append(image)
@@ -243,6 +244,20 @@ def _with_providers(
     return [*(action for action in actions if action.service not in asked), *asked.values()]
 
 
+def _image_actions(project: Project, names: Sequence[str], facts: Facts, rebuild: bool) -> dict[str, StartAction]:
+    """Return whose image has to be got. What is built on an image that is built again, is built again, too."""
+    images = {name: _image_action(project.services[name], facts, rebuild) for name in names}
+    found = {name: action for name, action in images.items() if action}
+    again = [name for name in found if found[name].verb == "build" and facts.image_id(project.services[name])]
+    while again:
+        base = again.pop()
+        for name in names:
+            if name not in found and base in project.services[name].built_on:
+                found[name] = StartAction(name, "build", f"{base}, which it is built on, is built again")
+                again.append(name)
+    return found
+
+
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
     here = facts.images is None or facts.image_id(service) is not None
     policy = service.pull_policy
@@ -253,6 +268,9 @@ def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction 
         return None
     if policy == "always":
         return StartAction(service.name, "pull", "pull_policy: always")
+    age, interval = facts.image_ages.get(service.image), service.pull_interval
+    if age is not None and interval is not None and age > interval:
+        return StartAction(service.name, "pull", f"pull_policy: {policy}, and image {service.image} is older")
     return None if here else StartAction(service.name, "pull", f"image {service.image} is not here")
 
 

@@ -25,7 +25,8 @@ class Facts:
     `completed` are the runs of containers that were seen to end by themselves, their work done. `made` has the
     `fingerprint` that some containers were made from, by id. `file_stats` has the metadata of mounted files, by path.
     `networks` are those of the engine, and which of the project's have changed. `provided` has the configuration hash
-    of each service whose provider has said that it is ready.
+    of each service whose provider has said that it is ready. `image_ages` are the seconds since an image was pulled,
+    where its service asks for that.
     """
 
     containers: Containers
@@ -36,6 +37,7 @@ class Facts:
     file_stats: Mapping[str, FileStat | None] = field(default_factory=dict)
     networks: NetworkFacts | None = None
     provided: Mapping[str, str] = field(default_factory=dict)
+    image_ages: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""

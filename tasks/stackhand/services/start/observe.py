@@ -7,7 +7,7 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
-from stackhand.engine.compose.project import Project
+from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.changes import networks
@@ -34,6 +34,7 @@ def collect_facts(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
+            "ages": lambda: _image_ages(engine, [project.services[name] for name in services]),
             "networks": lambda: networks.collect(engine, project, replaced_networks),
             "containers": lambda: containers_of(engine, project, only),
         }
@@ -47,7 +48,16 @@ def collect_facts(
         mounted.file_stats(project, services),
         found["networks"],
         PROVIDED.read(state) if any(service.provider for service in project.services.values()) else {},
+        found["ages"],
     )
+
+
+def _image_ages(engine: Engine, services: Sequence[Service]) -> dict[str, float]:
+    """Return how many seconds ago the images were pulled that are to be pulled again after a time."""
+    names = {service.image for service in services if service.pull_interval is not None}
+    tagged = {name: image.tagged for name in names if (image := engine.image(name))}
+    now = engine.now() if tagged else None
+    return {name: (now - moment).total_seconds() for name, moment in tagged.items() if now and moment}
 
 
 def containers_of(
