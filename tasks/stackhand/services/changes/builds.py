@@ -56,7 +56,7 @@ class Builds:
         self._state = state
 
     def sources(self, project: Project, names: Collection[str]) -> dict[str, Source]:
-        """Return what would be built now, of those services and of what they are built on, where that is a folder here."""
+        """Return what would be built now, of these services and of what they are built on, from a folder here."""
         found: dict[str, Source] = {}
         known: dict[str, Source] = {}
         private = [*project.secret_files.values()]
