@@ -118,9 +118,11 @@ class Compose:
         import yaml
 
         try:
-            document: dict[str, Any] = yaml.safe_load(self._config("yaml"))
+            document = yaml.safe_load(self._config("yaml"))
         except yaml.YAMLError as error:
             raise InvalidComposeFile(f"`docker compose config` printed neither JSON nor YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise InvalidComposeFile("`docker compose config` printed no project")
         return document
 
     def hashes(self) -> dict[str, str]:
