@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ Condition = Literal["service_started", "service_healthy", "service_completed_suc
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 NUMBER_LABEL = "com.docker.compose.container-number"
 # Settings of a service that are complete in the engine once the container is created.
 _MADE_AT_CREATION = frozenset(
@@ -30,11 +32,15 @@ _MADE_AT_CREATION = frozenset(
 
 # A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
+_OF = "service:"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 NETWORK_LABEL = "com.docker.compose.network"
+# The folder and the files that a container was made from, as paths of the machine on which Compose ran.
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+FILES_LABEL = "com.docker.compose.project.config_files"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Dependency:
     restart: bool = False
 
 
+Shared = Literal["network", "ipc", "pid", "volumes"]
+"""What a container can have of another one: one of its namespaces, or its volumes."""
+
+
 @dataclass(frozen=True)
 class Port:
     """One published port of a service."""
@@ -57,11 +67,18 @@ class Port:
 
 @dataclass(frozen=True)
 class Volume:
-    """One named volume of the compose file: its name in the engine, and whether it is external."""
+    """One named volume of the compose file: its name in the engine, whether it is external, and what it is made of."""
 
     name: str
     external: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = "local"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the engine's machine that it stands for, if its options name one; else empty."""
+        return self.driver_opts.get("device", "") if "bind" in self.driver_opts.get("o", "").split(",") else ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,23 @@ class Service:
             return None
         return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[wdhms])", text))
 
+    @cached_property
+    def shares(self) -> Mapping[str, frozenset[Shared]]:
+        """The services of which it has a namespace or the volumes, each with what that is.
+
+        From `network_mode`, `ipc`, `pid`, `volumes_from`: https://docs.docker.com/reference/compose-file/services/.
+        """
+        modes: tuple[tuple[Shared, Any], ...] = (
+            ("network", self.raw.get("network_mode")),
+            ("ipc", self.raw.get("ipc")),
+            ("pid", self.raw.get("pid")),
+        )
+        found = [(str(mode)[len(_OF) :], what) for what, mode in modes if str(mode).startswith(_OF)]
+        # `NAME` or `NAME:ro`; `container:NAME` is no service.
+        entries = [str(entry) for entry in self.raw.get("volumes_from") or ()]
+        found += [(entry.partition(":")[0], "volumes") for entry in entries if not entry.startswith("container:")]
+        return {name: frozenset(what for other, what in found if other == name) for name, _ in found}
+
 
 @dataclass(frozen=True)
 class Project:
@@ -111,7 +145,8 @@ class Project:
 
     `networks` has the networks' names in the engine, `network_hashes` the hashes of those that Compose makes. Secrets
     and configs come from files (`secret_files`, `config_files`), from environment variables (`secret_variables`,
-    `config_variables`), or have their text in the compose file itself (`config_texts`).
+    `config_variables`), or have their text in the compose file itself (`config_texts`). `files` are the compose files
+    that it was read from, where that is known.
     """
 
     name: str
@@ -125,6 +160,7 @@ class Project:
     config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     network_hashes: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
         """Return the secrets and configs of a service that come from files, as (`secret` or `config`, key, file)."""
@@ -178,12 +214,16 @@ class Project:
             if dependency.service == name
         ]
 
+    def sharers(self, name: str) -> list[Service]:
+        """Return the services that have a namespace or the volumes of this one's container."""
+        return [service for service in self.services.values() if name in service.shares]
+
     def is_one_shot(self, name: str) -> bool:
         """Return whether a service waits for this one to complete."""
         return any(entry.condition == "service_completed_successfully" for _, entry in self.dependants(name))
 
 
-def parse(document: Mapping[str, Any], directory: Path) -> Project:
+def parse(document: Mapping[str, Any], directory: Path, files: Iterable[Path] = ()) -> Project:
     """Return the project of a `docker compose config --format json` document."""
     name = document["name"]
     secrets: Mapping[str, Any] = document.get("secrets") or {}
@@ -201,6 +241,7 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=_having(secrets, "environment"),
         network_hashes={key: network_hash(raw) for key, raw in networks.items() if raw and not raw.get("external")},
+        files=tuple(files),
     )
 
 
@@ -218,7 +259,9 @@ def network_hash(raw: Mapping[str, Any]) -> str:
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
     labels = {str(name): str(value) for name, value in (raw.get("labels") or {}).items()}
-    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels)
+    options = {str(name): str(value) for name, value in (raw.get("driver_opts") or {}).items()}
+    name = raw.get("name") or f"{project}_{key}"
+    return Volume(name, bool(raw.get("external")), labels, raw.get("driver") or "local", options)
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:

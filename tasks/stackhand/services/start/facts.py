@@ -27,6 +27,7 @@ class Facts:
     `networks` are those of the engine, and which of the project's have changed. `provided` has the configuration hash
     of each service whose provider has said that it is ready. `image_ages` are the seconds since an image was pulled,
     where its service asks for that.
+    `elsewhere` has the folder of each container, by id, that was made from another one than the project's.
     """
 
     containers: Containers
@@ -38,6 +39,11 @@ class Facts:
     networks: NetworkFacts | None = None
     provided: Mapping[str, str] = field(default_factory=dict)
     image_ages: Mapping[str, float] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def folder_of(self, name: str) -> str:
+        """Return the other folder that containers of a service were made from, "" where there is none."""
+        return next((self.elsewhere[each.id] for each in self.of(name) if each.id in self.elsewhere), "")
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.build_output import BuildLines, failed_step
 from stackhand.engine.compose.cli import Compose
-from stackhand.engine.compose.project import Project, Service
+from stackhand.engine.compose.project import Project
 from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile, NetworkInUse
 from stackhand.graph import schedule
@@ -18,6 +18,7 @@ from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated
 from stackhand.services.start.coalesce import Coalescer
 from stackhand.services.start.equal_images import keep_equal_images
+from stackhand.services.start.failures import create_failure
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import MAKES, StartPlan, needs, unable
 from stackhand.services.start.record import Failure
@@ -89,7 +90,7 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = _create_failure(self._project.services[name], ticket.error)
+                failures[name] = create_failure(self._engine, self._project, name, ticket.error)
             elif isinstance(ticket.error, NetworkInUse):
                 failures[name] = _network_failure(ticket.error)
             elif ticket.error:
@@ -238,19 +239,3 @@ class Preparation:
 
 def _network_failure(error: NetworkInUse) -> Failure:
     return Failure("create", "network_in_use", error.message, retry=False, hint=error.hint or "")
-
-
-def _create_failure(service: Service, error: CommandFailed) -> Failure:
-    message = classify(error.stderr)
-    if service.provider:
-        # Its own words: they are not about the engine.
-        hint = f"see to {service.provider}, its provider; `docker compose up {service.name}` asks it again"
-        return Failure("create", "provider_failed", f"its provider failed: {message.detail}", retry=False, hint=hint)
-    return Failure(
-        "create",
-        message.kind if message.kind != "unknown" else "create_failed",
-        f"its container could not be made: {message.detail}",
-        retry=False,
-        exit_code=error.returncode,
-        hint=message.hint or f"`docker compose up --no-start {service.name}` shows all of it",
-    )
