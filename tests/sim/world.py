@@ -399,7 +399,7 @@ class FakeEngine:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.api = None
+        self.api = FakeApi()
 
     def connect_ahead(self) -> None:
         """It is there already."""
@@ -493,6 +493,13 @@ class FakeEngine:
             raise EngineUnreachable("no engine answers")
 
 
+class FakeApi:
+    """What a start asks of the SDK itself: there are no networks in this world."""
+
+    def networks(self) -> list[dict[str, Any]]:
+        return []
+
+
 class FakeCompose:
     """What a start asks of Compose, as one call of its command line each."""
 
@@ -509,6 +516,9 @@ class FakeCompose:
 
     def hashes(self) -> dict[str, str]:
         return {name: self._world.hash_of(name) for name in self.project.services}
+
+    def replaced_networks(self, services: Sequence[str]) -> list[str]:
+        return []
 
     def create(
         self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True, force: bool = False

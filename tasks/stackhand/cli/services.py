@@ -81,12 +81,19 @@ def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> N
 @task(iterable=["service"])
 def status(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Show how every service is; exit 1 when not all is ready."""
-    from stackhand.services.start.remember import COMPLETED
+    from stackhand.services.start.remember import COMPLETED, PROVIDED
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
     names = stack.loader.select(service or [])
-    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=COMPLETED.read(stack.state))
+    states = read(
+        stack.engine,
+        stack.project,
+        names,
+        stack.redactor.text,
+        completed=COMPLETED.read(stack.state),
+        provided_before=PROVIDED.read(stack.state),
+    )
     ok = all(each.ready for each in states)
     if json:
         stack.console.document(
