@@ -40,6 +40,7 @@ def can_read(project: Project, service: str) -> bool:
     return project.compose("exec", "-T", service, "cat", "/run/secrets/s", check=False) == "word"
 
 
+@pytest.mark.mechanism
 def test_services_still_read_their_secrets_after_the_fix(open_project: Project) -> None:
     project = open_project
     secret = project.directory / "secrets/s.txt"
@@ -132,6 +133,7 @@ def test_a_secret_is_known_however_its_path_is_spelt(open_project: Project) -> N
     assert result.code == 1
 
 
+@pytest.mark.mechanism
 def test_a_data_folder_that_a_container_owns_is_left_to_it(open_project: Project) -> None:
     project = open_project
     data = project.directory / "docker/data"
@@ -197,6 +199,7 @@ def test_a_volume_in_use_asks_first(open_project: Project, volume: str) -> None:
     assert "would fix 4 of 4" in dry.stdout
 
 
+@pytest.mark.mechanism
 def test_a_volume_gets_its_owner_and_the_undo_takes_it_back(open_project: Project, volume: str) -> None:
     before = inside(open_project)
     words = ("perms.fix", "--volume", "data", "--owner", "10:20", "--yes", "--json")
@@ -236,6 +239,7 @@ def ordinary(open_project: Project) -> dict:
     return options
 
 
+@pytest.mark.mechanism
 def test_where_this_machine_can_not_reach_it_a_helper_container_does_it(
     open_project: Project, volume: str, ordinary: dict
 ) -> None:

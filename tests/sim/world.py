@@ -456,13 +456,26 @@ class FakeEngine:
         self._look()
         return list(self._world.lives[container].log)[-lines:] if container in self._world.lives else []
 
-    def ask(self, *words: object, **more: object) -> ExecResult:
-        return ExecResult(127, "", "")
+    def ask(self, container: str, argv: Sequence[str], **more: object) -> ExecResult:
+        box = self.inspect(container)
+        if "cmdline" not in argv[2]:
+            return ExecResult(127, "", "")
+        self._world.call(f"engine processes {box.service}")
+        life = self._world.lives[container]
+        self._world.clock.sleep(0.05)
+        assert box.started_at
+        since = (self._world.clock.now() - box.started_at).total_seconds()
+        temporary = "==> /proc/9/cmdline <==\npostgres\0-c\0listen_addresses=\0-p\x005432\0\n"
+        main = "==> /proc/1/cmdline <==\n{}\0\n"
+        if life.unseen:
+            return ExecResult(1, "")
+        listing = main.format("init") + temporary if since < life.initialising else main.format("postgres")
+        return ExecResult(0, listing)
 
     def read_file(self, container: str, path: str) -> bytes | None:
         return None
 
-    def holder_of_port(self, port: int) -> str | None:
+    def holder_of_port(self, port: int, protocol: str = "") -> str | None:
         return self._world.ports.get(port)
 
     def remove(self, container: str) -> None:

@@ -112,6 +112,14 @@ class Engine:
         with errors():
             return containers.parse(self.api.inspect_container(container))
 
+    def labels(self, container: str) -> Mapping[str, str] | None:
+        """Return the labels of a container, by its id or name, or None if there is none."""
+        try:
+            with errors():
+                return dict(self.api.inspect_container(container)["Config"]["Labels"] or {})
+        except ContainerGone:
+            return None
+
     def image_id(self, name: str) -> str | None:
         """Return the id of a local image, or None."""
         found = self.image(name)
@@ -261,11 +269,15 @@ class Engine:
         cache = details.get("inactive_file", details.get("total_inactive_file", 0))
         return max(0, int(found.get("usage") or 0) - int(cache))
 
-    def holder_of_port(self, port: int) -> str | None:
-        """Return the name of the running container that publishes a port, or None."""
+    def holder_of_port(self, port: int, protocol: str = "") -> str | None:
+        """Return the name of the running container that publishes a port (with any protocol if none is given)."""
+
+        def matches(published: dict[str, Any]) -> bool:
+            return published.get("PublicPort") == port and protocol in ("", published.get("Type"))
+
         with errors():
             for entry in self.api.containers():
-                if any(published.get("PublicPort") == port for published in entry.get("Ports") or ()):
+                if any(map(matches, entry.get("Ports") or ())):
                     return str(entry["Names"][0]).lstrip("/")
         return None
 

@@ -12,6 +12,7 @@ Condition = Literal["service_started", "service_healthy", "service_completed_suc
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 NUMBER_LABEL = "com.docker.compose.container-number"
 # Settings of a service that are complete in the engine once the container is created.
 _MADE_AT_CREATION = frozenset(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
+from stackhand.kinds.first_start import initialises, may_initialise
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.origin import made_elsewhere
 from stackhand.services.start import sharing
@@ -33,7 +36,7 @@ def collect_facts(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
-            "containers": lambda: containers_of(engine, project, only),
+            "containers": lambda: _as_they_serve(engine, project, containers_of(engine, project, only)),
         }
     )
     there: Containers = found["containers"]
@@ -44,7 +47,7 @@ def collect_facts(
         COMPLETED.read(state),
         MADE.read(state),
         mounted.file_stats(project, services),
-        made_elsewhere(project, [each for some in there.values() for each in some]),
+        elsewhere=made_elsewhere(project, [each for some in there.values() for each in some]),
     )
 
 
@@ -58,3 +61,19 @@ def containers_of(engine: Engine, project: Project, only: str | None = None, *, 
     for leader in project.services[only].shares if only else ():
         found += engine.containers(project.name, leader)
     return sharing.by_service(found)
+
+
+def _as_they_serve(engine: Engine, project: Project, containers: Containers) -> Containers:
+    """Return the containers, those of databases that still make their data as `starting`, whatever the engine says."""
+    asked = {
+        each.id: partial(initialises, engine, project.services[name], each)
+        for name, some in containers.items()
+        if name in project.services and may_initialise(project.services[name])
+        for each in some
+        if each.running
+    }
+    not_yet = {id for id, still in schedule.gather(asked).items() if still}
+    return {
+        name: [replace(each, health="starting") if each.id in not_yet else each for each in some]
+        for name, some in containers.items()
+    }
