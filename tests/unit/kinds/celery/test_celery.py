@@ -194,10 +194,9 @@ class World:
         if user != self.owner:
             return ExecResult(4, f"{self.owner}\n")
         if "STACKHAND_ASK" not in (environment or {}):
-            return ExecResult(
-                0,
-                f"\036worker 7 {container}\n{self.words}\n-A{self.apps.get(container)}\n\036memory 7 2048\n\036memory 8 1024\n\036memory 9 5\n",
-            )
+            memory = "\036memory 7 2048\n\036memory 8 1024\n\036memory 9 5\n"
+            words = f"{self.words}\n-A{self.apps.get(container)}"
+            return ExecResult(0, f"\036worker 7 {container}\n{words}\n{memory}")
         question = json.loads(environment["STACKHAND_ASK"])
         self.asked.append((container, sorted(question["workers"])))
         if container in self.cut_off:
