@@ -467,7 +467,7 @@ class FakeEngine:
         since = (self._world.clock.now() - box.started_at).total_seconds()
         temporary = "==> /proc/9/cmdline <==\npostgres\0-c\0listen_addresses=\0-p\x005432\0\n"
         main = "==> /proc/1/cmdline <==\n{}\0\n"
-        if life.unseen:
+        if life.unseen or since < life.begins_to:
             return ExecResult(1, "")
         listing = main.format("init") + temporary if since < life.initialising else main.format("postgres")
         return ExecResult(0, listing)
