@@ -60,6 +60,8 @@ class World:
         self.fails: dict[str, str] = {}
         self.takes: dict[str, float] = {}
         self.ports: dict[int, str] = {}
+        self.signalled: set[str] = set()  # by somebody, in its last run
+        self.forgetful = False  # the engine has forgotten its events
         self.away = False
         self.stops_followers = True  # Compose, where it recreates what they follow
         self.stopped = False
@@ -203,9 +205,21 @@ class World:
         return {box.name: box.run_key for box in self.boxes.values()}
 
     def kill(self, service: str, code: int = 137) -> None:
-        """End the containers of a service from outside."""
+        """End the containers of a service from outside, as `docker kill` and `docker stop` do it."""
         for each in self.of(service):
-            self.end(each, code, policy=False)
+            self.signal(each, code)
+
+    def crash(self, service: str, code: int = 1) -> None:
+        """Let the main processes of a service end by themselves."""
+        for each in self.of(service):
+            self.end(each, code)
+
+    def signal(self, box: Container, code: int = 137) -> None:
+        """End a container from outside."""
+        if box.running:
+            self.signalled.add(box.id)
+            self.emit(box, "kill")
+        self.end(box, code, policy=False)
 
     def pause(self, service: str) -> None:
         """Pause a service."""
@@ -238,7 +252,7 @@ class World:
         """Tell those who listen."""
         if not self.away:
             for listener in list(self.listeners):
-                listener.handle(Event(box.id, box.service, action))
+                listener.handle(Event(box.id, box.service, action, self.clock.now()))
 
     def make(self, service: model.Service, number: int) -> Container:
         """Make a container."""
@@ -249,6 +263,7 @@ class World:
             name=f"{NAME}-{service.name}-{number}",
             service=service.name,
             number=number,
+            created_at=self.clock.now(),
             config_hash=self.hash_of(service.name),
             image_id=self.images[service.image],
             healthcheck=Healthcheck(tuple(check["test"][1:]), check["interval"], check["timeout"]) if check else None,
@@ -259,7 +274,7 @@ class World:
     def delete(self, box: Container) -> None:
         """Remove a container, whether it runs or not."""
         if box.running:
-            self.end(box, 137, policy=False)
+            self.signal(box)
         self.boxes.pop(box.id)
         self.emit(box, "destroy")
 
@@ -274,6 +289,7 @@ class World:
             raise StackError(life.refuses)
         self._generation[box.id] += 1
         self.lives[box.id] = life
+        self.signalled.discard(box.id)
         started = replace(
             box,
             status="running",
@@ -429,6 +445,15 @@ class FakeEngine:
         self._world.call(f"engine start {box.name.removeprefix(f'{NAME}-')}")
         self._world.run(self.inspect(container))
 
+    def stop(self, container: str) -> None:
+        box = self.inspect(container)
+        self._world.call(f"engine stop {box.name.removeprefix(f'{NAME}-')}")
+        self._world.signal(box, 0)
+
+    def was_signalled(self, container: Container) -> bool | None:
+        self._look()
+        return None if self._world.forgetful else container.id in self._world.signalled
+
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
         world = self._world
         box = self.inspect(container)
@@ -517,7 +542,7 @@ class FakeCompose:
         for name in services:
             for box in self._world.of(name):
                 if box.running:
-                    self._world.end(box, 137, policy=False)
+                    self._world.signal(box)
                 self._run(self._world.boxes[box.id])
 
     def build(self, services: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> None:
@@ -574,7 +599,7 @@ class FakeCompose:
                 if entry.restart:
                     for each in world.of(follower.name):
                         if each.running:
-                            world.end(each, 137, policy=False)
+                            world.signal(each)
 
     def _run(self, box: Container) -> None:
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-from stackhand.engine.api import archive, containers
+from stackhand.engine.api import archive, containers, events
 from stackhand.engine.api.containers import Container, Image
 from stackhand.engine.api.events import Event, Listener
 from stackhand.engine.api.exec import ExecResult, Probe, execute
@@ -74,10 +75,20 @@ class Engine:
         return any(pongs)
 
     def now(self) -> datetime:
-        """Return the time by the engine's clock, as all its times are; by this machine's where it does not say."""
-        with errors():
+        """Return the time by the engine's clock, as all its times are. This machine's clock may tell another."""
+        with contextlib.suppress(StackError), errors():  # a proxy may refuse it
             told = containers.parse_time(self.api.info().get("SystemTime"))
-        return told or datetime.now(timezone.utc)
+            if told:
+                return told
+        with errors():
+            # To the second.
+            return parsedate_to_datetime(self.api._get(self.api._url("/_ping")).headers["Date"])
+
+    def was_signalled(self, container: Container) -> bool | None:
+        """Return whether somebody sent a signal to a container before it ended: see `events`."""
+        if container.started_at is None:
+            return None
+        return events.was_signalled(self.api, container.id, container.started_at, self.now())
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         """Return the containers of a Compose project, or of one service, without those of `docker compose run`.
@@ -194,6 +205,11 @@ class Engine:
         """
         with errors():
             self.api.start(container)
+
+    def stop(self, container: str) -> None:
+        """Stop a container, with its own stop timeout."""
+        with errors():
+            self.api.stop(container)
 
     def restart(self, container: str) -> None:
         """Stop a container, with its own stop timeout, and start it as it is."""

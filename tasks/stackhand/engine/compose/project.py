@@ -82,6 +82,11 @@ class Service:
     configs: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def may_end(self) -> bool:
+        """Whether its containers stay down once they have exited with 0: its restart policy starts them no more."""
+        return self.restart.partition(":")[0] in ("", "no", "on-failure")
+
 
 @dataclass(frozen=True)
 class Project:

@@ -81,11 +81,24 @@ def completed(project: Project, name: str, facts: Facts) -> bool:
 
 def done(project: Project, container: Container, completed: Collection[str]) -> bool:
     """Return whether a container has ended because its work was done."""
-    return (
-        container.stopped
-        and container.exit_code == 0
-        and not container.error
-        and (project.is_one_shot(container.service) or container.run_key in completed)
+    return ended_well(container) and (project.is_one_shot(container.service) or container.run_key in completed)
+
+
+def ended_well(container: Container) -> bool:
+    """Return whether a container has ended with 0."""
+    return container.stopped and container.exit_code == 0 and not container.error
+
+
+def awaits(containers: Sequence[Container], one_shots: Sequence[Container]) -> bool:
+    """Return whether a service's `containers` still wait for just the run of a one-shot that has completed.
+
+    So it is where a start ended early, or where the one-shot took longer than `start.timeout`: it completed after the
+    containers were made, and none of them has started since.
+    """
+    ended = min((each.finished_at for each in one_shots if each.finished_at), default=None)
+    return ended is not None and all(
+        each.created_at is not None and each.created_at < ended and (each.started_at is None or each.started_at < ended)
+        for each in containers
     )
 
 

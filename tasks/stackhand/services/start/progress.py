@@ -75,6 +75,11 @@ class RunRecords(Mapping[str, Record]):
         self._tell(name, "failed", failure.reason)
         return failure
 
+    def complete(self, name: str) -> None:
+        """Record that a service that was ready has ended since, its work done, and tell."""
+        self._records[name].state = "completed"
+        self._tell(name, "ready", "completed")
+
     def skip(self, name: str, cause: str) -> None:
         """Record that a service was not started because another one failed, and tell."""
         record = self._records.setdefault(name, Record(name))

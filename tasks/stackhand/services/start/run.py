@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from stackhand.engine.api.client import Engine
+from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.loader import ChosenProject
 from stackhand.engine.compose.project import Project
@@ -18,8 +19,16 @@ from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
+from stackhand.services.start import failures as explain
 from stackhand.services.start.context import RunContext, Shared
-from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, replan
+from stackhand.services.start.decide import (
+    crashed,
+    has_done_its_work,
+    plan_alone,
+    plan_retry,
+    plan_start,
+    replan,
+)
 from stackhand.services.start.facts import Containers, Facts, recreated
 from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
@@ -196,17 +205,33 @@ class StartRun:
 
         Returns the containers as they were at the last look.
         """
+        notifier = self._shared.notifier
         for last in (False, True):
             now = containers_of(self._shared.engine, self.project, brief=True)
-            fallen = crashed(self.project, self._records, wanted, now)
-            for name in fallen:
-                failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
-                self._records.fail(name, failure)
+            crashes = {name: notifier.crashes(name) for name in wanted}
+            fallen = crashed(self.project, self._records, wanted, now, crashes)
+            for name in [*fallen]:
+                mine = now.get(name, ())
+                signalled = any(notifier.was_signalled(each.id) for each in mine)
+                if not signalled and has_done_its_work(self.project.services[name], self._records[name], mine):
+                    self._records.complete(name)
+                    fallen.remove(name)
+                else:
+                    self._records.fail(name, self._fell(mine))
             if last or not fallen:
                 break
             again = plan_retry(self.project, wanted, self._records, fallen, now)
             self._carry_out(wanted, again, now, recreate=recreate)
         return now
+
+    def _fell(self, containers: Sequence[Container]) -> Failure:
+        """Return the failure of a service that was ready and ended again, with its last log lines."""
+        container = next((each for each in containers if not each.running), None)
+        failure = explain.fell(container)
+        if container is None:
+            return failure
+        lines, mask = self.context.settings.log_lines, self._shared.redactor.text
+        return explain.with_evidence(failure, self._shared.engine, container, lines, None, "", mask)
 
 
 class Starter:

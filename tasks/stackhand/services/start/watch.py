@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stackhand.engine.api.containers import Container
@@ -12,7 +12,7 @@ from stackhand.errors import EngineUnreachable, StackError
 from stackhand.services.start import failures as explain
 from stackhand.services.start import readiness
 from stackhand.services.start.context import RunContext
-from stackhand.services.start.notifier import LONGEST_SLEEP
+from stackhand.services.start.notifier import LONGEST_SLEEP, Started
 from stackhand.services.start.record import Failure, ServiceFailed, State
 
 _ENGINE_POLL = 0.5
@@ -23,23 +23,33 @@ _GONE = Failure("ready", "gone", "its container was removed", retry=True)
 
 @dataclass(frozen=True)
 class Ready:
-    """A service that is ready; `after` counts seconds from its containers' start."""
+    """A service that is ready; `after` counts seconds from its containers' start.
+
+    `crashes` is how many runs of its containers had ended by themselves until then (`Notifier.crashes`).
+    """
 
     state: State
     started_at: datetime | None
     after: float
+    crashes: int
 
 
 class ContainerWatch:
     """What is remembered of one container between two looks. Times are of the monotonic clock."""
 
-    def __init__(self, context: RunContext, container: Container, expected: readiness.Expectation) -> None:
+    def __init__(
+        self, context: RunContext, container: Container, expected: readiness.Expectation, *, launched: bool
+    ) -> None:
+        """`launched`: this run has started it, so its `start` event is to come if it was not heard of yet."""
+        self._launched = launched
         self._context = context
         self._shared = context.shared
         self._clock = context.shared.clock
         self._expected = expected
         self.container = container
         self.ready: State | None = None
+        self._proven: State | None = None
+        self._has_run = False
         self.probe_output = ""
         self.probe_code: int | None = None
         self._version = -1
@@ -49,10 +59,13 @@ class ContainerWatch:
         self._probe_at = 0.0
 
     @property
-    def seconds_since_start(self) -> float:
-        """How long ago its main process started."""
-        started = self.container.started_at
-        return max(0.0, (self._clock.now() - started).total_seconds()) if started else 0.0
+    def seconds_to_ready(self) -> float:
+        """How long this run of it took until it completed, or has taken until now."""
+        started, ended = self.container.started_at, self.container.finished_at
+        if self.container.running or not (started and ended):
+            return 0.0 if self._up_since is None else self._clock.monotonic() - self._up_since
+        event = self._start_event()
+        return max(0.0, (ended - (event.at if event else started)).total_seconds())
 
     def look(self, version: int, watched_since: float) -> readiness.Verdict:
         """Look at it where something may have happened, run its healthcheck where that is due; return the verdict.
@@ -63,12 +76,15 @@ class ContainerWatch:
         if version != self._version or now - self._seen_at >= _STALE:
             self._inspect(version)
         verdict = self._judge()
-        if verdict.kind == "wait" and self.ready:
-            # Its probe has succeeded since it started; another container of the service is the slower one.
-            return readiness.Verdict("ready", self.ready)
-        if verdict.kind == "wait" and self._is_probed and self._clock.monotonic() >= self._probe_at:
-            verdict = self._probe(watched_since)
+        due = self._is_probed and not self._proven and self._clock.monotonic() >= self._probe_at
+        if verdict.kind == "wait" and due and self._probe(watched_since).kind == "ready":
+            self._proven = "healthy"
+        if verdict.kind == "wait" and self._proven and self._up >= self._must_run:
+            # Its probe has succeeded since it started; another container of the service may be the slower one.
+            verdict = readiness.Verdict("ready", self._proven)
         self.ready = verdict.state if verdict.kind == "ready" else None
+        if self.container.running:
+            self._proven = self.ready or self._proven
         return verdict
 
     def next_look(self) -> float:
@@ -76,14 +92,10 @@ class ContainerWatch:
         now = self._clock.monotonic()
         if not self.container.running or self.ready:
             return now + LONGEST_SLEEP
-        if self._is_probed:
+        if self._is_probed and not self._proven:
             return self._probe_at
-        if self.container.healthcheck is None and self._up_since is not None:
-            settle = self._expected.settle
-            settled = self._up_since + (settle if self._first_death is None else max(settle, 1.0))
-            if settled > now:
-                return settled + 0.005
-        return now + LONGEST_SLEEP
+        missing = self._must_run - self._up
+        return now + (missing + 0.005 if missing > 0 else LONGEST_SLEEP)
 
     def _inspect(self, version: int) -> None:
         now, before = self._clock.monotonic(), self.container.started_at
@@ -93,23 +105,58 @@ class ContainerWatch:
             raise ServiceFailed(_GONE) from None
         self._version, self._seen_at = version, now
         if self.container.started_at != before:
-            self.ready = None  # what was proven was the run before
+            self._proven = self._up_since = None  # what was proven was the run before
         if (self.container.restart_count or self.container.status == "restarting") and self._first_death is None:
             self._first_death = now
         if not self.container.running:
-            self._up_since = self.ready = None
-        elif self._up_since is None or self.container.restart_count:
-            self._up_since = now - self.seconds_since_start
+            self._up_since = self._proven = None
+            return
+        self._has_run = True
+        event = self._start_event()
+        if self._up_since is None:
+            self._up_since = event.heard if event else now if self._launched else now - self._age()
             self._probe_at = self._up_since + readiness.first_probe(self._context.launcher.load)
+        elif event:
+            self._up_since = event.heard
 
-    def _judge(self) -> readiness.Verdict:
-        now = self._clock.monotonic()
-        return readiness.evaluate(
+    def _start_event(self) -> Started | None:
+        """Return the `start` event of this run, None where it was not heard of (yet).
+
+        An engine sets `StartedAt` before it starts the main process, today's up to 0.4 s before, and then tells.
+        """
+        event, started = self._shared.notifier.started(self.container.id), self.container.started_at
+        return event if event and started and event.at >= started else None
+
+    def _age(self) -> float:
+        """Return for how many seconds a container has run that somebody else started, by the engine's clock."""
+        started = self.container.started_at
+        return max(0.0, (self._shared.engine.now() - started).total_seconds()) if started else 0.0
+
+    @property
+    def _up(self) -> float:
+        """For how many seconds it has run."""
+        return 0.0 if self._up_since is None else self._clock.monotonic() - self._up_since
+
+    @property
+    def _must_run(self) -> float:
+        """For how many seconds it has to run to be ready, at least."""
+        return readiness.must_run(
             self.container,
             self._expected,
-            up=0.0 if self._up_since is None else now - self._up_since,
+            looping=self._first_death is not None,
+            crashed_after=self._shared.notifier.longest_run(self.container.service),
+        )
+
+    def _judge(self) -> readiness.Verdict:
+        now, notifier = self._clock.monotonic(), self._shared.notifier
+        seen = self._expected.may_end or self._has_run
+        return readiness.evaluate(
+            self.container,
+            replace(self._expected, may_end=seen and not notifier.was_signalled(self.container.id)),
+            up=self._up,
             looping=None if self._first_death is None else now - self._first_death,
-            oom=self._shared.notifier.out_of_memory(self.container.id),
+            crashed_after=notifier.longest_run(self.container.service),
+            oom=notifier.out_of_memory(self.container.id),
         )
 
     @property
@@ -120,7 +167,7 @@ class ContainerWatch:
             self.container.running
             and check is not None
             and not self._expected.one_shot
-            and readiness.worth_probing(check.interval, len(self._shared.involved.busy))
+            and readiness.worth_probing(check.every(self._up), len(self._shared.involved.busy))
         )
 
     def _probe(self, watched_since: float) -> readiness.Verdict:
@@ -137,19 +184,19 @@ class ContainerWatch:
             raise
         except StackError as refused:
             self.probe_output = str(refused)
-            self._probe_at = self._clock.monotonic() + check.interval
+            self._probe_at = self._clock.monotonic() + check.every(self._up)
             return readiness.WAIT
         now = self._clock.monotonic()
         self.probe_output, self.probe_code = probe.output, probe.exit_code
         pause = readiness.pause(
             now - watched_since,
             probe.seconds,
-            check.interval,
+            check.every(self._up),
             starting=self._context.launcher.load,
             crowd=len(self._shared.involved.watched),
         )
         # One that used up its time would do so again: from here on the engine's own probes are enough.
-        self._probe_at = now + (check.interval if probe.exit_code is None else pause)
+        self._probe_at = now + (check.every(self._up) if probe.exit_code is None else pause)
         return readiness.after_probe(self.container, probe)
 
 
@@ -176,9 +223,11 @@ class ServiceWatch:
             settle=settings.settle,
             max_restart_loop=sum(delays),
             retries=settings.retries,
+            restart=context.project.services[name].restart,
         )
         self._watches: list[ContainerWatch] = []
         self._began = 0.0
+        self._limit = settings.timeout
 
     @property
     def started_at(self) -> datetime | None:
@@ -197,10 +246,12 @@ class ServiceWatch:
 
     def _until_ready(self) -> Ready:
         self._began = self._clock.monotonic()
-        deadline = self._began + self._context.settings.timeout
         notifier = self._context.shared.notifier
         while True:
-            version = notifier.version(self._name)
+            version, crashes = notifier.version(self._name), notifier.crashes(self._name)
+            # What has crashed has to run longer than it did, however long that was.
+            self._limit = self._context.settings.timeout + (notifier.longest_run(self._name) or 0.0)
+            deadline = self._began + self._limit
             try:
                 state = self._look(version)
             except EngineUnreachable:
@@ -208,7 +259,7 @@ class ServiceWatch:
                 self._watches = []
                 continue
             if state:
-                return self._ready(state)
+                return Ready(state, self.started_at, max(each.seconds_to_ready for each in self._watches), crashes)
             now = self._clock.monotonic()
             if now >= deadline:
                 raise ServiceFailed(self._timeout())
@@ -219,7 +270,10 @@ class ServiceWatch:
         """Look at every container once. Returns the service's state where all are ready."""
         if not self._watches:
             found = containers_of(self._context, self._name)
-            self._watches = [ContainerWatch(self._context, container, self._expected) for container in found]
+            self._watches = [
+                ContainerWatch(self._context, each, self._expected, launched=each.id in self._last_end)
+                for each in found
+            ]
         states: list[State | None] = []
         for watch in self._watches:
             verdict = watch.look(version, self._began)
@@ -229,14 +283,6 @@ class ServiceWatch:
         if not states and self._may_start:
             raise ServiceFailed(_GONE)
         return states[0] if states and None not in states else None
-
-    def _ready(self, state: State) -> Ready:
-        started = self.started_at
-        after = (self._clock.now() - started).total_seconds() if started else 0.0
-        ended = [watch.container.finished_at for watch in self._watches if watch.container.finished_at]
-        if state == "completed" and ended and started:
-            after = (max(ended) - started).total_seconds()
-        return Ready(state, started, max(0.0, after))
 
     def _with_evidence(self, failure: Failure, watch: ContainerWatch) -> Failure:
         shared = self._context.shared
@@ -251,7 +297,7 @@ class ServiceWatch:
         )
 
     def _timeout(self) -> Failure:
-        limit = self._context.settings.timeout
+        limit = self._limit
         if not self._watches:
             return Failure("ready", "timeout", f"not ready after {limit:g} s: it has no container")
         slow = self._watches[0]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import pytest
+from builders import START
 
 from stackhand.engine.api.events import Event
 from stackhand.errors import CommandFailed, Interrupted
@@ -66,7 +67,7 @@ def test_isolating_finds_the_bad_ones() -> None:
 
 
 def event(service: str, action: str = "start", container: str = "c1") -> Event:
-    return Event(container, service, action)
+    return Event(container, service, action, START)
 
 
 class TestNotifier:
