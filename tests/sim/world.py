@@ -60,6 +60,7 @@ class World:
         self.fails: dict[str, str] = {}
         self.takes: dict[str, float] = {}
         self.ports: dict[int, str] = {}
+        self.hooks_fail: Counter[str] = Counter()  # so many starts of a service yet
         self.signalled: set[str] = set()  # by somebody, in its last run
         self.forgetful = False  # the engine has forgotten its events
         self.away = False
@@ -606,6 +607,9 @@ class FakeCompose:
             self._world.run(box)
         except StackError as error:
             raise self._failed("up", str(error)) from error
+        if self._world.hooks_fail[box.service]:
+            self._world.hooks_fail[box.service] -= 1
+            raise self._failed("up", f"{box.service} hook exited with status 3")
 
     @staticmethod
     def _failed(verb: str, text: str) -> CommandFailed:

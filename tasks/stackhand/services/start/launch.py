@@ -175,6 +175,7 @@ class ServiceStart:
         record, shared = self.record, self.context.shared
         record.began = shared.now() if record.began is None else record.began
         record.state = "starting" if record.state == "waiting" else record.state
+        self.containers = ()  # by the time that one of them fails they are long out of date
         while True:
             watch = ServiceWatch(self.context, record.name, self.last_end, may_start=not self.only_watch)
             try:

@@ -11,7 +11,8 @@ from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.start.facts import Facts
-from stackhand.services.start.remember import COMPLETED, MADE
+from stackhand.services.start.jobs import completed_runs
+from stackhand.services.start.remember import MADE
 from stackhand.state.folder import StateFolder
 
 
@@ -35,11 +36,12 @@ def collect_facts(
             "containers": lambda: containers_of(engine, project, only),
         }
     )
+    containers = [each for some in found["containers"].values() for each in some]
     return Facts(
         found["containers"],
         found["hashes"],
         found["images"],
-        COMPLETED.read(state),
+        completed_runs(engine, state, project, containers),
         MADE.read(state),
         mounted.file_stats(project, services),
     )

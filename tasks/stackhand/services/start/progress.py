@@ -67,6 +67,7 @@ class RunRecords(Mapping[str, Record]):
         """Return the record of a service that has something to do after all."""
         record = self._records[name]
         record.kept, record.state, record.ready, record.started = False, "waiting", None, None
+        record.ready_after = None
         return record
 
     def fail(self, name: str, failure: Failure) -> Failure:

@@ -73,6 +73,15 @@ class StartHistory:
             if set(runs) != done:
                 COMPLETED.write(self._state, frozenset(runs))
 
+    def keep_completed(self, containers: Collection[Container], records: Mapping[str, Record]) -> None:
+        """Write down which of these runs a start has seen to be completed, where it had nothing to do."""
+        ended = {name for name, record in records.items() if record.state == "completed"}
+        with self._lock:
+            known = COMPLETED.read(self._state)
+            runs = known | {each.run_key for each in containers if each.stopped and each.service in ended}
+            if runs != known:
+                COMPLETED.write(self._state, runs)
+
     def keep_files(self, project: Project, facts: Facts, containers: Collection[Container]) -> None:
         """Write down the files that these runs of containers began with. `containers` are all of the project's."""
         with self._lock:

@@ -94,6 +94,8 @@ class StartRun:
             with self.locked():
                 self._carry_out(wanted, plan, facts.containers, failures, recreate=recreate)
                 self.remember(facts, self._look_again(wanted, recreate=recreate))
+        else:
+            self._remember_completed(facts)
         return self._records.report(self.project, self._shared.now(), wanted)
 
     def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
@@ -102,6 +104,7 @@ class StartRun:
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
         self._records.begin([name], plan, facts.containers)
         if not plan:
+            self._remember_completed(facts)
             return ServiceStart(self.context, self._records[name]), facts
         check_files(self.project, [name])
         with self.locked():
@@ -128,6 +131,10 @@ class StartRun:
         with self._shared.session.listening(self.project.name):
             schedule.run(graph, watch, clock=self._shared.clock)
         return self._records.report(self.project, self._shared.now(), names)
+
+    def _remember_completed(self, facts: Facts) -> None:
+        containers = [each for some in facts.containers.values() for each in some]
+        self._shared.history.keep_completed(containers, self._records)
 
     def remember(self, facts: Facts, now: Containers) -> None:
         """Remember what the runs after this one can't see: `now` are the containers at its end."""
