@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,6 +63,7 @@ class World:
         self.hooks_fail: Counter[str] = Counter()  # so many starts of a service yet
         self.signalled: set[str] = set()  # by somebody, in its last run
         self.forgetful = False  # the engine has forgotten its events
+        self.clock_offset = timedelta()  # how far the engine's clock is ahead of this machine's
         self.away = False
         self.stops_followers = True  # Compose, where it recreates what they follow
         self.stopped = False
@@ -417,6 +418,10 @@ class FakeEngine:
     def now(self) -> datetime:
         self._look()
         return self._world.clock.now()
+
+    def clock_offset(self) -> timedelta:
+        self._look()
+        return self._world.clock_offset
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         self._look()

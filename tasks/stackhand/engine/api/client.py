@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ _MAX_PROBE_OUTPUT = 4096
 _MAX_OUTPUT = 4 * 1024 * 1024
 # Seconds. The engine's default for a container without a stop timeout of its own.
 _STOP_TIMEOUT = 10
+# The time that the answer takes, and the whole seconds of one that comes in an HTTP header.
+_SAME_CLOCK = timedelta(seconds=2)
 # Drivers of networks whose addresses are given out by the engine alone.
 _ENGINE_ASSIGNS = frozenset({"bridge", "overlay"})
 
@@ -83,6 +85,14 @@ class Engine:
         with errors():
             # To the second.
             return parsedate_to_datetime(self.api._get(self.api._url("/_ping")).headers["Date"])
+
+    def clock_offset(self) -> timedelta:
+        """Return how far the engine's clock is ahead of this machine's; zero where it can't be told from the same.
+
+        Times of files are by this machine's clock, times of containers and images by the engine's.
+        """
+        offset = self.now() - datetime.now(timezone.utc)
+        return offset if abs(offset) > _SAME_CLOCK else timedelta()
 
     def was_signalled(self, container: Container) -> bool | None:
         """Return whether somebody sent a signal to a container before it ended: see `events`."""

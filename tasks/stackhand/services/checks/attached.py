@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -68,7 +67,7 @@ def _connect(context: CheckContext, name: str, container_name: str) -> None:
             names = (container.name, *_aliases(service, key))
             options = {**_options(service, key), "links": _links(service, containers)}
             context.engine.connect(container.id, network, options, names)
-            context.address_changed_at[name] = time.time()
+            context.address_changed_at[name] = context.engine.now().timestamp()
 
 
 def _links(service: Service, containers: Iterable[Container]) -> list[tuple[str, str]]:

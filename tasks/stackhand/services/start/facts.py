@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
@@ -23,6 +24,7 @@ class Facts:
     where it is not here. Without hashes and images, all containers count as up to date.
     `completed` are the runs of containers that were seen to end by themselves, their work done. `made` has the
     `fingerprint` that some containers were made from, by id. `file_stats` has the metadata of mounted files, by path.
+    `clock_offset` is how far the engine's clock is ahead of this machine's, where there are any.
     """
 
     containers: Containers
@@ -31,6 +33,7 @@ class Facts:
     completed: frozenset[str] = frozenset()
     made: Mapping[str, str] = field(default_factory=dict)
     file_stats: Mapping[str, FileStat | None] = field(default_factory=dict)
+    clock_offset: timedelta = timedelta()
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""

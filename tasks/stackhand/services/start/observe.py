@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from stackhand.engine.api.client import Engine
@@ -29,11 +30,13 @@ def collect_facts(
     """
     services = [only] if only else list(project.services)
     images = sorted({project.services[name].image for name in services})
+    file_stats = mounted.file_stats(project, services)
     found: dict[str, Any] = schedule.gather(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
             "containers": lambda: containers_of(engine, project, only),
+            "clock_offset": lambda: engine.clock_offset() if file_stats else timedelta(),
         }
     )
     containers = [each for some in found["containers"].values() for each in some]
@@ -43,7 +46,8 @@ def collect_facts(
         found["images"],
         completed_runs(engine, state, project, containers),
         MADE.read(state),
-        mounted.file_stats(project, services),
+        file_stats,
+        found["clock_offset"],
     )
 
 

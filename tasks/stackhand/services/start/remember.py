@@ -86,6 +86,6 @@ class StartHistory:
         """Write down the files that these runs of containers began with. `containers` are all of the project's."""
         with self._lock:
             seen = FILES.read(self._state)
-            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen)
+            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen, facts.clock_offset)
             if runs != seen:
                 FILES.write(self._state, runs)
