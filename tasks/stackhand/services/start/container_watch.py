@@ -1,0 +1,183 @@
+"""What is remembered of one container while it is watched, and what it comes to: ready, wait, or dead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stackhand.engine.api.containers import Container
+from stackhand.engine.api.sdk import ContainerGone
+from stackhand.errors import EngineUnreachable, StackError
+from stackhand.services.start import readiness
+from stackhand.services.start.context import RunContext
+from stackhand.services.start.notifier import LONGEST_SLEEP, Started
+from stackhand.services.start.record import Failure, ServiceFailed, State
+
+# After so many seconds a container is looked at although no event came, should one have got lost.
+_STALE = 10.0
+GONE = Failure("ready", "gone", "its container was removed", retry=True)
+
+
+class ContainerWatch:
+    """What is remembered of one container between two looks. Times are of the monotonic clock."""
+
+    def __init__(
+        self, context: RunContext, container: Container, expected: readiness.Expectation, *, launched: bool
+    ) -> None:
+        """`launched`: this run has started it, so its `start` event is to come if it was not heard of yet."""
+        self._launched = launched
+        self._context = context
+        self._shared = context.shared
+        self._clock = context.shared.clock
+        self._expected = expected
+        self.container = container
+        self.ready: State | None = None
+        self._proven: State | None = None
+        self._has_run = False
+        self.probe_output = ""
+        self.probe_code: int | None = None
+        self._version = -1
+        self._seen_at = 0.0
+        self._up_since: float | None = None
+        self._first_death: float | None = None
+        self._probe_at = 0.0
+
+    @property
+    def seconds_to_ready(self) -> float:
+        """How long this run of it took until it completed, or has taken until now."""
+        started, ended = self.container.started_at, self.container.finished_at
+        if self.container.running or not (started and ended):
+            return 0.0 if self._up_since is None else self._clock.monotonic() - self._up_since
+        event = self._start_event()
+        return max(0.0, (ended - (event.at if event else started)).total_seconds())
+
+    def look(self, version: int, watched_since: float) -> readiness.Verdict:
+        """Look at it where something may have happened, run its healthcheck where that is due; return the verdict.
+
+        `version` is the notifier's. Raises ServiceFailed when the container is gone.
+        """
+        now = self._clock.monotonic()
+        if version != self._version or now - self._seen_at >= _STALE:
+            self._inspect(version)
+        verdict = self._judge()
+        due = self._is_probed and not self._proven and self._clock.monotonic() >= self._probe_at
+        if verdict.kind == "wait" and due and self._probe(watched_since).kind == "ready":
+            self._proven = "healthy"
+        if verdict.kind == "wait" and self._proven and self._up >= self._must_run:
+            # Its probe has succeeded since it started; another container of the service may be the slower one.
+            verdict = readiness.Verdict("ready", self._proven)
+        self.ready = verdict.state if verdict.kind == "ready" else None
+        if self.container.running:
+            self._proven = self.ready or self._proven
+        return verdict
+
+    def next_look(self) -> float:
+        """Return when something may have changed without an event."""
+        now = self._clock.monotonic()
+        if not self.container.running or self.ready:
+            return now + LONGEST_SLEEP
+        if self._is_probed and not self._proven:
+            return self._probe_at
+        missing = self._must_run - self._up
+        return now + (missing + 0.005 if missing > 0 else LONGEST_SLEEP)
+
+    def _inspect(self, version: int) -> None:
+        now, before = self._clock.monotonic(), self.container.started_at
+        try:
+            self.container = self._shared.engine.inspect(self.container.id)
+        except ContainerGone:
+            raise ServiceFailed(GONE) from None
+        self._version, self._seen_at = version, now
+        if self.container.started_at != before:
+            self._proven = self._up_since = None  # what was proven was the run before
+        if (self.container.restart_count or self.container.status == "restarting") and self._first_death is None:
+            self._first_death = now
+        if not self.container.running:
+            self._up_since = self._proven = None
+            return
+        self._has_run = True
+        event = self._start_event()
+        if self._up_since is None:
+            self._up_since = event.heard if event else now if self._launched else now - self._age()
+            self._probe_at = self._up_since + readiness.first_probe(self._context.launcher.load)
+        elif event:
+            self._up_since = event.heard
+
+    def _start_event(self) -> Started | None:
+        """Return the `start` event of this run, None where it was not heard of (yet).
+
+        An engine sets `StartedAt` before it starts the main process, today's up to 0.4 s before, and then tells.
+        """
+        event, started = self._shared.notifier.started(self.container.id), self.container.started_at
+        return event if event and started and event.at >= started else None
+
+    def _age(self) -> float:
+        """Return for how many seconds a container has run that somebody else started, by the engine's clock."""
+        started = self.container.started_at
+        return max(0.0, (self._shared.engine.now() - started).total_seconds()) if started else 0.0
+
+    @property
+    def _up(self) -> float:
+        """For how many seconds it has run."""
+        return 0.0 if self._up_since is None else self._clock.monotonic() - self._up_since
+
+    @property
+    def _must_run(self) -> float:
+        """For how many seconds it has to run to be ready, at least."""
+        return readiness.must_run(
+            self.container,
+            self._expected,
+            looping=self._first_death is not None,
+            crashed_after=self._shared.notifier.longest_run(self.container.service),
+        )
+
+    def _judge(self) -> readiness.Verdict:
+        now, notifier = self._clock.monotonic(), self._shared.notifier
+        seen = self._expected.may_end or self._has_run
+        return readiness.evaluate(
+            self.container,
+            replace(self._expected, may_end=seen and not notifier.was_signalled(self.container.id)),
+            up=self._up,
+            looping=None if self._first_death is None else now - self._first_death,
+            crashed_after=notifier.longest_run(self.container.service),
+            oom=notifier.out_of_memory(self.container.id),
+        )
+
+    @property
+    def _is_probed(self) -> bool:
+        """Whether to run this container's healthcheck ourselves."""
+        check = self.container.healthcheck
+        return (
+            self.container.running
+            and check is not None
+            and not self._expected.one_shot
+            and readiness.worth_probing(check.every(self._up), len(self._shared.involved.busy))
+        )
+
+    def _probe(self, watched_since: float) -> readiness.Verdict:
+        check = self.container.healthcheck
+        assert check is not None
+        try:
+            with self._shared.probes.slot():
+                self._shared.notifier.check()
+                probe = self._shared.engine.probe(self.container.id, check.argv, check.timeout)
+        except ContainerGone:
+            self._version = -1  # it ended meanwhile; the next look says how
+            return readiness.WAIT
+        except EngineUnreachable:
+            raise
+        except StackError as refused:
+            self.probe_output = str(refused)
+            self._probe_at = self._clock.monotonic() + check.every(self._up)
+            return readiness.WAIT
+        now = self._clock.monotonic()
+        self.probe_output, self.probe_code = probe.output, probe.exit_code
+        pause = readiness.pause(
+            now - watched_since,
+            probe.seconds,
+            check.every(self._up),
+            starting=self._context.launcher.load,
+            crowd=len(self._shared.involved.watched),
+        )
+        # One that used up its time would do so again: from here on the engine's own probes are enough.
+        self._probe_at = now + (check.every(self._up) if probe.exit_code is None else pause)
+        return readiness.after_probe(self.container, probe)
