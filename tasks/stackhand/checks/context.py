@@ -31,14 +31,16 @@ class ServiceActions:
     """How a fix acts on whole services. Each raises StackError where it did not work.
 
     `start` starts a service, runs a one-shot again, and waits until it is ready. `restart` stops and starts its
-    containers and waits. `recreate` makes new containers, as the compose file is now, and starts them. `run` runs a
-    command in a container of the service made for it, with its networks and secrets, and removed after it.
+    containers and waits. `recreate` makes new containers, as the compose file is now, and starts them. What shares a
+    namespace with the service follows in each of these; `renew_sharers` does that alone. `run` runs a command in a
+    container of the service made for it, with its networks and secrets, and removed after it.
     """
 
     start: Callable[[str], None]
     restart: Callable[[str], None]
     recreate: Callable[[str], None]
     run: Callable[[str, Sequence[str]], None]
+    renew_sharers: Callable[[str], None] = lambda service: None
 
 
 class Collects(Protocol[F_co]):
@@ -246,6 +248,7 @@ class CheckContext:
         with self.restarting(service):
             if self._is_pinned(service):
                 self.engine.restart(self.container(service).id)
+                self.actions.renew_sharers(service)
             else:
                 self.actions.restart(service)
 

@@ -52,7 +52,8 @@ class Url:
     """Where to ask, as seen from inside the container.
 
     `given` is whether the service's own healthcheck asks there, `plain` whether it does so as we do: with a bare GET,
-    without a look at the body.
+    without a look at the body. With a `name` the server is asked for that one, in the handshake and in the request; it
+    is still `host` that the connection goes to.
     """
 
     scheme: str
@@ -61,9 +62,11 @@ class Url:
     path: str = "/"
     given: bool = False
     plain: bool = True
+    name: str = ""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        asked = self.name or self.host
+        host = f"[{asked}]" if ":" in asked else asked
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
@@ -124,7 +127,8 @@ def request(
     def ask(place: str) -> ExecResult:
         host = url.host if place == service else _name(context, service)
         environment = {
-            "URL": str(Url(url.scheme, host, url.port, url.path)),
+            "URL": str(Url(url.scheme, host, url.port, url.path, name=url.name)),
+            "NAME": url.name,
             "HOST": host,
             "PORT": str(url.port),
             "METHOD": method,

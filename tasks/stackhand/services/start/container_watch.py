@@ -7,6 +7,7 @@ from dataclasses import replace
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.errors import EngineUnreachable, StackError
+from stackhand.kinds.first_start import Stage, may_initialise, stage_of
 from stackhand.services.start import readiness
 from stackhand.services.start.context import RunContext
 from stackhand.services.start.notifier import LONGEST_SLEEP, Started
@@ -40,6 +41,9 @@ class ContainerWatch:
         self._up_since: float | None = None
         self._first_death: float | None = None
         self._probe_at = 0.0
+        self._may_initialise = may_initialise(context.project.services[container.service])
+        self._through_first_start = False
+        self.initialising = self._told = False
 
     @property
     def seconds_to_ready(self) -> float:
@@ -59,15 +63,17 @@ class ContainerWatch:
         if version != self._version or now - self._seen_at >= _STALE:
             self._inspect(version)
         verdict = self._judge()
-        due = self._is_probed and not self._proven and self._clock.monotonic() >= self._probe_at
-        if verdict.kind == "wait" and due and self._probe(watched_since).kind == "ready":
-            self._proven = "healthy"
-        if verdict.kind == "wait" and self._proven and self._up >= self._must_run:
+        if self._asks_for_first_start:
+            verdict = self._look_at_first_start(verdict, watched_since)
+        elif verdict.kind == "wait" and self._proven:
             # Its probe has succeeded since it started; another container of the service may be the slower one.
             verdict = readiness.Verdict("ready", self._proven)
+        elif verdict.kind == "wait" and self._is_probed and self._clock.monotonic() >= self._probe_at:
+            verdict = self._probe(watched_since)
+        if self.container.running and verdict.kind == "ready":
+            self._proven = verdict.state
+            verdict = verdict if self._up >= self._must_run else readiness.WAIT
         self.ready = verdict.state if verdict.kind == "ready" else None
-        if self.container.running:
-            self._proven = self.ready or self._proven
         return verdict
 
     def next_look(self) -> float:
@@ -75,7 +81,7 @@ class ContainerWatch:
         now = self._clock.monotonic()
         if not self.container.running or self.ready:
             return now + LONGEST_SLEEP
-        if self._is_probed and not self._proven:
+        if not self._proven and (self._is_probed or (self._asks_for_first_start and self._probe_at > now)):
             return self._probe_at
         missing = self._must_run - self._up
         return now + (missing + 0.005 if missing > 0 else LONGEST_SLEEP)
@@ -89,6 +95,7 @@ class ContainerWatch:
         self._version, self._seen_at = version, now
         if self.container.started_at != before:
             self._proven = self._up_since = None  # what was proven was the run before
+            self._through_first_start = False
         if (self.container.restart_count or self.container.status == "restarting") and self._first_death is None:
             self._first_death = now
         if not self.container.running:
@@ -153,6 +160,44 @@ class ContainerWatch:
             and readiness.worth_probing(check.every(self._up), len(self._shared.involved.busy))
         )
 
+    @property
+    def _asks_for_first_start(self) -> bool:
+        return (
+            self._may_initialise
+            and not self._through_first_start
+            and self.container.running
+            and not self._expected.one_shot
+        )
+
+    def _look_at_first_start(self, verdict: readiness.Verdict, watched_since: float) -> readiness.Verdict:
+        """Return the verdict about a database, which is not ready before its data is made."""
+        if self._clock.monotonic() < self._probe_at or not (verdict.kind == "ready" or self._is_probed):
+            return readiness.WAIT
+        stage = self._stage(watched_since)
+        if not self.initialising and self.container.healthcheck:
+            # What has succeeded before may have asked the temporary server.
+            verdict = self._probe(watched_since)
+            if verdict.kind == "ready" and stage == "unknown":
+                self._stage(watched_since)
+        if self.initialising:
+            return readiness.WAIT
+        self._through_first_start = verdict.kind == "ready"
+        return verdict
+
+    def _stage(self, watched_since: float) -> Stage:
+        began = self._clock.monotonic()
+        with self._shared.probes.slot():
+            self._shared.notifier.check()
+            stage = stage_of(self._shared.engine, self.container.id)
+        now = self._clock.monotonic()
+        if stage == "initialising":
+            if not self._told:
+                self._shared.tell(self.container.service, "wait", "its data is still being made")
+            self._told = True
+            self._probe_at = now + readiness.pause(now - watched_since, now - began, readiness.SLOWEST)
+        self.initialising = stage == "initialising"
+        return stage
+
     def _probe(self, watched_since: float) -> readiness.Verdict:
         check = self.container.healthcheck
         assert check is not None
@@ -168,7 +213,7 @@ class ContainerWatch:
         except StackError as refused:
             self.probe_output = str(refused)
             self._probe_at = self._clock.monotonic() + check.every(self._up)
-            return readiness.WAIT
+            return self._judge()
         now = self._clock.monotonic()
         self.probe_output, self.probe_code = probe.output, probe.exit_code
         pause = readiness.pause(

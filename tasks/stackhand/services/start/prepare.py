@@ -16,6 +16,7 @@ from stackhand.graph.clock import Clock
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated
 from stackhand.services.start.coalesce import Coalescer
+from stackhand.services.start.failures import create_failure
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import MAKES, StartPlan, needs, unable
 from stackhand.services.start.record import Failure
@@ -84,7 +85,7 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = _create_failure(name, ticket.error)
+                failures[name] = create_failure(self._engine, self._project, name, ticket.error)
             elif ticket.error:
                 raise ticket.error
         return failures
@@ -180,15 +181,3 @@ class Preparation:
 def _service_of(line: str, names: Sequence[str]) -> str:
     """Return which of several builds a line of BuildKit's plain output is about: `#5 [api 2/7] RUN …`."""
     return next((name for name in names if f"[{name} " in line), names[0])
-
-
-def _create_failure(name: str, error: CommandFailed) -> Failure:
-    message = classify(error.stderr)
-    return Failure(
-        "create",
-        message.kind if message.kind != "unknown" else "create_failed",
-        f"its container could not be made: {message.detail}",
-        retry=False,
-        exit_code=error.returncode,
-        hint=message.hint or f"`docker compose up --no-start {name}` shows all of it",
-    )

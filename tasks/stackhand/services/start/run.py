@@ -19,7 +19,9 @@ from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
+from stackhand.services.origin import Takeover
 from stackhand.services.start import failures as explain
+from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
 from stackhand.services.start.decide import (
     crashed,
@@ -27,6 +29,7 @@ from stackhand.services.start.decide import (
     plan_alone,
     plan_retry,
     plan_start,
+    plan_with_sharers,
     replan,
 )
 from stackhand.services.start.facts import Containers, Facts, recreated
@@ -34,7 +37,7 @@ from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, TimedSemaphore
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
-from stackhand.services.start.plan import MAKES, Node, StartPlan, unable
+from stackhand.services.start.plan import LAUNCHES, MAKES, Node, StartPlan, unable
 from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, ServiceFailed, StartReport, Step
@@ -71,6 +74,11 @@ class StartRun:
         """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
         return self._shared.session.locked(self.project.name)
 
+    def ask_first(self, plan: StartPlan, facts: Facts) -> None:
+        """Ask before a plan changes containers that were made from another folder. Raises OtherFolder."""
+        names = plan.services(*MAKES, *LAUNCHES)
+        self._shared.takeover.check(self.project, {name: facts.folder_of(name) for name in names})
+
     def execute(
         self,
         wanted: Collection[str],
@@ -85,10 +93,15 @@ class StartRun:
 
         The run is no failure when a service fails that is `optional`. `failures` are those of images that were got
         before; without them the plan's images are got. Without `recreate`, containers that are there are kept.
-        Raises LockHeld, MissingFile, and what makes the whole start impossible.
+        Raises LockHeld, OtherFolder, MissingFile, and what makes the whole start impossible.
         """
+        self.ask_first(plan, facts)
         self._records.begin(wanted, plan, facts.containers)
         self._records.mark_optional(optional)
+        for name in wanted:
+            if name not in plan.services() and facts.folder_of(name):
+                folder = facts.folder_of(name)
+                self._shared.tell(name, "note", f"it was started from another folder, {folder}")
         if plan:
             check_files(self.project, plan.services())
             with self.locked():
@@ -102,6 +115,7 @@ class StartRun:
         """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
         facts, involved = self.observe(name), self._shared.involved
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
+        self.ask_first(plan, facts)
         self._records.begin([name], plan, facts.containers)
         if not plan:
             self._remember_completed(facts)
@@ -213,10 +227,12 @@ class StartRun:
         Returns the containers as they were at the last look.
         """
         notifier = self._shared.notifier
+        brief = not any(service.shares for service in self.project.services.values())
         for last in (False, True):
-            now = containers_of(self._shared.engine, self.project, brief=True)
+            now = containers_of(self._shared.engine, self.project, brief=brief)
             crashes = {name: notifier.crashes(name) for name in wanted}
             fallen = crashed(self.project, self._records, wanted, now, crashes)
+            behind = sharing.behind(self.project, wanted, now)
             for name in [*fallen]:
                 mine = now.get(name, ())
                 signalled = any(notifier.was_signalled(each.id) for each in mine)
@@ -225,9 +241,9 @@ class StartRun:
                     fallen.remove(name)
                 else:
                     self._records.fail(name, self._fell(mine))
-            if last or not fallen:
+            if last or not (fallen or behind):
                 break
-            again = plan_retry(self.project, wanted, self._records, fallen, now)
+            again = plan_retry(self.project, wanted, self._records, fallen, now, behind)
             self._carry_out(wanted, again, now, recreate=recreate)
         return now
 
@@ -256,6 +272,7 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
         clock: Clock | None = None,
+        takeover: Takeover | None = None,
     ) -> None:
         clock = clock or clocks.SYSTEM
         self._select = select
@@ -279,6 +296,7 @@ class Starter:
             records=self.records,
             tell=self._tell,
             began=clock.monotonic(),
+            takeover=takeover or Takeover(),
         )
         self._limiter = StartLimiter(clock)
         self._tools: tuple[Project, Compose, Launcher, Preparation] | None = None
@@ -313,22 +331,24 @@ class Starter:
         )
 
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
-        """Return what a start of these services and all that they depend on would do."""
+        """Return what a start of these services would do, with all that they depend on and what has to follow."""
         run = self.begin()
-        return plan_start(run.project, run.project.closure(names), run.observe(), named=named, rebuild=self._rebuild)
+        return plan_with_sharers(run.project, names, run.observe(), named=named, rebuild=self._rebuild)[1]
 
     def run(self, names: Sequence[str], named: Collection[str] = (), *, as_is: bool = False) -> StartReport:
         """Start services and all that they depend on; return when each is ready, has failed or was skipped.
 
-        With `as_is` they start as they were made, whatever has changed since.
+        With `as_is` they start as they were made, whatever has changed since. What runs and shares a namespace or
+        volumes with one of them follows it.
         Raises LockHeld, MissingFile, and what makes the whole start impossible.
         """
         run = self.begin()
         facts = run.observe().without_configuration() if as_is else run.observe()
+        rebuild = self._rebuild and not as_is
+        names, plan = plan_with_sharers(run.project, names, facts, named=named, rebuild=rebuild)
         needed = run.project.closure(names)
         wanted = [name for name in run.project.services if name in needed]
         optional = set(wanted) - set(run.project.closure(names, required_only=True))
-        plan = plan_start(run.project, wanted, facts, named=named, rebuild=self._rebuild and not as_is)
         return run.execute(wanted, plan, facts, optional=optional, recreate=not as_is)
 
     def start_as_is(self, name: str) -> StartReport:

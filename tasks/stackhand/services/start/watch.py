@@ -133,7 +133,9 @@ class ServiceWatch:
             return Failure("ready", "timeout", f"not ready after {limit:g} s: it has no container")
         slow = self._watches[0]
         one_shot = self._expected.one_shot
-        failure = explain.timeout(slow.container, limit, one_shot=one_shot, probe_code=slow.probe_code)
+        failure = explain.timeout(
+            slow.container, limit, one_shot=one_shot, probe_code=slow.probe_code, initialising=slow.initialising
+        )
         return self._with_evidence(failure, slow)
 
 

@@ -14,8 +14,9 @@ from stackhand.engine.api.client import Engine
 
 
 class _Api:
-    def __init__(self, network: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: dict[str, Any] | None = None, **info: Any) -> None:
         self._network = network or {}
+        self._info = info
         self.connected: dict[str, Any] = {}
         self.refuses = False
         self.actions: list[str] = []
@@ -27,7 +28,7 @@ class _Api:
     def info(self) -> dict[str, Any]:
         if self.refuses:
             raise APIError("403 Client Error: Forbidden")
-        return {"SystemTime": "2026-11-23T16:46:07.640747292+01:00"}
+        return {"SystemTime": "2026-11-23T16:46:07.640747292+01:00", **self._info}
 
     def _url(self, path: str) -> str:
         return path
@@ -116,3 +117,19 @@ def test_only_where_all_addresses_are_the_engines_is_there_a_range(driver: str, 
 
 def test_the_engines_clock() -> None:
     assert _engine(_Api()).now() == datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "shift"),
+    [
+        (["name=seccomp,profile=builtin", "name=cgroupns"], "/var/lib/docker", (0, 0)),
+        (None, "/var/lib/docker", (0, 0)),
+        (["name=userns"], "/var/lib/docker/231072.231073", (231072, 231073)),
+        (["name=userns"], "/data", None),
+        (["name=rootless", "name=cgroupns"], "/home/maria/.local/share/docker", None),
+    ],
+)
+def test_how_far_the_users_of_containers_are_shifted(
+    options: list[str] | None, folder: str, shift: tuple[int, int] | None
+) -> None:
+    assert _engine(_Api(SecurityOptions=options, DockerRootDir=folder)).user_shift() == shift
