@@ -98,6 +98,7 @@ def test_wait_does_not_start_what_has_ended(project: Project) -> None:
     assert fingerprint(project) == before
 
 
+@pytest.mark.mechanism
 def test_a_job_that_ended_is_told_from_a_server_that_was_stopped(project: Project) -> None:
     """Both have exited with 0, long after the start that they counted as ready for."""
     gate = "while [ ! -e /tmp/ready ]; do sleep 0.05; done"

@@ -198,6 +198,7 @@ def test_a_restart_loop(project: Project) -> None:
     assert "oh no" in error["log_tail"]
 
 
+@pytest.mark.mechanism
 def test_what_crashes_after_it_was_ready_has_to_run_longer_than_it_did(project: Project) -> None:
     crashes = one_shot(1, "sleep 1.5; echo no database")
     policy = {**crashes, "restart": "always"}
@@ -208,6 +209,7 @@ def test_what_crashes_after_it_was_ready_has_to_run_longer_than_it_did(project: 
         assert "no database" in error_of(document, name)["log_tail"]
 
 
+@pytest.mark.mechanism
 def test_a_post_start_hook_that_fails(project: Project) -> None:
     version = project.docker("compose", "version", "--short")
     if [int(part) for part in re.findall(r"\d+", version)[:2]] < [2, 30]:

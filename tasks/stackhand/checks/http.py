@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
-from stackhand.checks.errors import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer, time_ran_out
 from stackhand.checks.exec import first_able
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
@@ -39,7 +39,6 @@ _OTHERWISE = re.compile(
     """,
     re.VERBOSE,
 )
-_LATE = re.compile(r"timed out|timeout|no answer within", re.IGNORECASE)
 _REQUEST = re.compile(r"request\(\s*[\"']\w+[\"']\s*,\s*[\"'](?P<path>[^\"']+)[\"']")
 
 
@@ -119,7 +118,7 @@ def request(
 ) -> Reply:
     """Ask a service for a path, from inside its container, else from one on its networks.
 
-    Raises NoAnswer with what came instead of an HTTP answer, Late where nothing came within `seconds`, CannotAsk where
+    Raises NoAnswer with what came instead of an HTTP answer, Late where nothing came in time, CannotAsk where
     nothing is there to ask with.
     """
     words = [scripts.read(__package__, "http_probe.py"), scripts.read(__package__, "http_probe.js")]
@@ -133,7 +132,7 @@ def request(
             "PORT": str(url.port),
             "METHOD": method,
             "BODY": body,
-            "TIMEOUT": f"{seconds:g}",
+            "TIMEOUT": f"{context.within(seconds):g}",
         }
         script = scripts.read(__package__, "http_probe.sh")
         return context.shell(place, script, *words, environment=environment, timeout=seconds + 1)
@@ -147,7 +146,7 @@ def request(
     if answer.place != service:
         # A server may listen on the loopback address only, which no neighbour reaches.
         raise CannotAsk(f"{service} has no program to ask with, and from {answer.place} there is no answer: {reply}")
-    raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
+    raise (Late if time_ran_out(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
 
 
 def _name(context: CheckContext, service: str) -> str:

@@ -18,6 +18,7 @@ from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.host.load import CpuLoad, read
 from stackhand.errors import EngineUnreachable, StackError
 
 # Bytes. The engine keeps as much of a healthcheck's output (maxOutputLen in moby's daemon/health.go).
@@ -76,6 +77,12 @@ class Engine:
         thread.start()
         thread.join(within)
         return any(pongs)
+
+    def cpu_load(self) -> CpuLoad | None:
+        """Return how busy the engine's machine is, None where that is another than this one."""
+        from stackhand.engine.api import endpoint
+
+        return read() if endpoint.resolve(self._environ).is_local else None
 
     def now(self) -> datetime:
         """Return the time by the engine's clock, as all its times are. This machine's clock may tell another."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from stackhand.engine.compose.project import Project
 from stackhand.graph import clock as clocks
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
+from stackhand.graph.slots import EXEC_COSTS, EXECS_AT_ONCE, TimedSemaphore
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.origin import Takeover
@@ -34,7 +34,7 @@ from stackhand.services.start.decide import (
 )
 from stackhand.services.start.facts import Containers, Facts, recreated
 from stackhand.services.start.launch import Launcher, ServiceStart
-from stackhand.services.start.limits import StartLimiter, TimedSemaphore
+from stackhand.services.start.limits import StartLimiter
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
 from stackhand.services.start.plan import LAUNCHES, MAKES, Node, StartPlan, unable
@@ -45,12 +45,6 @@ from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.session import Session
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
-
-# A probe is an exec, which costs the engine some fifty milliseconds of a core: more of them at once get slower,
-# and take from the starts what these need (bench/README.md has the figures).
-_PROBES_AT_ONCE = os.cpu_count() or 2
-# Beginning a probe is what costs; one that takes longer than this is only waiting.
-_PROBE_COSTS = 0.5
 
 
 class StartRun:
@@ -289,7 +283,7 @@ class Starter:
             redactor=redactor,
             clock=clock,
             notifier=notifier,
-            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS, clock),
+            probes=TimedSemaphore(EXECS_AT_ONCE, EXEC_COSTS, clock),
             session=Session(engine, state, notifier),
             builds=Builds(engine, state),
             history=StartHistory(state),
