@@ -74,6 +74,19 @@ def test_without_a_healthcheck_it_runs_when_its_data_is_made(world: World) -> No
     assert 8 <= (record.ready_after or 0) < 10.5
 
 
+def test_a_moment_without_any_server_is_none_of_the_end(world: World) -> None:
+    world.services(db=Fake({"image": "postgres:18"}, (Life(initialising=8, begins_to=1.2),)))
+    (record,) = world.start().services
+    assert 8 <= (record.ready_after or 0) < 10.5
+
+
+def test_without_a_healthcheck_and_with_processes_unseen(world: World) -> None:
+    world.services(db=Fake({"image": "postgres:18"}, (Life(unseen=True),)))
+    (record,) = world.start().services
+    assert record.state == "running"
+    assert (record.ready_after or 0) < 2.5
+
+
 def test_a_label_says_that_it_is_no_database(world: World) -> None:
     world.services(**shop(Life(healthy=1, initialising=1000), labels={"stackhand.kind": "none"})).start()
     assert started(world, "migrate") < 1.5

@@ -417,7 +417,7 @@ class FakeEngine:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.api = None
+        self.api = FakeApi()
 
     def connect_ahead(self) -> None:
         """It is there already."""
@@ -498,7 +498,7 @@ class FakeEngine:
         since = (self._world.clock.now() - box.started_at).total_seconds()
         temporary = "==> /proc/9/cmdline <==\npostgres\0-c\0listen_addresses=\0-p\x005432\0\n"
         main = "==> /proc/1/cmdline <==\n{}\0\n"
-        if life.unseen:
+        if life.unseen or since < life.begins_to:
             return ExecResult(1, "")
         listing = main.format("init") + temporary if since < life.initialising else main.format("postgres")
         return ExecResult(0, listing)
@@ -524,6 +524,13 @@ class FakeEngine:
             raise EngineUnreachable("no engine answers")
 
 
+class FakeApi:
+    """What a start asks of the SDK itself: there are no networks in this world."""
+
+    def networks(self) -> list[dict[str, Any]]:
+        return []
+
+
 class FakeCompose:
     """What a start asks of Compose, as one call of its command line each."""
 
@@ -540,6 +547,9 @@ class FakeCompose:
 
     def hashes(self) -> dict[str, str]:
         return {name: self._world.hash_of(name) for name in self.project.services}
+
+    def replaced_networks(self, services: Sequence[str]) -> list[str]:
+        return []
 
     def create(
         self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True, force: bool = False

@@ -13,9 +13,10 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import STILL_INITIALISES, initialises
-from stackhand.services.start.facts import done
+from stackhand.services.start.facts import done, provided
 from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.record import READY
+from stackhand.services.start.remember import PROVIDED
 from stackhand.state.folder import StateFolder
 
 
@@ -54,6 +55,9 @@ class ServiceStatus:
         }
 
 
+_NOT_ASKED = "its provider has not said that it is ready"
+
+
 def status(
     engine: Engine,
     project: Project,
@@ -78,6 +82,10 @@ def status(
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
+        if project.services[name].provider:
+            there = {each.service: (each,) for each in containers}
+            ready = provided(project, name, there, PROVIDED.read(state))
+            return ServiceStatus(name, "running" if ready else "missing", "" if ready else _NOT_ASKED, ())
         states = [_container_state(engine, project, each, proven, completed, doubting) for each in mine]
         for number, each in enumerate(mine):
             ready = states[number][0] in READY and name not in proven

@@ -187,6 +187,17 @@ class Engine:
         except NotFound:
             return None
 
+    def tag(self, image: str, name: str) -> None:
+        """Give an image another name, which no other image has from then on."""
+        repository, _, tag = name.rpartition(":")
+        with errors():
+            self.api.tag(image, *((repository, tag) if repository and "/" not in tag else (name, "latest")))
+
+    def untag(self, name: str) -> None:
+        """Take a name from an image, also where a container uses it."""
+        with errors():
+            self.api.remove_image(name, force=True, noprune=True)
+
     def logs(self, container: str, lines: int, since: datetime | None = None) -> list[str]:
         """Return a container's last log lines, those since a time if given; [] if its logging driver can't be read."""
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -48,10 +50,14 @@ class Healthcheck:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A container on a network: its address, and the names that resolve to it (None: not read)."""
+    """A container on a network: its address, and the names that resolve to it (None: not read).
+
+    `network_id` is the network that it was attached to, empty as long as the container has not run.
+    """
 
     address: str = ""
     aliases: frozenset[str] | None = None
+    network_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,20 +118,34 @@ class Container:
 @dataclass(frozen=True)
 class Image:
     """One image. `built_for` is the service that Compose built it for, or empty; `user` is the user that its containers
-    run as, empty for root.
+    run as, empty for root. `tagged` is when it got its name: when it was built or pulled. `content` is a digest of what
+    a container gets of it. `in_containerd`: it is in containerd's image store, where its id counts more than its
+    content.
     """
 
     id: str
     created: datetime | None = None
     built_for: str = ""
     user: str = ""
+    tagged: datetime | None = None
+    content: str = ""
+    in_containerd: bool = False
 
 
 def parse_image(document: Mapping[str, Any]) -> Image:
     """Return the image of an engine's inspect document."""
     config: Mapping[str, Any] = document.get("Config") or {}
     built_for = (config.get("Labels") or {}).get(SERVICE_LABEL, "")
-    return Image(document["Id"], parse_time(document.get("Created")), built_for, config.get("User") or "")
+    parts = [document.get(key) for key in ("RootFS", "Config", "Os", "Architecture", "Variant")]
+    return Image(
+        id=document["Id"],
+        created=parse_time(document.get("Created")),
+        built_for=built_for,
+        user=config.get("User") or "",
+        tagged=parse_time((document.get("Metadata") or {}).get("LastTagTime")),
+        content=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        in_containerd="Descriptor" in document,
+    )
 
 
 def parse(document: Mapping[str, Any]) -> Container:
@@ -181,7 +201,7 @@ def _attachment(entry: Mapping[str, Any]) -> Attachment:
     # Since API 1.44 the container's own name and id stand in DNSNames, no longer in Aliases:
     # https://docs.docker.com/reference/api/engine/version-history/
     names = [*(entry.get("Aliases") or ()), *(entry.get("DNSNames") or ())]
-    return Attachment(entry.get("IPAddress") or "", frozenset(names))
+    return Attachment(entry.get("IPAddress") or "", frozenset(names), entry.get("NetworkID") or "")
 
 
 def _tcp(ports: Iterable[str]) -> Iterable[int]:

@@ -15,6 +15,8 @@ from stackhand.services.start.record import Failure, ServiceFailed, State
 
 # After so many seconds a container is looked at although no event came, should one have got lost.
 _STALE = 10.0
+# Seconds in which a first start goes on from one step to the next.
+_NEXT_STEP = 0.5
 GONE = Failure("ready", "gone", "its container was removed", retry=True)
 
 
@@ -43,7 +45,7 @@ class ContainerWatch:
         self._probe_at = 0.0
         self._may_initialise = may_initialise(context.project.services[container.service])
         self._through_first_start = False
-        self.initialising = self._told = False
+        self.initialising = self._told = self._seen_nothing = False
 
     @property
     def seconds_to_ready(self) -> float:
@@ -95,7 +97,7 @@ class ContainerWatch:
         self._version, self._seen_at = version, now
         if self.container.started_at != before:
             self._proven = self._up_since = None  # what was proven was the run before
-            self._through_first_start = False
+            self._through_first_start = self._seen_nothing = False
         if (self.container.restart_count or self.container.status == "restarting") and self._first_death is None:
             self._first_death = now
         if not self.container.running:
@@ -179,6 +181,10 @@ class ContainerWatch:
             verdict = self._probe(watched_since)
             if verdict.kind == "ready" and stage == "unknown":
                 self._stage(watched_since)
+        elif stage == "unknown" and not self._seen_nothing:
+            # Between two steps of a first start there is no server for a moment.
+            self._seen_nothing, self._probe_at = True, self._clock.monotonic() + _NEXT_STEP
+            return readiness.WAIT
         if self.initialising:
             return readiness.WAIT
         self._through_first_start = verdict.kind == "ready"

@@ -20,7 +20,11 @@ from stackhand.settings import Start
 
 def create_failure(engine: Engine, project: Project, service: str, error: CommandFailed) -> Failure:
     """Return the failure for an error of Compose when it makes a service's container."""
-    message = classify(error.stderr)
+    message, provider = classify(error.stderr), project.services[service].provider
+    if provider:
+        # Its own words: they are not about the engine.
+        hint = f"see to {provider}, its provider; `docker compose up {service}` asks it again"
+        return Failure("create", "provider_failed", f"its provider failed: {message.detail}", retry=False, hint=hint)
     reason, hint = message.detail, message.hint or f"`docker compose up --no-start {service}` shows all of it"
     if message.kind == "name_in_use":
         reason, hint = _name_holder(engine, project, service, reason) or (reason, hint)

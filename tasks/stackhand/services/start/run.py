@@ -32,9 +32,9 @@ from stackhand.services.start.decide import (
     plan_with_sharers,
     replan,
 )
-from stackhand.services.start.facts import Containers, Facts, recreated
+from stackhand.services.start.facts import Containers, Facts, recreated, with_network_users
 from stackhand.services.start.launch import Launcher, ServiceStart
-from stackhand.services.start.limits import StartLimiter
+from stackhand.services.start.limits import StartLimiter, Turn
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
 from stackhand.services.start.plan import LAUNCHES, MAKES, Node, StartPlan, unable
@@ -62,7 +62,9 @@ class StartRun:
     def observe(self, only: str | None = None) -> Facts:
         """Return what the project is like now, or one service of it."""
         shared = self._shared
-        return collect_facts(shared.engine, shared.state, self.project, self.context.read_hashes, only)
+        context = self.context
+        replaced = context.preparation.replaced_networks
+        return collect_facts(shared.engine, shared.state, self.project, context.read_hashes, replaced, only)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
@@ -108,6 +110,9 @@ class StartRun:
     def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
         """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
         facts, involved = self.observe(name), self._shared.involved
+        if facts.networks and facts.networks.changed.intersection(self.project.services[name].networks):
+            self._renew_networks(name)
+            facts = self.observe(name)
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
         self.ask_first(plan, facts)
         self._records.begin([name], plan, facts.containers)
@@ -125,12 +130,25 @@ class StartRun:
                     start.start(restart=node.verb == "restart")
         return start, facts
 
+    def _renew_networks(self, name: str) -> None:
+        """Renew all that runs on the networks of a service that have changed, and the service with it."""
+        with self._shared.renewing:
+            facts = self.observe()
+            names = [each for each in with_network_users(self.project, [name], facts) if each not in self._records]
+            self.execute(names, plan_start(self.project, names, facts), facts)
+
     def watch(self, names: Collection[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
         facts = self.observe()
         plan = plan_start(self.project, names, facts.without_configuration())
         self._records.begin(names, plan, facts.containers)
         awaited = [name for name in plan.services() if self.project.services[name].replicas]
+
+        for name in plan.services():
+            if self.project.services[name].provider:
+                hint = f"`inv up.{name}` asks it"
+                failure = Failure("ready", "not_asked", "its provider has not said that it is ready", hint=hint)
+                self._records.fail(name, failure)
 
         def watch(name: str) -> None:
             ServiceStart(self.context, self._records[name], only_watch=True).ready()
@@ -290,6 +308,7 @@ class Starter:
             records=self.records,
             tell=self._tell,
             began=clock.monotonic(),
+            renewing=Turn(clock),
             takeover=takeover or Takeover(),
         )
         self._limiter = StartLimiter(clock)
