@@ -21,6 +21,7 @@ COMPARISONS = (
     "start_large",
     "start_many",
     "fixes_healthy",
+    "fixes_workers",
     "restart_reference",
     "perms_fix",
 )

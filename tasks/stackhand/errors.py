@@ -72,6 +72,14 @@ class VolumeInUse(StackError):
     """A container outside the project mounts a volume that a reset would remove."""
 
 
+class NetworkInUse(StackError):
+    """A network has to be replaced, and a container that does not belong to its services is on it."""
+
+
+class NetworkOutdated(StackError):
+    """A network's definition changed, and what was asked for would replace it under the other services on it."""
+
+
 class ResetFailed(StackError):
     """Something is left after a reset removed it."""
 
@@ -113,6 +121,10 @@ class CommandFailed(StackError):
 
 class InstallFailed(StackError):
     """A step of `engine.install` failed."""
+
+
+class ForeignContainers(StackError):
+    """A reset would remove containers that were made from another folder."""
 
 
 # 2: bad configuration or arguments
@@ -252,6 +264,10 @@ class ApprovalNeeded(StackError):
     """A step needs approval, and there is no terminal to ask on."""
 
     exit_code = 4
+
+
+class OtherFolder(ApprovalNeeded):
+    """A run would change containers that were made from another folder with the same project name."""
 
 
 # 130: interrupted

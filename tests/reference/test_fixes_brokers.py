@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from reference_stack import Reference
+from reference_stack import IMAGES, Reference
 from shapes import FAST
 from support import Project
 
@@ -57,7 +57,7 @@ def test_a_user_gone_from_memory_is_put_back(reference: Reference) -> None:
 
 
 def test_a_user_gone_from_the_file_as_well_comes_back_with_a_restart(reference: Reference) -> None:
-    reference.redis("SET", "mark", "kept")
+    assert reference.redis("SET", "mark", "kept") == "OK"
     reference.redis("ACL", "DELUSER", "app")
     reference.redis("ACL", "SAVE")
     document = reference.fixes()
@@ -183,7 +183,7 @@ def test_a_container_without_any_tool_is_asked_from_beside(reference: Reference,
         probe = f"test -e /www/index.html # http://localhost:8000{path}"
         return {"command": ["sh", "-c", SERVE], "healthcheck": {"test": probe, "interval": "1s"}}
 
-    beside = {"image": "ai-workflow-app", "command": ["sleep", "infinity"]}
+    beside = {"image": f"{IMAGES}-app", "command": ["sleep", "infinity"]}
     project.services(web=web("/index.html"), down=web("/cgi-bin/down"), beside=beside)
     assert project.inv("up", "--no-fixes").code == 0
     document = project.inv("services.fixes", "--json", env=FAST).json()

@@ -14,6 +14,8 @@ CODES = {
     "StopFailed": 1,
     "NotReady": 1,
     "VolumeInUse": 1,
+    "NetworkInUse": 1,
+    "NetworkOutdated": 1,
     "ResetFailed": 1,
     "FixFailed": 1,
     "PermissionsWrong": 1,
@@ -21,6 +23,7 @@ CODES = {
     "LockHeld": 1,
     "CommandFailed": 1,
     "InstallFailed": 1,
+    "ForeignContainers": 1,
     "ConfigError": 2,
     "BadArgument": 2,
     "UnknownTask": 2,
@@ -47,6 +50,7 @@ CODES = {
     "VolumeUnreachable": 3,
     "StateFolderUnwritable": 3,
     "ApprovalNeeded": 4,
+    "OtherFolder": 4,
     "Interrupted": 130,
 }
 ALL = {name: each for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, Exception)}

@@ -10,6 +10,7 @@ from invoke.context import Context
 from stackhand.cli.outcome import RunOutcome, start_document
 from stackhand.cli.own_steps import own_steps
 from stackhand.cli.render import services as render
+from stackhand.cli.take_over import ask_to_take_over
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
 from stackhand.errors import NotReady
@@ -32,6 +33,7 @@ def _start(
     timeout: str | None = None,
     retries: str | None = None,
     no_fixes: bool = False,
+    yes: bool = False,
     json: bool = False,
 ) -> None:
     """Start services in dependency order and wait until each is ready."""
@@ -51,6 +53,7 @@ def _start(
     outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document()
+    ask_to_take_over(stack, yes=yes)
     with render.live(stack):
         report = stack.starter.run(names, service or [])
     if not json:
@@ -78,12 +81,19 @@ def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> N
 @task(iterable=["service"])
 def status(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Show how every service is; exit 1 when not all is ready."""
-    from stackhand.services.start.remember import COMPLETED
+    from stackhand.services.start.remember import COMPLETED, PROVIDED
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
     names = stack.loader.select(service or [])
-    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=COMPLETED.read(stack.state))
+    states = read(
+        stack.engine,
+        stack.project,
+        names,
+        stack.redactor.text,
+        completed=COMPLETED.read(stack.state),
+        provided_before=PROVIDED.read(stack.state),
+    )
     ok = all(each.ready for each in states)
     if json:
         stack.console.document(
@@ -156,7 +166,7 @@ def logs(
 
 
 @task(iterable=["service"])
-def stop(c: Context, service: list[str] | None = None, json: bool = False) -> None:
+def stop(c: Context, service: list[str] | None = None, yes: bool = False, json: bool = False) -> None:
     """Stop services, dependants first; containers and data stay."""
     from stackhand.services import stop as stopping
 
@@ -166,7 +176,8 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
         plan = stopping.plan(stack.engine, stack.project, names)
         render.dry(stack, plan, json=json, idle="nothing to do: nothing runs")
         return
-    stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state)
+    takeover = ask_to_take_over(stack, yes=yes)
+    stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state, takeover)
     if json:
         stack.console.document({"project": stack.project.name, "ok": True, "stopped": stopped})
     else:

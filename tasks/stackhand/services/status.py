@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
-from stackhand.services.start.facts import done
+from stackhand.kinds.first_start import STILL_INITIALISES, initialises
+from stackhand.services.start.facts import done, provided
 from stackhand.services.start.record import READY
 
 
@@ -51,6 +52,9 @@ class ServiceStatus:
         }
 
 
+_NOT_ASKED = "its provider has not said that it is ready"
+
+
 def status(
     engine: Engine,
     project: Project,
@@ -60,6 +64,7 @@ def status(
     containers: Sequence[Container] | None = None,
     proven: Collection[str] = (),
     completed: Collection[str] = (),
+    provided_before: Mapping[str, str] | None = None,
     doubting: bool = False,
 ) -> list[ServiceStatus]:
     """Return the state of these services. A healthcheck that the engine has not run yet is run once, now.
@@ -68,14 +73,22 @@ def status(
 
     `mask` takes the secrets out of the output of probes and of the engine. `containers` saves reading them. `proven`
     are services whose healthcheck this process has seen succeed, `completed` are runs of containers that ended by
-    themselves.
+    themselves. `provided_before` has the services whose provider was seen to say that they are ready.
     """
     if containers is None:
         containers = engine.containers(project.name)
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
+        if project.services[name].provider:
+            there = {each.service: (each,) for each in containers}
+            ready = provided(project, name, there, provided_before or {})
+            return ServiceStatus(name, "running" if ready else "missing", "" if ready else _NOT_ASKED, ())
         states = [_container_state(engine, project, each, proven, completed, doubting) for each in mine]
+        for number, each in enumerate(mine):
+            ready = states[number][0] in READY and name not in proven
+            if ready and initialises(engine, project.services[name], each):
+                states[number] = ("starting", STILL_INITIALISES)
         return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
 
     states = schedule.gather({name: partial(one, name) for name in names})

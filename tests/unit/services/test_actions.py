@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import container
+from builders import container, project, service
 
 from stackhand.engine.api.containers import Container
-from stackhand.errors import StackError
+from stackhand.errors import OtherFolder, StackError
 from stackhand.output.redact import Redactor
 from stackhand.services import actions
 from stackhand.services.actions import Actions
@@ -28,8 +29,9 @@ class World:
         self._ready = ready
         self._running = list(running)
         self.compose = self
-        self.project = self
-        self.name = "shop"
+        self.api = self
+        self.files = (folder / "compose.yaml",)
+        self.project = project(service("web"), directory=folder, files=self.files)
         self.there: list[Container] = []
         self.starters = 0
         self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
@@ -44,8 +46,17 @@ class World:
     def _note(self, *what: Any) -> None:
         self.did.append((*what, "locked" if self.state._holders else "free"))
 
+    def networks(self) -> list[Any]:
+        return []
+
+    def replaced_networks(self, names: Sequence[str]) -> list[str]:
+        return []
+
     def chosen(self) -> World:
         return self
+
+    def sharers(self, name: str) -> list[Any]:
+        return []
 
     def containers(self, project: str, name: str) -> list[Container]:
         return self.there
@@ -83,7 +94,7 @@ class Starter:
 @pytest.fixture(autouse=True)
 def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "OnDemand", lambda starter: None)
-    monkeypatch.setattr(actions, "Starter", lambda select, engine, *_: engine.starter())
+    monkeypatch.setattr(actions, "Starter", lambda select, engine, *_, **__: engine.starter())
 
 
 def test_a_start_is_in_the_records_of_the_run(tmp_path: Path) -> None:
@@ -106,9 +117,21 @@ def test_a_recreate_makes_and_starts(tmp_path: Path) -> None:
 
 def test_a_recreate_clears_first_what_a_killed_one_has_left(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.there = [container("web", id="old"), container("web", id="draft", status="created", replaces="old")]
+    draft = container("web", id="draft", status="created", replaces="old")
+    world.there = [container("web", id="old"), replace(draft, name="0123456789ab_shop-web-1")]
     world.actions.recreate("web")
     assert world.did[:2] == [("remove", "draft", "locked"), ("create", "web", True, "locked")]
+
+
+@pytest.mark.parametrize("action", ["restart", "recreate"])
+def test_what_another_folder_has_made_is_left_alone(tmp_path: Path, action: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    world = World(tmp_path)
+    world.there = [container("web", made_in=str(other))]
+    with pytest.raises(OtherFolder, match=f"web was started from another folder .*: {other}"):
+        getattr(world.actions, action)("web")
+    assert world.did == []
 
 
 @pytest.mark.parametrize("action", ["start", "restart", "recreate"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.host.load import CpuLoad, read
 from stackhand.errors import EngineUnreachable, StackError
 
 # Bytes. The engine keeps as much of a healthcheck's output (maxOutputLen in moby's daemon/health.go).
@@ -72,6 +74,12 @@ class Engine:
         thread.start()
         thread.join(within)
         return any(pongs)
+
+    def cpu_load(self) -> CpuLoad | None:
+        """Return how busy the engine's machine is, None where that is another than this one."""
+        from stackhand.engine.api import endpoint
+
+        return read() if endpoint.resolve(self._environ).is_local else None
 
     def now(self) -> datetime:
         """Return the time by the engine's clock, as all its times are; by this machine's where it does not say."""
@@ -131,6 +139,22 @@ class Engine:
             found = self.api.top(container, ps_args="-eo pid,uid")
         return frozenset(int(row[1]) for row in found.get("Processes") or () if row[1].isdecimal())
 
+    def user_shift(self) -> tuple[int, int] | None:
+        """Return how far the users and groups of containers are shifted on the engine's machine; (0, 0) is usual.
+
+        With `userns-remap`, the engine's folder is named by the first user and group of its containers
+        (https://docs.docker.com/engine/security/userns-remap/). None for an engine without root: it does not say.
+        """
+        with errors():
+            info = self.api.info()
+        options = info.get("SecurityOptions") or ()
+        if any(each.startswith("name=rootless") for each in options):
+            return None
+        if not any(each.startswith("name=userns") for each in options):
+            return 0, 0
+        first = re.search(r"/(\d+)\.(\d+)$", info.get("DockerRootDir") or "")
+        return (int(first[1]), int(first[2])) if first else None
+
     def image(self, name: str) -> Image | None:
         """Return a local image, or None."""
         load()
@@ -141,6 +165,17 @@ class Engine:
                 return containers.parse_image(self.api.inspect_image(name))
         except NotFound:
             return None
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image another name, which no other image has from then on."""
+        repository, _, tag = name.rpartition(":")
+        with errors():
+            self.api.tag(image, *((repository, tag) if repository and "/" not in tag else (name, "latest")))
+
+    def untag(self, name: str) -> None:
+        """Take a name from an image, also where a container uses it."""
+        with errors():
+            self.api.remove_image(name, force=True, noprune=True)
 
     def logs(self, container: str, lines: int, since: datetime | None = None) -> list[str]:
         """Return a container's last log lines, those since a time if given; [] if its logging driver can't be read."""

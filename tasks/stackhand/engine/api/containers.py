@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from stackhand.engine.compose.project import HASH_LABEL, NUMBER_LABEL, REPLACE_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.project import (
+    FILES_LABEL,
+    FOLDER_LABEL,
+    HASH_LABEL,
+    NUMBER_LABEL,
+    REPLACE_LABEL,
+    SERVICE_LABEL,
+    Shared,
+)
 
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
@@ -30,10 +40,14 @@ class Healthcheck:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A container on a network: its address, and the names that resolve to it (None: not read)."""
+    """A container on a network: its address, and the names that resolve to it (None: not read).
+
+    `network_id` is the network that it was attached to, empty as long as the container has not run.
+    """
 
     address: str = ""
     aliases: frozenset[str] | None = None
+    network_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Container:
     `health` is the engine's verdict about this run of the container; one from before its last start counts as
     `starting`. `exit_code` is valid once the container has stopped. `exposed` are the TCP ports that the image and the
     compose file declare. `replaces` is the container (id or name) that Compose made this one to replace.
+    `shares` has what it was made to have of other containers, each with that container's id or name: a namespace, or
+    volumes. `made_in` and `made_from` are the folder and the compose files that Compose made it from (`a,b`).
     `memory_limit` is in bytes, `cpus` in cores; 0 means no limit.
     """
 
@@ -66,6 +82,9 @@ class Container:
     attachments: Mapping[str, Attachment] = field(default_factory=dict, hash=False)
     exposed: frozenset[int] = field(default_factory=frozenset)
     replaces: str = ""
+    shares: tuple[tuple[Shared, str], ...] = ()
+    made_in: str = ""
+    made_from: str = ""
     memory_limit: int = 0
     cpus: float = 0.0
 
@@ -88,27 +107,41 @@ class Container:
 @dataclass(frozen=True)
 class Image:
     """One image. `built_for` is the service that Compose built it for, or empty; `user` is the user that its containers
-    run as, empty for root.
+    run as, empty for root. `tagged` is when it got its name: when it was built or pulled. `content` is a digest of what
+    a container gets of it. `in_containerd`: it is in containerd's image store, where its id counts more than its
+    content.
     """
 
     id: str
     created: datetime | None = None
     built_for: str = ""
     user: str = ""
+    tagged: datetime | None = None
+    content: str = ""
+    in_containerd: bool = False
 
 
 def parse_image(document: Mapping[str, Any]) -> Image:
     """Return the image of an engine's inspect document."""
     config: Mapping[str, Any] = document.get("Config") or {}
     built_for = (config.get("Labels") or {}).get(SERVICE_LABEL, "")
-    return Image(document["Id"], parse_time(document.get("Created")), built_for, config.get("User") or "")
+    parts = [document.get(key) for key in ("RootFS", "Config", "Os", "Architecture", "Variant")]
+    return Image(
+        id=document["Id"],
+        created=parse_time(document.get("Created")),
+        built_for=built_for,
+        user=config.get("User") or "",
+        tagged=parse_time((document.get("Metadata") or {}).get("LastTagTime")),
+        content=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        in_containerd="Descriptor" in document,
+    )
 
 
 def parse(document: Mapping[str, Any]) -> Container:
     """Return the container of an engine's inspect document."""
     state, config = document["State"], document["Config"]
     networks: Mapping[str, Any] = (document.get("NetworkSettings") or {}).get("Networks") or {}
-    limits: Mapping[str, Any] = document.get("HostConfig") or {}
+    host: Mapping[str, Any] = document.get("HostConfig") or {}
     labels: Mapping[str, str] = config.get("Labels") or {}
     started = parse_time(state.get("StartedAt"))
     health = state.get("Health") or {}
@@ -134,16 +167,29 @@ def parse(document: Mapping[str, Any]) -> Container:
         networks=frozenset(networks),
         attachments={name: _attachment(entry or {}) for name, entry in networks.items()},
         exposed=frozenset(_tcp(config.get("ExposedPorts") or ())),
-        memory_limit=int(limits.get("Memory") or 0),
-        cpus=(limits.get("NanoCpus") or 0) / _NANOSECONDS,
+        shares=tuple(_shares(host)),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
+        memory_limit=int(host.get("Memory") or 0),
+        cpus=(host.get("NanoCpus") or 0) / _NANOSECONDS,
     )
+
+
+def _shares(host: Mapping[str, Any]) -> Iterable[tuple[Shared, str]]:
+    modes: tuple[tuple[Shared, str], ...] = (("network", "NetworkMode"), ("ipc", "IpcMode"), ("pid", "PidMode"))
+    for what, key in modes:
+        kind, _, other = str(host.get(key) or "").partition(":")
+        if kind == "container" and other:
+            yield what, other
+    for entry in host.get("VolumesFrom") or ():
+        yield "volumes", str(entry).partition(":")[0]
 
 
 def _attachment(entry: Mapping[str, Any]) -> Attachment:
     # Since API 1.44 the container's own name and id stand in DNSNames, no longer in Aliases:
     # https://docs.docker.com/reference/api/engine/version-history/
     names = [*(entry.get("Aliases") or ()), *(entry.get("DNSNames") or ())]
-    return Attachment(entry.get("IPAddress") or "", frozenset(names))
+    return Attachment(entry.get("IPAddress") or "", frozenset(names), entry.get("NetworkID") or "")
 
 
 def _tcp(ports: Iterable[str]) -> Iterable[int]:
@@ -174,6 +220,8 @@ def parse_listed(entry: Mapping[str, Any]) -> Container | None:
         replaces=labels.get(REPLACE_LABEL, ""),
         image_id=entry.get("ImageID", ""),
         networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.sdk import ContainerGone, errors
-from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.project import FILES_LABEL, FOLDER_LABEL, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 # Engine 23 and newer label a volume without a given name (moby #44216). Before, only the hash as its name tells.
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -21,7 +21,8 @@ _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 class ContainerUse:
     """One container, and the volumes and networks that it uses. `project` is empty if Compose did not make it.
 
-    `volumes` maps the name of each volume to its mount point in the container.
+    `volumes` maps the name of each volume to its mount point in the container. `made_in` and `made_from` as in
+    `containers.Container`.
     """
 
     id: str
@@ -32,6 +33,8 @@ class ContainerUse:
     running: bool = False
     volumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     networks: frozenset[str] = frozenset()
+    made_in: str = ""
+    made_from: str = ""
 
     @property
     def owner(self) -> str:
@@ -55,6 +58,14 @@ class Resource:
 
 
 @dataclass(frozen=True)
+class VolumeDefinition:
+    """What a volume is made of: `driver` and `driver_opts` of the compose file."""
+
+    driver: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class ProjectResources:
     """The containers, networks and volumes of a project, and all other containers of the engine."""
 
@@ -71,11 +82,10 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Projec
     """
     with errors():
         containers = [_container(entry) for entry in engine.api.containers(all=True)]
-        networks = [_resource(entry, entry["Id"]) for entry in engine.api.networks()]
         volumes = [_resource(entry, entry["Name"]) for entry in engine.api.volumes()["Volumes"] or ()]
     own = sorted((container for container in containers if container.project == project), key=lambda own: own.name)
     used = {volume for container in own for volume in container.volumes} | set(declared)
-    own_networks = [network for network in networks if network.project == project]
+    own_networks = [network for network in networks(engine) if network.project == project]
     own_volumes = [volume for volume in volumes if volume.project == project or volume.name in used]
     return ProjectResources(
         tuple(own),
@@ -83,6 +93,19 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Projec
         tuple(sorted(own_volumes, key=lambda volume: (volume.anonymous, volume.name))),
         tuple(container for container in containers if container.project != project),
     )
+
+
+def networks(engine: Engine) -> list[Resource]:
+    """Return all networks of the engine."""
+    with errors():
+        return [_resource(entry, entry["Id"]) for entry in engine.api.networks()]
+
+
+def volume_definitions(engine: Engine, project: str) -> dict[str, VolumeDefinition]:
+    """Return what each volume of a project was made of, by its name in the engine."""
+    with errors():
+        found = engine.api.volumes(filters={"label": f"{PROJECT_LABEL}={project}"})["Volumes"] or []
+    return {each["Name"]: VolumeDefinition(each.get("Driver") or "local", each.get("Options") or {}) for each in found}
 
 
 def stop(engine: Engine, container: str) -> None:
@@ -103,6 +126,28 @@ def remove_network(engine: Engine, network: str) -> None:
         engine.api.remove_network(network)
 
 
+def definition(engine: Engine, network: str) -> Mapping[str, Any]:
+    """Return the engine's own description of a network, to make it again with `restore_network`."""
+    with errors():
+        found: Mapping[str, Any] = engine.api.inspect_network(network)
+        return found
+
+
+def restore_network(engine: Engine, definition: Mapping[str, Any]) -> None:
+    """Make a network that was removed again, as `definition` describes it. Raises StackError."""
+    with errors():
+        engine.api.create_network(
+            definition["Name"],
+            driver=definition.get("Driver"),
+            options=definition.get("Options"),
+            ipam=definition.get("IPAM"),
+            internal=bool(definition.get("Internal")),
+            labels=definition.get("Labels"),
+            enable_ipv6=bool(definition.get("EnableIPv6")),
+            attachable=definition.get("Attachable"),
+        )
+
+
 def remove_volume(engine: Engine, volume: str) -> None:
     """Remove a volume and all its data. Raises StackError if a container still uses it."""
     with suppress(ContainerGone), errors():
@@ -121,6 +166,8 @@ def _container(entry: Mapping[str, Any]) -> ContainerUse:
         running=entry.get("State") in ("running", "restarting", "paused"),
         volumes=dict(_volumes(entry.get("Mounts") or ())),
         networks=frozenset(attached),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +36,15 @@ _OWN_NAMESPACES = {"none", "host", "bridge", "default", "private", "shareable"}
 
 # A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
+_OF = "service:"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+NETWORK_LABEL = "com.docker.compose.network"
+# The folder and the files that a container was made from, as paths of the machine on which Compose ran.
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+FILES_LABEL = "com.docker.compose.project.config_files"
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,10 @@ class Dependency:
     restart: bool = False
 
 
+Shared = Literal["network", "ipc", "pid", "volumes"]
+"""What a container can have of another one: one of its namespaces, or its volumes."""
+
+
 @dataclass(frozen=True)
 class Port:
     """One published port of a service."""
@@ -57,18 +71,28 @@ class Port:
 
 @dataclass(frozen=True)
 class Volume:
-    """One named volume of the compose file: its name in the engine, and whether it is external."""
+    """One named volume of the compose file: its name in the engine, whether it is external, and what it is made of."""
 
     name: str
     external: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = "local"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the engine's machine that it stands for, if its options name one; else empty."""
+        return self.driver_opts.get("device", "") if "bind" in self.driver_opts.get("o", "").split(",") else ""
 
 
 @dataclass(frozen=True)
 class Service:
     """One service, as Compose resolved it.
 
-    `replicas` is the number of its containers. `raw` is Compose's own JSON, for settings that only one module needs.
+    `replicas` is the number of its containers: none where a `provider` brings it up, a program that Compose runs
+    (https://docs.docker.com/compose/how-tos/provider-services/). `built_on` are the services whose images are build
+    contexts of its own (`service:NAME`). `raw` is Compose's own JSON, for settings that only
+    one module needs.
     """
 
     name: str
@@ -85,16 +109,48 @@ class Service:
     build_arguments: Mapping[str, str | None] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
+    provider: str = ""
+    built_on: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pull_interval(self) -> float | None:
+        """After how many seconds its image is pulled again: `daily`, `weekly`, `every_1d12h`. None: not by time.
+
+        https://docs.docker.com/reference/compose-file/services/#pull_policy
+        """
+        named = {"daily": "1d", "weekly": "1w"}
+        text = named.get(self.pull_policy, self.pull_policy.removeprefix("every_"))
+        if text == self.pull_policy or not re.fullmatch(r"(\d+(ms|[wdhms]))+", text):
+            return None
+        return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[wdhms])", text))
+
+    @cached_property
+    def shares(self) -> Mapping[str, frozenset[Shared]]:
+        """The services of which it has a namespace or the volumes, each with what that is.
+
+        From `network_mode`, `ipc`, `pid`, `volumes_from`: https://docs.docker.com/reference/compose-file/services/.
+        """
+        modes: tuple[tuple[Shared, Any], ...] = (
+            ("network", self.raw.get("network_mode")),
+            ("ipc", self.raw.get("ipc")),
+            ("pid", self.raw.get("pid")),
+        )
+        found = [(str(mode)[len(_OF) :], what) for what, mode in modes if str(mode).startswith(_OF)]
+        # `NAME` or `NAME:ro`; `container:NAME` is no service.
+        entries = [str(entry) for entry in self.raw.get("volumes_from") or ()]
+        found += [(entry.partition(":")[0], "volumes") for entry in entries if not entry.startswith("container:")]
+        return {name: frozenset(what for other, what in found if other == name) for name, _ in found}
 
 
 @dataclass(frozen=True)
 class Project:
     """A whole Compose project. All mappings have the keys of the compose file.
 
-    `networks` has the networks' names in the engine. Secrets and configs come from files (`secret_files`,
-    `config_files`), from environment variables (`secret_variables`, `config_variables`), or have their text in the
-    compose file itself (`config_texts`).
+    `networks` has the networks' names in the engine, `network_hashes` the hashes of those that Compose makes. Secrets
+    and configs come from files (`secret_files`, `config_files`), from environment variables (`secret_variables`,
+    `config_variables`), or have their text in the compose file itself (`config_texts`). `files` are the compose files
+    that it was read from, where that is known.
     """
 
     name: str
@@ -107,6 +163,8 @@ class Project:
     config_variables: Mapping[str, str] = field(default_factory=dict)
     config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    network_hashes: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
         """Return the secrets and configs of a service that come from files, as (`secret` or `config`, key, file)."""
@@ -161,12 +219,16 @@ class Project:
             if dependency.service == name
         ]
 
+    def sharers(self, name: str) -> list[Service]:
+        """Return the services that have a namespace or the volumes of this one's container."""
+        return [service for service in self.services.values() if name in service.shares]
+
     def is_one_shot(self, name: str) -> bool:
         """Return whether a service waits for this one to complete."""
         return any(entry.condition == "service_completed_successfully" for _, entry in self.dependants(name))
 
 
-def parse(document: Mapping[str, Any], directory: Path) -> Project:
+def parse(document: Mapping[str, Any], directory: Path, files: Iterable[Path] = ()) -> Project:
     """Return the project of a `docker compose config --format json` document."""
     name = document["name"]
     secrets: Mapping[str, Any] = document.get("secrets") or {}
@@ -183,12 +245,28 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         config_texts=_having(configs, "content"),
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=_having(secrets, "environment"),
+        network_hashes={key: network_hash(raw) for key, raw in networks.items() if raw and not raw.get("external")},
+        files=tuple(files),
     )
+
+
+def network_hash(raw: Mapping[str, Any]) -> str:
+    """Return the hash that Compose, since 2.30, writes on a network that it makes: of its definition as Go prints JSON.
+
+    `config` prints the definition with its keys in the same order (NetworkHash in
+    https://github.com/docker/compose/blob/main/pkg/compose/hash.go).
+    """
+    text = json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
     labels = {str(name): str(value) for name, value in (raw.get("labels") or {}).items()}
-    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels)
+    options = {str(name): str(value) for name, value in (raw.get("driver_opts") or {}).items()}
+    name = raw.get("name") or f"{project}_{key}"
+    return Volume(name, bool(raw.get("external")), labels, raw.get("driver") or "local", options)
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:
@@ -201,7 +279,8 @@ def _having(entries: Mapping[str, Any], setting: str) -> dict[str, str]:
 
 def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
     deploy: Mapping[str, Any] = raw.get("deploy") or {}
-    scale = raw.get("scale", deploy.get("replicas"))
+    provider = str((raw.get("provider") or {}).get("type") or "")
+    scale = 0 if provider else raw.get("scale", deploy.get("replicas"))
     return Service(
         name=name,
         # Compose's name for the image of a service that has only `build:`.
@@ -226,8 +305,17 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
         build_arguments=dict((raw.get("build") or {}).get("args") or {}),
         secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
         configs=tuple(entry["source"] for entry in raw.get("configs") or ()),
+        provider=provider,
+        built_on=tuple(_built_on((raw.get("build") or {}).get("additional_contexts") or {})),
         raw=raw,
     )
+
+
+def _built_on(contexts: Mapping[str, Any]) -> Iterable[str]:
+    for context in contexts.values():
+        kind, _, name = str(context).partition(":")
+        if kind == "service":
+            yield name
 
 
 def _restart_of(deploy: Mapping[str, Any]) -> str:

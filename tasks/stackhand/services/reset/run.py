@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
+from stackhand.services import origin
 from stackhand.services.reset import plan as planning
 from stackhand.services.reset.journal import Journal, Mode
 from stackhand.services.reset.plan import Item, Reset
 from stackhand.services.start.record import StartReport
+from stackhand.services.start.remember import PROVIDED
 from stackhand.services.start.run import Starter
 from stackhand.state.folder import StateFolder
 
@@ -30,11 +32,14 @@ class Resetter:
         self._everything = loader.all_profiles.config()
 
     def plan(self, mode: Mode) -> Reset:
-        """Return what a reset would remove and keep, and which services it would start. Raises VolumeInUse.
+        """Return what a reset would remove and keep, and which services it would start.
+
+        Raises VolumeInUse, ForeignContainers.
 
         Those are the services that are active now, that run, or that an unfinished reset was to start.
         """
         seen = planning.read(self._engine, self._everything)
+        origin.refuse(self._everything, seen.containers)
         before = self._journal.unfinished()
         running = {each.service for each in seen.containers if each.running and not each.one_off}
         wanted = {*self._loader.project.services, *running, *(before[1] if before else ())}
@@ -49,6 +54,9 @@ class Resetter:
         """
         with self._state.lock("services.reset"):
             with self._journal.run(reset.mode, reset.names):
+                # What providers have made goes, too: they are asked again.
+                if PROVIDED.read(self._state):
+                    PROVIDED.write(self._state, {})
                 gone = planning.remove(reset, self._loader.all_profiles, self._engine, self._everything, tell)
             on_removed(gone)
             return self._starter.run(self._loader.select(reset.names))

@@ -7,13 +7,25 @@ Compose may have kept or others followed, and `plan_retry` for what crashed afte
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
-from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
-from stackhand.services.start.plan import IMAGES, MAKES, StartAction, StartPlan, connect, needs, unable
+from stackhand.services.start import half_recreated, sharing
+from stackhand.services.start.facts import (
+    Containers,
+    Facts,
+    all_run,
+    completed,
+    provided,
+    recreated,
+    with_network_users,
+)
+from stackhand.services.start.plan import IMAGES, LAUNCHES, MAKES, StartAction, StartPlan, connect, needs, unable
 from stackhand.services.start.record import Failure, Record
+
+_CHANGED = "its configuration changed"
 
 
 def plan_start(
@@ -31,24 +43,55 @@ def plan_start(
     """
     actions: list[StartAction] = []
     ordered = schedule.order(needs(project, names))
+    got = _image_actions(project, ordered, facts, rebuild)
     images: set[tuple[str, str]] = set()
     for name in ordered:
         service = project.services[name]
-        image = _image_action(service, facts, rebuild)
+        image = got.get(name)
         if image and (image.verb, service.image) not in images:
             images.add((image.verb, service.image))
             actions.append(image)
         if image or not completed(project, name, facts):
             action = service_action(project, name, facts, image_changes=bool(image))
+            action = _sharing(project, facts, actions, name, action)
             actions += [action] if action else []
+    actions = _with_providers(project, ordered, facts, actions)
     busy = {action.service for action in actions if action.verb != "check"}
     # Last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
         action = rerun(project, name, facts, busy, named)
         if action:
             busy.add(name)
-            actions.append(action)
-    return connect(project, actions)
+            actions.append(_sharing(project, facts, actions, name, action) or action)
+    return connect(project, [with_folder(action, facts) for action in actions])
+
+
+def plan_with_sharers(
+    project: Project, names: Collection[str], facts: Facts, *, named: Collection[str] = (), rebuild: bool = False
+) -> tuple[list[str], StartPlan]:
+    """Return the plan for `names` and all that they depend on, and these names with those that have to follow.
+
+    That is who runs and shares a namespace or volumes with a service that the plan restarts or renews, or is on a
+    network that has to be replaced.
+    """
+    wanted = list(names)
+    while True:
+        needed = project.closure(wanted)
+        together = [name for name in with_network_users(project, needed, facts) if name not in needed]
+        if together:
+            wanted += together
+            continue
+        plan = plan_start(project, needed, facts, named=named, rebuild=rebuild)
+        more = sharing.outdated(project, needed, facts.containers, plan)
+        if not more:
+            return wanted, plan
+        wanted += more
+
+
+def with_folder(action: StartAction, facts: Facts) -> StartAction:
+    """Return an action that says so where it changes a container that was made from another folder."""
+    folder = facts.folder_of(action.service) if action.verb in (*MAKES, *LAUNCHES) else ""
+    return replace(action, cause=f"{action.cause}; it was started from another folder, {folder}") if folder else action
 
 
 def plan_alone(
@@ -105,6 +148,7 @@ def replan(
         for action in followers(project, names, {*renewed, *leaders}):
             if action.service not in left or left[action.service].verb == "check":
                 left[action.service] = action
+    _follow_starts(project, names, now, left, failed)
     outdated = plan.services("recreate")
     return connect(project, left.values(), {n: why for n, why in unable(project, failed).items() if n in outdated})
 
@@ -115,15 +159,18 @@ def plan_retry(
     records: Mapping[str, Record],
     crashed: Collection[str],
     now: Containers,
+    behind: Collection[str] = (),
 ) -> StartPlan:
     """Return what to do once more for `names` when some of them crashed after they were ready.
 
     Those, and what was skipped because of them, are started again; not what failed for reasons of its own, nor what
-    can't do without that.
+    can't do without that. Who shares something with those follows, and so do those that are `behind`.
     """
     lost = [name for name in names if records[name].state in ("failed", "skipped")]
     failed = unable(project, [n for n in lost if n not in crashed and records[n].state == "failed"])
-    return plan_start(project, [name for name in lost if name not in failed], Facts(now))
+    sharers = {name for each in crashed for name in sharing.all_sharers(project, each)} | set(behind)
+    again = [name for name in names if name in lost or name in sharers]
+    return plan_start(project, [name for name in again if name not in failed], Facts(now))
 
 
 def followers(project: Project, names: Collection[str], renewed: Collection[str]) -> list[StartAction]:
@@ -143,9 +190,11 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
         return None
     if not containers:
         return StartAction(name, "create", "it has no container")
-    drift = _drift(service, containers, facts, image_changes)
+    network = facts.network_cause(project, name)
+    drift = network or _drift(service, containers, facts, image_changes)
     if drift:
-        return StartAction(name, "recreate", drift)
+        certain = drift != _CHANGED or not all(facts.only_the_hash_differs(project, each) for each in containers)
+        return StartAction(name, "recreate", drift, force=bool(network), certain=certain)
     stopped = [container for container in containers if not container.running]
     if stopped:
         return StartAction(name, "start", f"it is {stopped[0].status}")
@@ -204,6 +253,28 @@ def with_containers(project: Project, names: Collection[str]) -> list[str]:
     return [name for name in names if name in project.services and project.services[name].replicas]
 
 
+def _sharing(
+    project: Project, facts: Facts, actions: Sequence[StartAction], name: str, action: StartAction | None
+) -> StartAction | None:
+    """Return what a service has to do given what it shares with others, and what is done to those."""
+    if not project.services[name].shares or (action and action.verb in MAKES):
+        return action
+    follow = sharing.renewal(project, name, facts.containers, sharing.verbs(StartPlan(tuple(actions))))
+    return follow or action
+
+
+def _follow_starts(
+    project: Project, names: Collection[str], now: Containers, left: dict[str, StartAction], failed: Collection[str]
+) -> None:
+    """Add the restarts of what runs and shares a namespace with a service that is started: its container was kept."""
+    for name in schedule.order(needs(project, names)):
+        if project.services[name].shares and (name not in left or left[name].verb == "check"):
+            launched = {n: a.verb for n, a in left.items() if a.verb in LAUNCHES and n not in failed}
+            action = sharing.renewal(project, name, now, launched)
+            if action and action.verb == "restart":
+                left[name] = action
+
+
 def _follow(name: str, leader: str) -> StartAction:
     return StartAction(name, "restart", f"{leader} was recreated, and {name} asks to follow it")
 
@@ -212,7 +283,48 @@ def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
     return name in actions and actions[name].verb == "restart"
 
 
+def _with_providers(
+    project: Project, names: Sequence[str], facts: Facts, actions: Sequence[StartAction]
+) -> list[StartAction]:
+    """Add the asking of providers: where one has not said that it is ready, and where what depends on it is made.
+
+    What a provider says goes into the environment of what depends on it, when Compose makes both in one call.
+    """
+    made = [action.service for action in actions if action.verb in MAKES]
+    asked: dict[str, StartAction] = {}
+    for name in names:
+        if not project.services[name].provider:
+            continue
+        dependants = [service.name for service, _ in project.dependants(name) if service.name in names]
+        maker = next((each for each in dependants if each in made), None)
+        if not provided(project, name, facts.containers, facts.provided, facts.hashes.get(name, "")):
+            asked[name] = StartAction(name, "create", "its provider has not said that it is ready")
+            for each in dependants:
+                if facts.of(each) and each not in made:
+                    cause = f"the provider of {name} is asked; kept if it says the same"
+                    asked[each] = StartAction(each, "recreate", cause, certain=False)
+        elif maker:
+            asked[name] = StartAction(name, "create", f"{maker} is made, and gets what its provider says")
+    return [*(action for action in actions if action.service not in asked), *asked.values()]
+
+
+def _image_actions(project: Project, names: Sequence[str], facts: Facts, rebuild: bool) -> dict[str, StartAction]:
+    """Return whose image has to be got. What is built on an image that is built again, is built again, too."""
+    images = {name: _image_action(project.services[name], facts, rebuild) for name in names}
+    found = {name: action for name, action in images.items() if action}
+    again = [name for name in found if found[name].verb == "build" and facts.image_id(project.services[name])]
+    while again:
+        base = again.pop()
+        for name in names:
+            if name not in found and base in project.services[name].built_on:
+                found[name] = StartAction(name, "build", f"{base}, which it is built on, is built again")
+                again.append(name)
+    return found
+
+
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
+    if service.replicas == 0:
+        return None  # no container of it will need one
     here = facts.images is None or facts.image_id(service) is not None
     policy = service.pull_policy
     if service.builds and (rebuild or policy == "build" or not here):
@@ -222,18 +334,22 @@ def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction 
         return None
     if policy == "always":
         return StartAction(service.name, "pull", "pull_policy: always")
+    age, interval = facts.image_ages.get(service.image), service.pull_interval
+    if age is not None and interval is not None and age > interval:
+        return StartAction(service.name, "pull", f"pull_policy: {policy}, and image {service.image} is older")
     return None if here else StartAction(service.name, "pull", f"image {service.image} is not here")
 
 
 def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
     """Return in what a service's containers differ from what is configured now, or None."""
-    if any(container.replaces and container.status == "created" for container in containers):
-        return "an interrupted run has left it half made"
+    left = half_recreated.left(containers)
+    if left:
+        return left
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
     image = facts.image_id(service)
     if any(facts.drifted(service, container) for container in containers):
-        return "its configuration changed"
+        return _CHANGED
     if image_changes:
         return f"image {service.image} is made or fetched again; kept if that changes nothing"
     if image and any(container.image_id != image for container in containers):

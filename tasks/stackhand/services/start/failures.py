@@ -12,13 +12,18 @@ from stackhand.engine.compose.project import FOLDER_LABEL, PROJECT_LABEL, SERVIC
 from stackhand.engine.host import ports as host
 from stackhand.engine.messages import classify, name_in, port_in
 from stackhand.errors import CommandFailed, StackError
+from stackhand.kinds.first_start import STILL_INITIALISES
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
 
 
 def create_failure(engine: Engine, project: Project, service: str, error: CommandFailed) -> Failure:
     """Return the failure for an error of Compose when it makes a service's container."""
-    message = classify(error.stderr)
+    message, provider = classify(error.stderr), project.services[service].provider
+    if provider:
+        # Its own words: they are not about the engine.
+        hint = f"see to {provider}, its provider; `docker compose up {service}` asks it again"
+        return Failure("create", "provider_failed", f"its provider failed: {message.detail}", retry=False, hint=hint)
     reason, hint = message.detail, message.hint or f"`docker compose up --no-start {service}` shows all of it"
     if message.kind == "name_in_use":
         reason, hint = _name_holder(engine, project, service, reason) or (reason, hint)
@@ -87,11 +92,18 @@ def port_holder(engine: Engine, message: str) -> str | None:
     return f"port {port} is held by {process}" if process else None
 
 
-def timeout(container: Container, limit: float, *, one_shot: bool, probe_code: int | None) -> Failure:
-    """Return the failure of a service that used up its time, `limit` in seconds."""
+def timeout(
+    container: Container, limit: float, *, one_shot: bool, probe_code: int | None, initialising: bool = False
+) -> Failure:
+    """Return the failure of a service that used up its time, `limit` in seconds.
+
+    `initialising` says that its data is still being made, `probe_code` what its healthcheck last ended with.
+    """
     check = container.healthcheck
     if one_shot:
         what = "it has not completed"
+    elif initialising:
+        what = STILL_INITIALISES
     elif check and probe_code is None:
         what = f"its healthcheck gave no answer within {check.timeout:g} s"
     elif check:

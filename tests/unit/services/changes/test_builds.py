@@ -182,3 +182,20 @@ def test_a_shared_image_is_built_for_the_service_it_was_built_for(place: Place) 
 def test_a_memory_of_another_version_is_none(place: Place) -> None:
     place.state.remember("builds", {"api": {"of": "yesterday"}, "db": 3})
     assert place.cause() is None
+
+
+def test_what_is_built_on_a_changed_image_changes_with_it(tmp_path: Path, place: Place) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "Dockerfile").write_text("FROM base\n")
+    stack = project(
+        service("app", builds=True, built_on=("api",), raw={"build": {"context": str(app)}}),
+        service("api", builds=True, raw={"build": place.build}),
+    )
+    place.engine.images["image/app"] = Image("two", NOW + timedelta(hours=1))
+    place.remember_current()
+    (place.folder / "code").write_text("2")
+    builds = Builds(place.engine, place.state)  # type: ignore[arg-type]
+    images = {name: place.engine.image_id(name) for name in ("image/app", "image/api")}
+    causes = builds.changed(stack, builds.sources(stack, ["app"]), images)
+    assert causes["app"] == "api, which it is built on: its build context changed, last written: code"
