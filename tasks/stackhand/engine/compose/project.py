@@ -30,6 +30,10 @@ _MADE_AT_CREATION = frozenset(
     """.split()  # noqa: SIM905  seventy lines otherwise
 )
 
+# Namespaces are settled, too, if they are not of another service.
+_NAMESPACES = {"network_mode", "ipc", "pid"}
+_OWN_NAMESPACES = {"none", "host", "bridge", "default", "private", "shareable"}
+
 # A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
 _OF = "service:"
@@ -188,8 +192,9 @@ class Project:
         for a setting that a newer Compose brings.
         """
         service = self.services[name]
+        settled = {key for key in _NAMESPACES if service.raw.get(key) in _OWN_NAMESPACES}
         return (
-            _MADE_AT_CREATION.issuperset(service.raw)
+            _MADE_AT_CREATION.union(settled).issuperset(service.raw)
             and all(key in self.secret_files for key in service.secrets)
             and all(key in self.config_files for key in service.configs)
         )

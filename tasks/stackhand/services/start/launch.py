@@ -138,6 +138,8 @@ class ServiceStart:
     engine_losses: int = 0
     # By container: when its run before this one ended. By the engine's clock, as its log lines are.
     last_end: dict[str, datetime | None] = field(default_factory=dict)
+    # Those that were just started.
+    running: Sequence[Container] = ()
 
     def start(self, *, restart: bool = False) -> None:
         """Have the service's containers running. Raises ServiceFailed when they can't be started."""
@@ -173,6 +175,7 @@ class ServiceStart:
             if all_run(containers):
                 record.attempts = max(1, record.attempts)  # the engine had started it before it went away
         record.started = shared.now()
+        self.running = containers
 
     def ready(self) -> None:
         """Wait until every container of the service is ready. Raises ServiceFailed when that won't happen."""
@@ -185,7 +188,8 @@ class ServiceStart:
             return
         self.containers = ()  # by the time that one of them fails they are long out of date
         while True:
-            watch = ServiceWatch(self.context, record.name, self.last_end, may_start=not self.only_watch)
+            known, self.running = self.running, ()
+            watch = ServiceWatch(self.context, record.name, self.last_end, known, may_start=not self.only_watch)
             try:
                 ready = watch.until_ready()
             except ServiceFailed as failed:

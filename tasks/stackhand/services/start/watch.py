@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,19 +32,26 @@ class Ready:
 
 
 class ServiceWatch:
-    """Watches all containers of one service.
+    """Watches all containers of one service: those that are `known` to be there, else all that the engine has of it.
 
     `last_end` says by container when its run before this one ended. Where nothing is started (not `may_start`), a
     container that is not there yet is waited for.
     """
 
     def __init__(
-        self, context: RunContext, name: str, last_end: Mapping[str, datetime | None], *, may_start: bool
+        self,
+        context: RunContext,
+        name: str,
+        last_end: Mapping[str, datetime | None],
+        known: Sequence[Container] = (),
+        *,
+        may_start: bool,
     ) -> None:
         self._context = context
         self._clock = context.shared.clock
         self._name = name
         self._last_end = last_end
+        self._known = known
         self._may_start = may_start
         settings = context.settings
         delays = [settings.retry_delay * settings.backoff**n for n in range(settings.retries - 1)]
@@ -100,7 +107,9 @@ class ServiceWatch:
     def _look(self, version: int) -> State | None:
         """Look at every container once. Returns the service's state where all are ready."""
         if not self._watches:
-            found = containers_of(self._context, self._name)
+            # Each is inspected by its own watch.
+            found = self._known or containers_of(self._context, self._name, brief=True)
+            self._known = ()
             self._watches = [
                 ContainerWatch(self._context, each, self._expected, launched=each.id in self._last_end)
                 for each in found
@@ -139,13 +148,16 @@ class ServiceWatch:
         return self._with_evidence(failure, slow)
 
 
-def containers_of(context: RunContext, name: str) -> list[Container]:
-    """Return the containers of a service; an engine that does not answer is waited for. Raises ServiceFailed."""
+def containers_of(context: RunContext, name: str, *, brief: bool = False) -> list[Container]:
+    """Return the containers of a service; an engine that does not answer is waited for. Raises ServiceFailed.
+
+    `brief` is as in `Engine.containers`.
+    """
     shared = context.shared
     deadline = shared.clock.monotonic() + context.settings.timeout
     while True:
         try:
-            return shared.engine.containers(context.project.name, name)
+            return shared.engine.containers(context.project.name, name, brief=brief)
         except EngineUnreachable:
             await_engine(context, name, deadline)
 
