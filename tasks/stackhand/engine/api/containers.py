@@ -31,11 +31,21 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Healthcheck:
-    """A container's healthcheck: the argv to run inside it; interval and timeout in seconds."""
+    """A container's healthcheck: the argv to run inside it; all times in seconds.
+
+    For `start_period` after a start the engine runs it every `start_interval`, which engines before 25 do not know (0):
+    https://docs.docker.com/reference/dockerfile/#healthcheck
+    """
 
     argv: tuple[str, ...]
     interval: float = _DEFAULT_INTERVAL
     timeout: float = _DEFAULT_TIMEOUT
+    start_period: float = 0.0
+    start_interval: float = 0.0
+
+    def every(self, up: float) -> float:
+        """Return how often the engine runs it where a container that has no verdict yet has run for `up` seconds."""
+        return self.start_interval if self.start_interval and up < self.start_period else self.interval
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Container:
     service: str
     number: int = 1
     status: str = "created"
+    created_at: datetime | None = None
     health: Health = "none"
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -152,6 +163,7 @@ def parse(document: Mapping[str, Any]) -> Container:
         service=labels.get(SERVICE_LABEL, ""),
         number=int(labels.get(NUMBER_LABEL) or 1),
         status=state["Status"],
+        created_at=parse_time(document.get("Created")),
         health=_health(health, log, started),
         started_at=started,
         finished_at=parse_time(state.get("FinishedAt")),
@@ -260,8 +272,14 @@ def _healthcheck(config: Mapping[str, Any]) -> Healthcheck | None:
         argv = tuple(test[1:])
     if not argv:
         return None
+
+    def seconds(key: str) -> float:
+        return float((raw.get(key) or 0) / _NANOSECONDS)
+
     return Healthcheck(
         argv=argv,
-        interval=(raw.get("Interval") or 0) / _NANOSECONDS or _DEFAULT_INTERVAL,
-        timeout=(raw.get("Timeout") or 0) / _NANOSECONDS or _DEFAULT_TIMEOUT,
+        interval=seconds("Interval") or _DEFAULT_INTERVAL,
+        timeout=seconds("Timeout") or _DEFAULT_TIMEOUT,
+        start_period=seconds("StartPeriod"),
+        start_interval=seconds("StartInterval"),
     )

@@ -125,6 +125,11 @@ class Service:
             return None
         return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[wdhms])", text))
 
+    @property
+    def may_end(self) -> bool:
+        """Whether its containers stay down once they have exited with 0: its restart policy starts them no more."""
+        return self.restart.partition(":")[0] in ("", "no", "on-failure")
+
     @cached_property
     def shares(self) -> Mapping[str, frozenset[Shared]]:
         """The services of which it has a namespace or the volumes, each with what that is.

@@ -126,8 +126,9 @@ class Builds:
         return image.built_for if image and image.built_for in self.siblings(project, [name]) else name
 
     def _created(self, project: Project, name: str) -> datetime | None:
+        """Return when a service's image was made, by this machine's clock, as the times of its files are."""
         image = self._engine.image(project.services[name].image)
-        return image.created if image else None
+        return image.created - self._engine.clock_offset() if image and image.created else None
 
     def _recall(self) -> dict[str, BuildRecord]:
         found = self._state.recall(_MEMORY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from functools import partial
 
@@ -56,7 +55,7 @@ def _connect(context: CheckContext, name: str, container_name: str) -> None:
     containers = context.engine.containers(context.project.name)
     for container in containers:
         if container.name == container_name and connect(context.engine, context.project, container, containers):
-            context.address_changed_at[name] = time.time()
+            context.address_changed_at[name] = context.engine.now().timestamp()
 
 
 CHECKS = (Check("network.attached", "network", check_attached),)

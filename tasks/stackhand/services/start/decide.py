@@ -17,7 +17,9 @@ from stackhand.services.start.facts import (
     Containers,
     Facts,
     all_run,
+    awaits,
     completed,
+    ended_well,
     provided,
     recreated,
     with_network_users,
@@ -57,9 +59,10 @@ def plan_start(
             actions += [action] if action else []
     actions = _with_providers(project, ordered, facts, actions)
     busy = {action.service for action in actions if action.verb != "check"}
+    made = {action.service for action in actions if action.verb in MAKES}
     # Last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
-        action = rerun(project, name, facts, busy, named)
+        action = rerun(project, name, facts, busy, named, made)
         if action:
             busy.add(name)
             actions.append(_sharing(project, facts, actions, name, action) or action)
@@ -164,13 +167,21 @@ def plan_retry(
     """Return what to do once more for `names` when some of them crashed after they were ready.
 
     Those, and what was skipped because of them, are started again; not what failed for reasons of its own, nor what
-    can't do without that. Who shares something with those follows, and so do those that are `behind`.
+    can't do without that. Who shares something with those follows, and so do those that are `behind`. What its restart
+    policy has started again is watched once more.
     """
     lost = [name for name in names if records[name].state in ("failed", "skipped")]
     failed = unable(project, [n for n in lost if n not in crashed and records[n].state == "failed"])
     sharers = {name for each in crashed for name in sharing.all_sharers(project, each)} | set(behind)
     again = [name for name in names if name in lost or name in sharers]
-    return plan_start(project, [name for name in again if name not in failed], Facts(now))
+    actions = plan_start(project, [name for name in again if name not in failed], Facts(now)).actions
+    planned = {action.service for action in actions}
+    watched = [
+        StartAction(name, "check", "it was ready, and has ended and started again")
+        for name in crashed
+        if name not in planned and name not in failed
+    ]
+    return connect(project, [*actions, *watched])
 
 
 def followers(project: Project, names: Collection[str], renewed: Collection[str]) -> list[StartAction]:
@@ -206,29 +217,64 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
 
 
 def rerun(
-    project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]
+    project: Project,
+    name: str,
+    facts: Facts,
+    busy: Collection[str],
+    named: Collection[str],
+    made: Collection[str] = (),
 ) -> StartAction | None:
     """Return the action for a completed one-shot that has to run again, or None.
 
-    A migration runs again when a service that waits for it is about to start, not every time somebody looks.
+    A migration runs again when a service that waits for it is about to start, not every time somebody looks. It does
+    not where that service waits for just the run that has completed, unless containers are `made` of what the migration
+    depends on. By name it runs again where a start has seen it complete, or a service has gone on with that.
     """
     if name in busy or not completed(project, name, facts):
         return None
-    if name in named:
+    mine = facts.of(name)
+    waiting = [s.name for s, entry in project.dependants(name) if entry.condition == "service_completed_successfully"]
+    valid = not any(each in made for each in project.closure([name]))
+    served = [each for each in waiting if valid and awaits(facts.of(each), mine)]
+    is_news = bool(waiting) and served == waiting and not any(each.run_key in facts.completed for each in mine)
+    if name in named and not is_news:
         return StartAction(name, "start", "it was asked for by name")
-    for service, dependency in project.dependants(name):
-        if dependency.condition == "service_completed_successfully" and service.name in busy:
-            return StartAction(name, "start", f"{service.name} starts, and waits for it to complete")
+    for each in waiting:
+        if each in busy and not (each in served and facts.of(each)):
+            return StartAction(name, "start", f"{each} starts, and waits for it to complete")
     return None
 
 
-def crashed(project: Project, records: Mapping[str, Record], names: Collection[str], now: Containers) -> list[str]:
-    """Return which of these services were ready and no longer run."""
+def crashed(
+    project: Project,
+    records: Mapping[str, Record],
+    names: Collection[str],
+    now: Containers,
+    crashes: Mapping[str, int],
+) -> list[str]:
+    """Return which of these services were ready and no longer run, or have ended and started again since.
+
+    `crashes` is how many runs of each service's containers have ended by themselves until now.
+    """
     return [
         name
         for name in with_containers(project, names)
-        if records[name].state in ("healthy", "running") and not all_run(now.get(name, ()))
+        if records[name].state in ("healthy", "running")
+        and (not all_run(now.get(name, ())) or crashes.get(name, 0) > records[name].crashes)
     ]
+
+
+def has_done_its_work(service: Service, record: Record, containers: Sequence[Container]) -> bool:
+    """Return whether a service without a healthcheck that was ready has ended since, its work done.
+
+    Where somebody sent it a signal, that is no end by itself; the caller knows.
+    """
+    return (
+        service.may_end
+        and record.state == "running"
+        and bool(containers)
+        and all(ended_well(each) for each in containers)
+    )
 
 
 def unstartable(project: Project, name: str, records: Mapping[str, Record]) -> Failure | None:

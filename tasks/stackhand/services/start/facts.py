@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
@@ -27,6 +28,7 @@ class Facts:
     `networks` are those of the engine, and which of the project's have changed. `provided` has the configuration hash
     of each service whose provider has said that it is ready. `image_ages` are the seconds since an image was pulled,
     where its service asks for that.
+    `clock_offset` is how far the engine's clock is ahead of this machine's, where there are any.
     `elsewhere` has the folder of each container, by id, that was made from another one than the project's.
     """
 
@@ -39,6 +41,7 @@ class Facts:
     networks: NetworkFacts | None = None
     provided: Mapping[str, str] = field(default_factory=dict)
     image_ages: Mapping[str, float] = field(default_factory=dict)
+    clock_offset: timedelta = timedelta()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def folder_of(self, name: str) -> str:
@@ -129,11 +132,24 @@ def provided(project: Project, name: str, containers: Containers, known: Mapping
 
 def done(project: Project, container: Container, completed: Collection[str]) -> bool:
     """Return whether a container has ended because its work was done."""
-    return (
-        container.stopped
-        and container.exit_code == 0
-        and not container.error
-        and (project.is_one_shot(container.service) or container.run_key in completed)
+    return ended_well(container) and (project.is_one_shot(container.service) or container.run_key in completed)
+
+
+def ended_well(container: Container) -> bool:
+    """Return whether a container has ended with 0."""
+    return container.stopped and container.exit_code == 0 and not container.error
+
+
+def awaits(containers: Sequence[Container], one_shots: Sequence[Container]) -> bool:
+    """Return whether a service's `containers` still wait for just the run of a one-shot that has completed.
+
+    So it is where a start ended early, or where the one-shot took longer than `start.timeout`: it completed after the
+    containers were made, and none of them has started since.
+    """
+    ended = min((each.finished_at for each in one_shots if each.finished_at), default=None)
+    return ended is not None and all(
+        each.created_at is not None and each.created_at < ended and (each.started_at is None or each.started_at < ended)
+        for each in containers
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ from stackhand.services.changes import networks
 from stackhand.services.origin import made_elsewhere
 from stackhand.services.start import sharing
 from stackhand.services.start.facts import Containers, Facts
-from stackhand.services.start.remember import COMPLETED, MADE, PROVIDED
+from stackhand.services.start.jobs import completed_runs
+from stackhand.services.start.remember import MADE, PROVIDED
 from stackhand.state.folder import StateFolder
 
 
@@ -34,6 +36,7 @@ def collect_facts(
     """
     services = [only] if only else list(project.services)
     images = sorted({project.services[name].image for name in services})
+    file_stats = mounted.file_stats(project, services)
     found: dict[str, Any] = schedule.gather(
         {
             "hashes": read_hashes,
@@ -41,20 +44,23 @@ def collect_facts(
             "ages": lambda: _image_ages(engine, [project.services[name] for name in services]),
             "networks": lambda: networks.collect(engine, project, replaced_networks),
             "containers": lambda: _as_they_serve(engine, project, containers_of(engine, project, only)),
+            "clock_offset": lambda: engine.clock_offset() if file_stats else timedelta(),
         }
     )
     there: Containers = found["containers"]
+    containers = [each for some in there.values() for each in some]
     return Facts(
         there,
         found["hashes"],
         found["images"],
-        COMPLETED.read(state),
+        completed_runs(engine, state, project, containers),
         MADE.read(state),
-        mounted.file_stats(project, services),
-        elsewhere=made_elsewhere(project, [each for some in there.values() for each in some]),
+        file_stats,
         networks=found["networks"],
         provided=PROVIDED.read(state) if any(service.provider for service in project.services.values()) else {},
         image_ages=found["ages"],
+        clock_offset=found["clock_offset"],
+        elsewhere=made_elsewhere(project, containers),
     )
 
 

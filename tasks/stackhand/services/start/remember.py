@@ -89,10 +89,19 @@ class StartHistory:
         if provided != known:
             PROVIDED.write(self._state, provided)
 
+    def keep_completed(self, containers: Collection[Container], records: Mapping[str, Record]) -> None:
+        """Write down which of these runs a start has seen to be completed, where it had nothing to do."""
+        ended = {name for name, record in records.items() if record.state == "completed"}
+        with self._lock:
+            known = COMPLETED.read(self._state)
+            runs = known | {each.run_key for each in containers if each.stopped and each.service in ended}
+            if runs != known:
+                COMPLETED.write(self._state, runs)
+
     def keep_files(self, project: Project, facts: Facts, containers: Collection[Container]) -> None:
         """Write down the files that these runs of containers began with. `containers` are all of the project's."""
         with self._lock:
             seen = FILES.read(self._state)
-            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen)
+            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen, facts.clock_offset)
             if runs != seen:
                 FILES.write(self._state, runs)
