@@ -14,7 +14,7 @@ class NoAnswer(StackError):
     """
 
     def __init__(self, message: str, hint: str | None = None, *, blames: Iterable[str] = ()) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, foreign=message)
         self.blames = tuple(blames)
 
 

@@ -25,6 +25,8 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
     import rich.text
 
     stream = console.stdout
+    # Before the widths are measured.
+    rows = [[console.safe(cell) for cell in row] for row in rows]
     drawn = rich.table.Table(box=rich.box.SIMPLE if console.is_terminal(stream) else None, pad_edge=False)
     for index, column in enumerate(columns):
         widest = max(len(row[index]) for row in [columns, *rows])

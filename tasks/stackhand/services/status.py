@@ -12,6 +12,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
+from stackhand.output.redact import message_of
 from stackhand.services.start.facts import done
 from stackhand.services.start.record import READY
 
@@ -75,8 +76,8 @@ def status(
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
-        states = [_container_state(engine, project, each, proven, completed, doubting) for each in mine]
-        return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
+        states = [_container_state(engine, project, each, mask, proven, completed, doubting) for each in mine]
+        return summarise(project, name, mine, states)
 
     states = schedule.gather({name: partial(one, name) for name in names})
     return [states[name] for name in names]
@@ -100,6 +101,7 @@ def _container_state(
     engine: Engine,
     project: Project,
     container: Container,
+    mask: Callable[[str], str],
     proven: Collection[str],
     completed: Collection[str],
     doubting: bool,
@@ -107,19 +109,19 @@ def _container_state(
     """Return a container's state, and a detail for people."""
     if container.running:
         if container.health == "starting":
-            return ("healthy", "") if container.service in proven else _probed(engine, container)
+            return ("healthy", "") if container.service in proven else _probed(engine, container, mask)
         if container.health == "unhealthy":
-            return _probed(engine, container) if doubting else ("unhealthy", container.probe_output)
+            return _probed(engine, container, mask) if doubting else ("unhealthy", mask(container.probe_output))
         return ("running" if container.health == "none" else container.health), ""
     if container.stopped:
         if done(project, container, completed):
             return "completed", ""
         killed = ", out of memory" if container.oom_killed else ""
-        return "exited", container.error or f"exit code {container.exit_code}{killed}"
+        return "exited", mask(container.error) or f"exit code {container.exit_code}{killed}"
     return container.status, f"restarted {container.restart_count} times" if container.restart_count else ""
 
 
-def _probed(engine: Engine, container: Container) -> tuple[str, str]:
+def _probed(engine: Engine, container: Container, mask: Callable[[str], str]) -> tuple[str, str]:
     # The brief list of containers lacks the healthcheck.
     check = container.healthcheck or engine.inspect(container.id).healthcheck
     if check is None:
@@ -127,5 +129,5 @@ def _probed(engine: Engine, container: Container) -> tuple[str, str]:
     try:
         probe = engine.probe(container.id, check.argv, check.timeout)
     except StackError as error:
-        return container.health, str(error)
-    return ("healthy", "") if probe.ok else (container.health, probe.output)
+        return container.health, message_of(error, mask)
+    return ("healthy", "") if probe.ok else (container.health, mask(probe.output))

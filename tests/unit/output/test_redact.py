@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stackhand.output.redact import Redactor, is_secret_name, mask_urls
+from stackhand.output.redact import Redactor, mask_passwords
+from stackhand.output.secret_values import is_secret_name, looks_like_word
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_names_that_do_not(name: str) -> None:
     ],
 )
 def test_passwords_in_urls(text: str, masked: str) -> None:
-    assert mask_urls(text) == masked
+    assert mask_passwords(text) == masked
 
 
 def knowing(*secrets: str, public: tuple[str, ...] = (), **environment: str) -> Redactor:

@@ -139,7 +139,7 @@ def start(stack: Stack, report: StartReport) -> None:
 def changes(stack: Stack, found: Sequence[tuple[str, str]]) -> None:
     """Print what has changed, before anything is done about it."""
     for name, cause in found:
-        stack.console.progress("info", f"{name}: {stack.redactor.text(cause)}")
+        stack.console.progress("info", f"{name}: {cause}")
 
 
 def restart(stack: Stack, restarted: Restarted) -> None:

@@ -12,18 +12,19 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.host import ports as host
 from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, StackError
+from stackhand.output.redact import Redactor, mask_part
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
 
 _PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)")
 
 
-def start_failure(engine: Engine, service: str, error: Exception) -> Failure:
-    """Return the failure for an error of Compose or of the engine at a start."""
+def start_failure(engine: Engine, service: str, error: Exception, mask: Callable[[str], str]) -> Failure:
+    """Return the failure for an error of Compose or of the engine at a start, with the secrets in it masked."""
     message = classify(error.stderr if isinstance(error, CommandFailed) else str(error))
-    retry, reason = message.retry, message.detail
+    retry, reason = message.retry, mask(message.detail)
     if message.kind == "port_in_use":
-        holder = port_holder(engine, reason)
+        holder = port_holder(engine, message.detail)
         # If it is free by now, two starts have raced for it.
         retry = holder is None
         reason = holder or reason
@@ -79,7 +80,7 @@ def with_evidence(
     lines: int,
     since: datetime | None,
     probe_output: str,
-    mask: Callable[[str], str],
+    redactor: Redactor,
 ) -> Failure:
     """Return the failure with the container's last log lines since a moment and its probe's output, secrets masked."""
     tail: list[str] = []
@@ -91,15 +92,10 @@ def with_evidence(
     output = probe_output or container.probe_output
     return replace(
         failure,
-        reason=mask(failure.reason),
-        probe_output=mask(output) if output else None,
-        log_tail=tuple(mask(line) for line in tail),
+        reason=mask_part(failure.reason, container.error, redactor.text),
+        probe_output=redactor.text(output) if output else None,
+        log_tail=tuple(redactor.lines(tail)),
     )
-
-
-def masked(failure: Failure, mask: Callable[[str], str]) -> Failure:
-    """Return the failure without the secrets that the engine or Compose may have repeated."""
-    return replace(failure, reason=mask(failure.reason), log_tail=tuple(mask(line) for line in failure.log_tail))
 
 
 def tried(settings: Start, attempts: int, failure: Failure) -> tuple[str, ...]:

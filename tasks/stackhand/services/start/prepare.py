@@ -13,6 +13,7 @@ from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
+from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated
 from stackhand.services.start.coalesce import Coalescer
@@ -56,6 +57,7 @@ class Preparation:
         notifier: Notifier,
         tell: Callable[[str, str, str], None],
         clock: Clock,
+        redactor: Redactor,
     ) -> None:
         self._project = project
         self._compose = compose
@@ -64,6 +66,7 @@ class Preparation:
         self._notifier = notifier
         self._tell = tell
         self._clock = clock
+        self._redactor = redactor
         self._creates = Coalescer(self._create, on_done=lambda make: notifier.notify(make.name), clock=clock)
 
     def run(
@@ -84,7 +87,7 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = _create_failure(name, ticket.error)
+                failures[name] = _create_failure(name, ticket.error, self._redactor.text)
             elif ticket.error:
                 raise ticket.error
         return failures
@@ -159,18 +162,20 @@ class Preparation:
 
     def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
         act = self._compose.pull if verb == "pull" else self._compose.build
+        mask = self._redactor.text
         began = self._clock.monotonic()
         try:
-            act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
+            act(names, lambda line: self._tell(_service_of(line, names), "image", mask(line.strip())))
         except CommandFailed as error:
             message = classify(error.stderr)
+            kept = self._redactor.lines(error.stderr.strip().splitlines())[-_KEPT_LINES:]
             return Failure(
                 "image",
                 message.kind if message.kind != "unknown" else f"{verb}_failed",
-                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {message.detail}",
+                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {mask(message.detail)}",
                 retry=False,
                 exit_code=error.returncode,
-                log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]) if verb == "build" else (),
+                log_tail=tuple(kept) if verb == "build" else (),
                 waited=self._clock.monotonic() - began,
                 hint=message.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )
@@ -182,12 +187,12 @@ def _service_of(line: str, names: Sequence[str]) -> str:
     return next((name for name in names if f"[{name} " in line), names[0])
 
 
-def _create_failure(name: str, error: CommandFailed) -> Failure:
+def _create_failure(name: str, error: CommandFailed, mask: Callable[[str], str]) -> Failure:
     message = classify(error.stderr)
     return Failure(
         "create",
         message.kind if message.kind != "unknown" else "create_failed",
-        f"its container could not be made: {message.detail}",
+        f"its container could not be made: {mask(message.detail)}",
         retry=False,
         exit_code=error.returncode,
         hint=message.hint or f"`docker compose up --no-start {name}` shows all of it",

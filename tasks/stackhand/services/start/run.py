@@ -272,7 +272,14 @@ class Starter:
             if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
                 launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
                 preparation = Preparation(
-                    project, compose, shared.engine, shared.builds, shared.notifier, shared.tell, shared.clock
+                    project,
+                    compose,
+                    shared.engine,
+                    shared.builds,
+                    shared.notifier,
+                    shared.tell,
+                    shared.clock,
+                    shared.redactor,
                 )
                 self._tools = (project, compose, launcher, preparation)
             _, _, launcher, preparation = self._tools
@@ -319,6 +326,6 @@ class Starter:
         self.shared.session.cancel()
 
     def _tell(self, service: str, kind: str, text: str) -> None:
-        step = Step(service, kind, self.shared.redactor.text(text), self.shared.now())  # type: ignore[arg-type]
+        step = Step(service, kind, text, self.shared.now())  # type: ignore[arg-type]
         for subscriber in self.subscribers:
             subscriber(step)
