@@ -95,7 +95,7 @@ class Live:
         If rows are lines, a row's `detail` (build output, say) is printed at most once in two seconds, and a `quiet`
         change (nothing has begun yet) is not printed.
         """
-        now = time.monotonic()
+        now, text = time.monotonic(), " ".join(text.splitlines())
         with self._lock:
             before = self._rows.get(name)
             since = before.since if before and before.status == status == "wait" else now

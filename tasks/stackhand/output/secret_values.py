@@ -21,7 +21,7 @@ _NO_SECRET = re.compile(
     r"|len(gth)?|size|limit|count|min|max|ttl|age|lifetime|timeout|interval|expir\w*|minutes|seconds|hours|days|at|in"
     r"|enabled?|disabled?|required|active|secure|samesite|httponly|algorithm|alg|type|method|mode|policy|provider"
     r"|backend|store|format|version|rotation|field|claim|scopes?|hint)$"
-    r"|public_?key|^(old)?pwd$"
+    r"|public_?key"
 )
 _PASSWORD_NAME = re.compile(
     r"passw(or)?d|passphrase|passcode|requirepass|masterauth|(^|_)(pass|pwd|pw|sig)(_|$)|(account|access)_?key$"
@@ -93,6 +93,8 @@ def is_secret_name(name: str) -> bool:
     [True, False, True, False, False]
     """
     plain = _plain(name)
+    if name in ("PWD", "OLDPWD"):
+        return False  # the shell's variables for its current and its last folder
     return bool(_SECRET_NAME.search(plain)) and not _NO_SECRET.search(plain)
 
 
@@ -187,7 +189,7 @@ def forms(value: str) -> Iterator[str]:
     lines = [line.strip() for line in value.splitlines()]
     yield from (value, value.strip(), *(line for line in lines if not line.startswith("-----")))
     value = value.strip()
-    yield quote(value, safe="")
+    yield from (quote(value, safe=""), quote(value))
     yield quote(value, safe="").replace("%20", "+")
     yield value.replace("$", "$$")
     yield from (json.dumps(value, ensure_ascii=plain)[1:-1] for plain in (True, False))

@@ -247,7 +247,7 @@ def _finding(stack: Stack, finding: Finding) -> str:
     sign = stack.console.symbol(finding.status, stack.console.stdout)
     lines = [f"{sign} {finding.service or 'stack'}: {finding.summary}"]
     if finding.evidence:
-        lines.append(f"    {finding.evidence}")
+        lines += [f"    {line}" for line in finding.evidence.splitlines()]
     if finding.remedy:
         lines.append(f"    remedy: {finding.remedy}")
     return "\n".join(lines)
