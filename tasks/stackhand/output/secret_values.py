@@ -11,27 +11,27 @@ from functools import lru_cache
 from urllib.parse import quote, unquote
 
 _SECRET_NAME = re.compile(
-    r"passw(or)?d|passphrase|passcode|requirepass|masterauth|secret|token(?!iz)|credential|cookie|authorization"
+    r"passw(or)?d|passphrase|passcode|(?<!by)(?<!com)(?<!over)pass$|requirepass|masterauth|secret|token(?!iz)|credential|cookie|authorization"
     r"|(^|_)(pass|pwd|pw|salt|pat|sig|jwt|key)(_|$)|(^|_)auth(_header|_string)?$|basic_?auth(_users)?$"
     r"|(api|access|account|private|secret|shared|master|encryption|signing)_?key"
 )
 # What such a name ends with when its value is a place or a setting: POSTGRES_PASSWORD_FILE, COOKIE_DOMAIN, TOKEN_TTL.
 _NO_SECRET = re.compile(
     r"_(file|path|dir|name|id|url|uri|url_prefix|prefix|endpoint|issuer|audience|host|port|domain|sock|user(name)?"
-    r"|len(gth)?|size|limit|count|min|max|ttl|age|lifetime|timeout|interval|expir\w*|minutes|seconds|hours|days|at|in"
+    r"|len(gth)?|size|limit|count|min|max|ttl|age|lifetime|timeout|interval|exp(ir\w*)?|minutes|seconds|hours|days|at|in"
     r"|enabled?|disabled?|required|active|secure|samesite|httponly|algorithm|alg|type|method|mode|policy|provider"
     r"|backend|store|format|version|rotation|field|claim|scopes?|hint)$"
     r"|public_?key"
 )
 _PASSWORD_NAME = re.compile(
-    r"passw(or)?d|passphrase|passcode|requirepass|masterauth|(^|_)(pass|pwd|pw|sig)(_|$)|(account|access)_?key$"
+    r"passw(or)?d|passphrase|passcode|(?<!by)(?<!com)(?<!over)pass$|requirepass|masterauth|(^|_)(pass|pwd|pw|sig)(_|$)|(account|access)_?key$"
 )
 # A role, a database, a host: https://www.postgresql.org/docs/current/libpq-envars.html, and what others call them.
 _PUBLIC_NAME = re.compile(r"(^|_)(user(name)?|login|role|owner|db|db_?name|database|host(name)?)$")
 
 # These occur everywhere. Masking them would garble text and protect nothing.
 _NO_VALUE = re.compile(
-    r"|(?i:true|false|none|null|nil|yes|auto|disabled?|enabled|require|prefer)|\*+|%\w|<[^>]*>|\{[^}]*\}?|\$\$?\{?[A-Z_][A-Z0-9_]*\}?"
+    r"|(?i:true|false|none|null|nil|yes|auto|disabled?|enabled|require|prefer|invalid)|\*+|%\w|<[^>]*>|\{[^}]*\}?|\$\$?\{?[A-Z_][A-Z0-9_]*\}?"
 )
 # Shorter values are not masked by value.
 MIN_LENGTH = 4
@@ -163,8 +163,9 @@ def secrets_of(name: str, value: str) -> Iterator[str]:
             yield found.encode("latin-1", "backslashreplace").decode("unicode_escape")
     if not is_secret_name(name):
         return
-    # A number that short is a setting, unless the name says password.
-    if value.isdigit() and len(value) < 8 and not _PASSWORD_NAME.search(_plain(name)):
+    # A path is a place, and a number that short is a setting, unless the name says password.
+    harmless = _PATH.fullmatch(value) or (value.isdigit() and len(value) < 8)
+    if harmless and not _PASSWORD_NAME.search(_plain(name)):
         return
     yield value
     scheme, _, credentials = value.partition(" ")

@@ -273,6 +273,11 @@ def test_a_short_number_is_a_setting() -> None:
     assert knowing(API_TOKEN="3600").text("after 3600 s") == "after 3600 s"
 
 
+def test_a_path_is_a_place() -> None:
+    text = "it read /certs/redis.key"
+    assert knowing(REDIS_TLS_KEY="/certs/redis.key").text(text) == text
+
+
 @pytest.mark.parametrize("before", ["", "u:", "user:", "a"])
 def test_secrets_are_masked_as_they_look_when_encoded(before: str) -> None:
     secret = 'kR9"v/Xw2 é$x'
@@ -336,7 +341,7 @@ def test_no_strong_secret_leaves_and_all_names_stay(seed: int) -> None:
 def test_a_thousand_secrets_cost_little() -> None:
     """Each secret must not cost a walk of its own. (A log of 1 MB and 1,000 secrets take 0.4 s.)"""
     chance = random.Random(1)
-    lines = []
+    lines: list[str] = []
     secrets = [_random(chance, string.ascii_letters + string.digits, 16, 32) for _ in range(1000)]
     while sum(map(len, lines)) < 200_000:
         words = " ".join(_random(chance, string.ascii_lowercase, 2, 9) for _ in range(150))
