@@ -12,6 +12,8 @@ How tests on an engine work:
   from the distribution's package: it starts in 0.3 s and needs no registry.
 - `project.inv("up", "--json")` runs stackhand to its end and returns code, stdout, stderr and `.json()`;
   `project.start_inv(...)` leaves it running, to look at, signal or kill.
+- A test that proves how stackhand uses the engine is marked `mechanism`. CI runs it on two engines: the
+  distribution's, and today's, which tests/engines/current.sh brings up.
 - `reference` is the reference stack, real Postgres, PgBouncer, Redis, Celery, Caddy: one for the whole run, or, side by
   side, one for each of two load groups. Its tests leave it whole.
 - Tests run side by side (`-n auto --dist loadgroup`), while other projects use the engine: never stop it, never
@@ -56,6 +58,7 @@ CMD ["sleep", "infinity"]
 def pytest_configure(config: pytest.Config) -> None:
     for group in BUDGETS:
         config.addinivalue_line("markers", f"{group}: the tests of tests/{group}")
+    config.addinivalue_line("markers", "mechanism: proves on a real engine how stackhand uses it; CI runs it on two")
     # A run in the background of a shell is told to ignore Ctrl-C, and so would be all that it starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,15 @@ from support import CHECKOUT, PATIENCE, Project, Result, clean_environment, one_
 _EXAMPLE = CHECKOUT / "examples" / "ai-workflow"
 _LEFT_OUT = shutil.ignore_patterns("secrets", ".stackhand", "__pycache__", ".*_cache")
 _TASKS = "from stackhand import ns\n"
+# STACKHAND_REFERENCE=current: built with today's servers, Postgres 18, Redis 8, the newest Celery of Debian.
+CURRENT = os.environ.get("STACKHAND_REFERENCE") == "current"
+_FILES = ("compose.yaml", "compose.current.yaml") if CURRENT else ("compose.yaml",)
+IMAGES = "ai-workflow-current" if CURRENT else "ai-workflow"
+# Packages of a mirror that stands still are out of date for apt, and the newest there are.
+_BASE = "ai-workflow-current-base"
+_BASE_DOCKERFILE = """FROM debian:sid-slim
+RUN echo 'Acquire::Check-Valid-Until "false";' > /etc/apt/apt.conf.d/99-frozen-mirror
+"""
 
 
 class Reference(Project):
@@ -33,8 +43,9 @@ class Reference(Project):
         """
         shutil.copytree(_EXAMPLE, folder, ignore=_LEFT_OUT)
         if own_images:
-            compose = folder / "compose.yaml"
-            compose.write_text(compose.read_text().replace("image: ai-workflow-", f"image: {name}-"))
+            for file in _FILES:
+                compose = folder / file
+                compose.write_text(compose.read_text().replace("image: ai-workflow-", f"image: {name}-"))
         (folder / "tasks.py").write_text(_TASKS)
         shutil.copy(CHECKOUT / "invoke.yaml", folder)
         with socket.socket() as free:
@@ -44,7 +55,8 @@ class Reference(Project):
             folder,
             clean_environment(
                 COMPOSE_PROJECT_NAME=name,
-                COMPOSE_FILE="compose.yaml",
+                COMPOSE_FILE=":".join(_FILES),
+                AI_WORKFLOW_BASE=_BASE,
                 AI_WORKFLOW_PORT=port,
                 # On a busy machine a worker or a database takes its time after a restart.
                 INVOKE_STACKHAND_FIXES_PATIENCE="120",
@@ -53,8 +65,11 @@ class Reference(Project):
             client=client,
         )
         with one_at_a_time("reference-images"):
-            for step in ("make-base-image", "setup"):
-                subprocess.run([folder / step], cwd=folder, env=made.env, check=True, capture_output=True)
+            for step in (["make-base-image", *(["sid"] if CURRENT else [])], ["setup"]):
+                subprocess.run([folder / step[0], *step[1:]], cwd=folder, env=made.env, check=True, capture_output=True)
+            if CURRENT:
+                build = ["docker", "build", "--quiet", "--tag", _BASE, "-"]
+                subprocess.run(build, env=made.env, input=_BASE_DOCKERFILE, text=True, check=True, capture_output=True)
             made.compose("build", "--quiet")
         return made
 

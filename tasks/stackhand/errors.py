@@ -122,6 +122,10 @@ class InstallFailed(StackError):
     """A step of `engine.install` failed."""
 
 
+class ForeignContainers(StackError):
+    """A reset would remove containers that were made from another folder."""
+
+
 # 2: bad configuration or arguments
 
 
@@ -259,6 +263,10 @@ class ApprovalNeeded(StackError):
     """A step needs approval, and there is no terminal to ask on."""
 
     exit_code = 4
+
+
+class OtherFolder(ApprovalNeeded):
+    """A run would change containers that were made from another folder with the same project name."""
 
 
 # 130: interrupted

@@ -146,6 +146,7 @@ def remote(private_engine: PrivateEngine, tmp_path: Path) -> Iterator[Project]:
             gc.collect()
 
 
+@pytest.mark.mechanism
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_start_goes_on(remote: Project, private_engine: PrivateEngine, number: signal.Signals) -> None:
     # An engine that comes up ends what it finds running, and waits ten seconds for what does not listen to it.

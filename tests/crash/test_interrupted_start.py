@@ -48,6 +48,7 @@ def last_words(result: Result) -> str:
     return result.stderr[result.stderr.rindex("error: interrupted") :]
 
 
+@pytest.mark.mechanism
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_while_it_waits(project: Project, number: signal.Signals) -> None:
     project.services(db=server(), slow=gated(), api=plain(depends_on=after(db="healthy", slow="healthy")))
@@ -80,6 +81,7 @@ def test_in_json_it_is_one_document(project: Project) -> None:
     assert document["ok"] is False
 
 
+@pytest.mark.mechanism
 def test_while_it_builds(project: Project) -> None:
     (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo building && sleep 120\n")
     project.write({"services": {"web": {"build": "."}}})
@@ -90,6 +92,7 @@ def test_while_it_builds(project: Project) -> None:
     assert project.containers() == []
 
 
+@pytest.mark.mechanism
 @pytest.mark.parametrize("when", ["creating", "starting", "waiting"])
 def test_killed(project: Project, when: str) -> None:
     project.services(db=gated(), api=plain(depends_on=after(db="healthy")))

@@ -29,6 +29,7 @@ def test_a_missing_file(project: Project, what: str) -> None:
     assert project.containers() == []
 
 
+@pytest.mark.mechanism
 def test_a_missing_file_stops_only_who_needs_it(project: Project) -> None:
     project.write(
         {

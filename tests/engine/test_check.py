@@ -8,6 +8,7 @@ import pytest
 from support import Project
 
 
+@pytest.mark.mechanism
 def test_all_well(project: Project) -> None:
     result = project.inv("engine.check", "--json")
     assert result.code == 0, result

@@ -24,6 +24,7 @@ def web(project: Project) -> Container:
     return container
 
 
+@pytest.mark.mechanism
 def test_what_runs_inside_and_in_a_helper(engine: APIClient, project: Project, web: Container) -> None:
     own = Engine(os.environ)
     script = ["sh", "-c", "hostname; echo $WORD; echo wrong >&2; exit 3"]

@@ -20,6 +20,7 @@ def of(document: dict[str, Any], id_: str, service: str) -> list[dict[str, Any]]
 _SERVES = ["nc", "-ll", "-p", "9000", "-e", "cat"]
 
 
+@pytest.mark.mechanism
 def test_what_a_service_cannot_reach_is_told_with_the_reason(project: Project) -> None:
     environment = {"STORE_HOST": "store", "STORE_PORT": "9001", "METRICS_HOST": "store", "METRICS_PORT": "8125"}
     project.services(
@@ -46,6 +47,7 @@ def test_what_a_service_cannot_reach_is_told_with_the_reason(project: Project) -
     assert document["fixes"] == []
 
 
+@pytest.mark.mechanism
 @pytest.mark.timeout(600)
 def test_a_client_that_holds_an_old_address_is_restarted_and_named(project: Project, engine: APIClient) -> None:
     client = (

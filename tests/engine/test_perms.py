@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shapes import until
 from support import IMAGE, PROJECT_LABEL, Project
 
 UID = 4321
@@ -40,6 +41,7 @@ def can_read(project: Project, service: str) -> bool:
     return project.compose("exec", "-T", service, "cat", "/run/secrets/s", check=False) == "word"
 
 
+@pytest.mark.mechanism
 def test_services_still_read_their_secrets_after_the_fix(open_project: Project) -> None:
     project = open_project
     secret = project.directory / "secrets/s.txt"
@@ -132,6 +134,7 @@ def test_a_secret_is_known_however_its_path_is_spelt(open_project: Project) -> N
     assert result.code == 1
 
 
+@pytest.mark.mechanism
 def test_a_data_folder_that_a_container_owns_is_left_to_it(open_project: Project) -> None:
     project = open_project
     data = project.directory / "docker/data"
@@ -167,6 +170,62 @@ def test_what_a_container_makes_in_a_mounted_data_folder_stays_its_own(open_proj
     assert project.inv("perms.check", *OWNER).code == 0
 
 
+def test_a_private_file_is_opened_to_its_reader_alone_and_strict_programs_files_stay_roots(
+    open_project: Project,
+) -> None:
+    project = open_project
+    modes = {"config/app.conf": 0o600, "config/token": 0o600, "docker/jobs": 0o644, "config/key": 0o400}
+    for name, bits in modes.items():
+        path = project.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("word")
+        path.chmod(bits)
+    os.chown(project.directory / "config/key", 10002, 10002)
+    reads = {"user": "10001:10002", "volumes": ["./config/app.conf:/app.conf:ro"]}
+    keeps = {"user": "10002", "volumes": ["./config/key:/key:ro", "./docker/jobs:/etc/cron.d/jobs:ro"]}
+    project.services(app=reads, db=keeps)
+    before = {name: (project.directory / name).stat() for name in modes}
+    dry = project.inv("--dry", "perms.fix", *OWNER)
+    result = project.inv("perms.fix", *OWNER, "--json")
+    assert result.code == 0, result
+    assert mode(project.directory / "config/app.conf") == (UID, 0o640)
+    assert (project.directory / "config/app.conf").stat().st_gid == 10002
+    assert mode(project.directory / "config/token") == (UID, 0o600)
+    for name in ("config/key", "docker/jobs"):
+        assert mode(project.directory / name) == (before[name].st_uid, modes[name]), name
+        assert f"left alone: {name}" in dry.stdout
+    assert "would fix config/app.conf: owner 0:0, not 4321:10002; mode 600, not 640" in dry.stdout
+    assert project.inv("up").code == 0
+    assert project.compose("exec", "-T", "app", "cat", "/app.conf") == "word"
+    assert project.compose("exec", "-T", "db", "cat", "/key") == "word"
+    assert project.inv("perms.fix", *OWNER, "--json").json()["changed"] == 0
+    assert project.inv("perms.undo").code == 0
+    assert {name: (project.directory / name).stat()[4:6] for name in modes} == {n: s[4:6] for n, s in before.items()}
+
+
+def test_what_a_container_wrote_stays_its_own_whether_the_stack_is_up_or_down(open_project: Project) -> None:
+    """Of an image that starts as root and goes on as the user that its environment names, or as one of its own."""
+    project = open_project
+    script = "cd /config; touch roots told; chown 1 told; mkdir own; chown 911 own; sleep infinity"
+    command = ["sh", "-c", script]
+    project.services(app={"environment": {"PUID": "1"}, "command": command, "volumes": ["./config/app:/config"]})
+    folder = project.directory / "config/app"
+    folder.mkdir(parents=True)
+    assert project.inv("up").code == 0
+    until(lambda: (folder / "own").exists() and mode(folder / "own")[0] == 911, "the container has written")
+    for _ in ("up", "down"):
+        result = project.inv("perms.fix", *OWNER, "--json")
+        assert result.code == 0, result
+        left = {each["path"]: each["reason"] for each in result.json()["left_alone"]}
+        assert set(left) == {"config/app/told", "config/app/own"}
+        assert left["config/app/told"] == "app runs as uid 1, which owns it"
+        assert "no person of this machine" in left["config/app/own"]
+        found = [mode(folder / name)[0] for name in ("told", "own", "roots")]
+        assert found == [1, 911, UID]
+        project.compose("down")
+    assert project.inv("perms.check", *OWNER).code == 0
+
+
 @pytest.fixture
 def volume(open_project: Project) -> str:
     """A volume with root's files, that a service mounts."""
@@ -197,6 +256,7 @@ def test_a_volume_in_use_asks_first(open_project: Project, volume: str) -> None:
     assert "would fix 4 of 4" in dry.stdout
 
 
+@pytest.mark.mechanism
 def test_a_volume_gets_its_owner_and_the_undo_takes_it_back(open_project: Project, volume: str) -> None:
     before = inside(open_project)
     words = ("perms.fix", "--volume", "data", "--owner", "10:20", "--yes", "--json")
@@ -236,6 +296,7 @@ def ordinary(open_project: Project) -> dict:
     return options
 
 
+@pytest.mark.mechanism
 def test_where_this_machine_can_not_reach_it_a_helper_container_does_it(
     open_project: Project, volume: str, ordinary: dict
 ) -> None:

@@ -58,6 +58,7 @@ def published(registry: str) -> Iterator[str]:
     subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True)
 
 
+@pytest.mark.mechanism
 def test_what_is_missing_is_pulled(project: Project, published: str) -> None:
     service: dict[str, Any] = {"image": published, "command": ["sleep", "1000"], "init": True}
     project.services(web=service, twin=service, gone={**service, "image": published + "-gone"})
@@ -77,6 +78,7 @@ def test_what_is_missing_is_pulled(project: Project, published: str) -> None:
     assert services["gone"]["attempts"] == 0
 
 
+@pytest.mark.mechanism
 def test_a_registry_that_is_away(project: Project, registry: str, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -94,6 +94,7 @@ def named(document: dict[str, Any], key: str, what: str, project: Project) -> di
     }
 
 
+@pytest.mark.mechanism
 def test_soft_keeps_what_holds_data(project: Project) -> None:
     (project.directory / "folder").mkdir()
     project.write(stack())
@@ -132,6 +133,7 @@ def test_soft_keeps_what_holds_data(project: Project) -> None:
     assert content(project, "web", "/cache/x") == "nothing"
 
 
+@pytest.mark.mechanism
 def test_full_removes_all_of_this_project_and_nothing_else(project: Project, neighbour: Project) -> None:
     document = stack()
     document["services"]["debug"] = {**USUAL, "profiles": ["tools"], "volumes": ["cache:/cache"]}
@@ -254,6 +256,7 @@ def test_in_doubt_it_stays(project: Project, neighbour: Project) -> None:
         project.client.remove_volume(hand, force=True)
 
 
+@pytest.mark.mechanism
 def test_data_in_a_volume_without_a_name(project: Project) -> None:
     project.services(db=plain(labels=KEEPS, volumes=["/data"]), web=plain(volumes=["/scratch"]))
     project.compose("up", "-d")
@@ -297,6 +300,7 @@ def test_nobody_can_be_asked(project: Project) -> None:
     assert fingerprint(project) == before
 
 
+@pytest.mark.mechanism
 def test_a_person_is_asked(project: Project) -> None:
     project.services(web=plain())
     project.compose("up", "-d")
@@ -320,6 +324,7 @@ def test_a_person_is_asked(project: Project) -> None:
     assert runs(project, "web")
 
 
+@pytest.mark.mechanism
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_half_way(project: Project, number: signal.Signals) -> None:
     project.write(stack())

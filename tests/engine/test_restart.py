@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any
 
+import pytest
 from reference_stack import eventually
 from shapes import (
     FAST,
@@ -79,6 +80,7 @@ def left_alone(before: dict[str, tuple[str, str]], project: Project, *renewed: s
     }
 
 
+@pytest.mark.mechanism
 def test_a_changed_context_is_rebuilt_and_nothing_else(project: Project) -> None:
     project.services(
         db=server(),
@@ -131,6 +133,7 @@ def test_what_the_builder_does_not_see_is_no_change(project: Project) -> None:
     assert "would" not in project.inv("--dry", "services.restart").stdout
 
 
+@pytest.mark.mechanism
 def test_built_by_compose_and_nothing_remembered(project: Project) -> None:
     stack: dict[str, Any] = {"api": plain(build=context(project), image=f"{project.name}-api")}
     project.services(**stack)
@@ -171,6 +174,7 @@ def test_build_settings(project: Project) -> None:
     assert changed(restart(project)) == []
 
 
+@pytest.mark.mechanism
 def test_a_shared_image_and_a_one_shot(project: Project) -> None:
     shared = {"build": context(project), "image": f"{project.name}-app"}
     project.services(
@@ -191,6 +195,7 @@ def test_a_shared_image_and_a_one_shot(project: Project) -> None:
     left_alone(before, project, "api", "migrate", "worker")
 
 
+@pytest.mark.mechanism
 def test_configuration_and_env_file(project: Project) -> None:
     (project.directory / "app.env").write_text("LEVEL=low\n")
     stack: dict[str, Any] = {"db": plain(), "api": plain(env_file=["app.env"]), "other": plain()}
@@ -212,6 +217,7 @@ def test_configuration_and_env_file(project: Project) -> None:
     assert changed(restart(project)) == []
 
 
+@pytest.mark.mechanism
 def test_secret_config_and_mounted_file(project: Project) -> None:
     for name in ("secret", "conf", "mounted"):
         (project.directory / name).write_text("old\n")
@@ -262,6 +268,7 @@ def test_secret_config_and_mounted_file(project: Project) -> None:
     assert runs(project, "api")
 
 
+@pytest.mark.mechanism
 def test_secrets_and_configs_that_are_no_files(project: Project) -> None:
     usual = {"image": IMAGE, "command": sh(FOREVER), "stop_grace_period": "0s"}
     document: dict[str, Any] = {
@@ -296,6 +303,7 @@ def test_secrets_and_configs_that_are_no_files(project: Project) -> None:
     assert changed(restart(project)) == []
 
 
+@pytest.mark.mechanism
 def test_dependants_that_ask_to_follow(project: Project) -> None:
     follow = {"condition": "service_healthy", "restart": True}
     stack: dict[str, Any] = {
@@ -329,6 +337,7 @@ def test_dependants_that_ask_to_follow(project: Project) -> None:
     assert touched(restart(project)) == []
 
 
+@pytest.mark.mechanism
 def test_a_failed_build_leaves_what_runs(project: Project) -> None:
     project.services(
         api=plain(build=context(project), image=f"{project.name}-api"),
@@ -355,6 +364,7 @@ def test_a_failed_build_leaves_what_runs(project: Project) -> None:
     assert said(project, "api") == "2"
 
 
+@pytest.mark.mechanism
 def test_killed_while_it_renews(project: Project) -> None:
     follow = {"condition": "service_healthy", "restart": True}
     # The time between its start and its health is when the signal comes.
@@ -375,6 +385,7 @@ def test_killed_while_it_renews(project: Project) -> None:
     assert touched(restart(project)) == []
 
 
+@pytest.mark.mechanism
 def test_killed_while_it_builds(project: Project) -> None:
     project.services(api=plain(build=context(project), image=f"{project.name}-api"))
     start(project)
@@ -422,6 +433,7 @@ def test_nothing_changed_is_said_at_once(project: Project) -> None:
     assert result.elapsed < 20, "it takes a second, on a busy machine more: nothing is built, nothing waited for"
 
 
+@pytest.mark.mechanism
 def test_a_recreate_that_was_interrupted_is_completed(project: Project) -> None:
     slow = {"command": "sh -c 'trap \"\" TERM; while :; do sleep 0.1; done'", "stop_grace_period": "6s"}
     project.services(web={**slow, "environment": {"A": "1"}}, other=plain())

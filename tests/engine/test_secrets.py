@@ -49,6 +49,7 @@ def clean(text: str) -> str:
     return text
 
 
+@pytest.mark.mechanism
 def test_a_start_that_fails_shows_everything_but_secrets(stack: Project) -> None:
     words = ("--timeout", "2", "--retries", "1")
     for task in ("services.start", "up"):
@@ -93,6 +94,7 @@ def test_other_tasks(stack: Project, words: tuple[str, ...]) -> None:
         assert "***" in result.stdout
 
 
+@pytest.mark.mechanism
 def test_a_build_that_prints_one(project: Project) -> None:
     (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nARG TOKEN\nRUN echo using $TOKEN && exit 3\n")
     build = {"context": ".", "args": {"TOKEN": IN_COMPOSE_FILE}}

@@ -34,6 +34,7 @@ def up(project: Project, *words: str) -> None:
     assert result.code == 0, result
 
 
+@pytest.mark.mechanism
 def test_status(project: Project) -> None:
     project.services(db=server(), web=plain(), job=one_shot(), last=plain(depends_on=after(job="completed")))
     missing = project.inv("services.status", "--json")
@@ -97,6 +98,7 @@ def test_wait_does_not_start_what_has_ended(project: Project) -> None:
     assert fingerprint(project) == before
 
 
+@pytest.mark.mechanism
 def test_logs(project: Project) -> None:
     project.services(
         one={"command": sh(f"for i in 1 2 3 4 5; do echo one-$i; done; {FOREVER}")},
@@ -118,6 +120,7 @@ def test_logs(project: Project) -> None:
     assert project.inv("services.logs", "--tail", "few").code == 2
 
 
+@pytest.mark.mechanism
 def test_stop(project: Project) -> None:
     project.services(db=plain(), api=plain(depends_on=["db"]), alone=plain())
     up(project)
@@ -163,6 +166,7 @@ def test_dry_changes_nothing(project: Project, task: str) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.mechanism
 def test_dry_says_what_a_real_run_does(project: Project) -> None:
     stack: dict[str, Any] = {"db": plain(), "web": plain()}
     project.services(**stack)
@@ -219,6 +223,7 @@ def test_fixes_start_what_was_killed(project: Project) -> None:
     assert fixes(project)["fixes"] == []
 
 
+@pytest.mark.mechanism
 def test_fixes_attach_what_lost_its_network(project: Project) -> None:
     alias = {"aliases": ["database"]}
     services = {"db": server(networks={"back": alias}), "web": plain(networks=["back", "front"])}
@@ -281,6 +286,7 @@ ns.add_task(renew)
 """
 
 
+@pytest.mark.mechanism
 def test_recreating_one_service_leaves_the_others_and_all_data(project: Project) -> None:
     web = plain(volumes=["/data"], environment={"A": "1"})
     project.services(db=server(), web={**web, "depends_on": after(db="healthy")}, user=plain())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from shapes import (
     FAST,
     FOREVER,
@@ -39,6 +40,7 @@ def start(project: Project, *words: str, code: int = 0, fixes: bool = False, **e
     return document
 
 
+@pytest.mark.mechanism
 def test_first_second_and_changed(project: Project) -> None:
     stack: dict[str, Any] = {
         "db": server(after=1),
@@ -84,6 +86,7 @@ def test_first_second_and_changed(project: Project) -> None:
     assert now == before
 
 
+@pytest.mark.mechanism
 def test_restart_true_follows_a_recreated_dependency(project: Project) -> None:
     stack: dict[str, Any] = {
         "db": server(),
@@ -112,6 +115,7 @@ def test_profiles(project: Project) -> None:
     assert set(states(start(project, COMPOSE_PROFILES="more"))) == {"web", "trace"}
 
 
+@pytest.mark.mechanism
 def test_replicas_are_ready_when_all_are(project: Project) -> None:
     # The one that comes second makes its own readiness last.
     script = f"mkdir /data/first && touch /tmp/ready || {{ sleep 2; touch /tmp/ready; }}; {FOREVER}"
@@ -141,6 +145,7 @@ def test_replicas_are_ready_when_all_are(project: Project) -> None:
     assert fingerprint(project) == before
 
 
+@pytest.mark.mechanism
 def test_what_must_be_built_is_built_first(project: Project) -> None:
     folder = project.directory / "image"
     folder.mkdir()
@@ -161,6 +166,7 @@ def test_what_must_be_built_is_built_first(project: Project) -> None:
     assert project.compose("exec", "-T", "web", "cat", "/version").strip() == "two"
 
 
+@pytest.mark.mechanism
 def test_a_long_build_shows_how_far_it_is(project: Project) -> None:
     # The name keeps the step out of BuildKit's cache.
     steps = f"for n in 1 2 3 4 5 6 7 8 9 10; do echo step-$n; sleep 0.5; done; echo {project.name}"
@@ -185,6 +191,7 @@ def test_development_overrides(project: Project) -> None:
     assert "MODE=dev" in project.container("web")["Config"]["Env"]
 
 
+@pytest.mark.mechanism
 def test_readiness_is_probed_early_and_never_twice_at_once(project: Project) -> None:
     script = "mkdir /tmp/busy || echo overlap >> /tmp/overlaps; echo . >> /tmp/probes; sleep 0.3; rmdir /tmp/busy; "
     project.services(
@@ -202,6 +209,7 @@ def test_readiness_is_probed_early_and_never_twice_at_once(project: Project) -> 
     assert 2 <= len(project.docker("exec", container, "cat", "/tmp/probes").splitlines()) <= ready_after / 0.3 + 1
 
 
+@pytest.mark.mechanism
 def test_a_stopped_and_a_paused_service(project: Project) -> None:
     project.services(one=server(), two=plain())
     start(project)
@@ -216,6 +224,7 @@ def test_a_stopped_and_a_paused_service(project: Project) -> None:
     assert "paused" in by_name(document)["two"]["error"]["reason"]
 
 
+@pytest.mark.mechanism
 def test_a_container_that_is_removed_meanwhile_is_made_again(project: Project) -> None:
     project.services(db=gated())
     running = project.start_inv("services.start", "--json", env=FAST)
@@ -258,6 +267,7 @@ def test_drift_of_a_profiled_service_is_seen_beside_another(project: Project) ->
     assert "A=1" in project.container("debug")["Config"]["Env"]
 
 
+@pytest.mark.mechanism
 def test_a_run_of_compose_is_not_one_of_the_replicas(project: Project) -> None:
     """`docker compose run` leaves containers with the service's label; they don't count."""
     project.services(web=plain())

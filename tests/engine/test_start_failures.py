@@ -52,11 +52,13 @@ def port() -> int:
 
 @pytest.fixture
 def held_port() -> Iterator[int]:
-    """A port of this machine that this very process holds."""
-    with socket.socket() as server:
+    """A port of this machine that this very process holds, for TCP and UDP."""
+    with socket.socket() as server, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        yield int(server.getsockname()[1])
+        port = int(server.getsockname()[1])
+        datagrams.bind(("127.0.0.1", port))
+        yield port
 
 
 def test_what_the_person_sees(project: Project) -> None:
@@ -80,6 +82,7 @@ def test_what_the_person_sees(project: Project) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.mechanism
 def test_an_image_that_is_nowhere_is_not_tried_again(project: Project) -> None:
     project.services(web={"image": "127.0.0.1:1/nowhere:1"}, here=plain(), api=plain(depends_on=["web"]), other=plain())
     document = fail(project)
@@ -90,6 +93,7 @@ def test_an_image_that_is_nowhere_is_not_tried_again(project: Project) -> None:
     assert web["error"]["hint"]
 
 
+@pytest.mark.mechanism
 def test_an_image_that_must_not_be_pulled(project: Project) -> None:
     project.services(web={"image": f"{project.name}/none:1", "pull_policy": "never"}, here=plain())
     document = fail(project)
@@ -98,6 +102,7 @@ def test_an_image_that_must_not_be_pulled(project: Project) -> None:
     assert "no such image" in error_of(document, "web")["reason"].lower()
 
 
+@pytest.mark.mechanism
 def test_a_build_that_fails(project: Project) -> None:
     (project.directory / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo compiling && exit 7\n")
     project.write({"services": {"web": {"build": "."}, "here": {"image": IMAGE, "stop_grace_period": "0s"}}})
@@ -109,16 +114,20 @@ def test_a_build_that_fails(project: Project) -> None:
     assert any("exit 7" in line or "exit code: 7" in line for line in web["error"]["log_tail"])
 
 
+@pytest.mark.mechanism
 def test_a_port_that_a_process_holds(project: Project, held_port: int) -> None:
-    project.services(web=plain(ports=[f"127.0.0.1:{held_port}:80"]), other=plain())
+    published = f"127.0.0.1:{held_port}:80"
+    project.services(web=plain(ports=[published]), names=plain(ports=[f"{published}/udp"]), other=plain())
     document = fail(project)
-    assert states(document) == {"web": "failed", "other": "running"}
-    web = by_name(document)["web"]
-    assert web["attempts"] == 1
-    assert str(held_port) in web["error"]["reason"]
-    assert f"pid {os.getpid()}" in web["error"]["reason"]
+    assert states(document) == {"web": "failed", "names": "failed", "other": "running"}
+    for name in ("web", "names"):
+        failed = by_name(document)[name]
+        assert failed["attempts"] == 1
+        assert f"port {held_port} is held by" in failed["error"]["reason"]
+        assert f"pid {os.getpid()}" in failed["error"]["reason"]
 
 
+@pytest.mark.mechanism
 def test_a_port_that_another_container_holds(project: Project, port: int) -> None:
     holder = f"{project.name}-holder"
     label = f"com.docker.compose.project={project.name}"
@@ -131,6 +140,21 @@ def test_a_port_that_another_container_holds(project: Project, port: int) -> Non
     assert holder in web["error"]["reason"]
 
 
+@pytest.mark.mechanism
+def test_a_name_that_another_container_has(project: Project) -> None:
+    taken = f"{project.name}-taken"
+    label = f"com.docker.compose.project={project.name}"
+    project.docker("run", "-d", "--name", taken, "--label", label, "--label", "com.docker.compose.service=old", IMAGE)
+    project.services(web=plain(container_name=taken), other=plain())
+    document = fail(project)
+    assert states(document) == {"web": "failed", "other": "running"}
+    error = error_of(document, "web")
+    assert (error["kind"], error["step"]) == ("name_in_use", "create")
+    assert f"{taken} is taken by a container of this project, of the service old" in error["reason"]
+    assert f"docker rm -f {taken}" in error["hint"]
+
+
+@pytest.mark.mechanism
 def test_killed_by_its_memory_limit(project: Project) -> None:
     project.services(hungry={"command": ["tail", "/dev/zero"], "mem_limit": "16m", "memswap_limit": "16m"})
     document = fail(project, "--retries", "2")
@@ -158,6 +182,7 @@ def test_healthy_only_after_being_unhealthy(project: Project) -> None:
     assert by_name(result.json())["web"]["attempts"] == 1
 
 
+@pytest.mark.mechanism
 def test_a_restart_loop(project: Project) -> None:
     project.services(
         web=one_shot(4, "echo oh no", restart="always", healthcheck=check()),
@@ -172,6 +197,7 @@ def test_a_restart_loop(project: Project) -> None:
     assert "oh no" in error["log_tail"]
 
 
+@pytest.mark.mechanism
 def test_a_healthcheck_that_hangs(project: Project) -> None:
     project.services(
         web=plain(healthcheck=check("echo hanging; exec sleep 777", timeout="1s")),
@@ -197,12 +223,14 @@ def test_a_healthcheck_that_stays_bad(project: Project) -> None:
     assert "2 s" in error["reason"]
 
 
+@pytest.mark.mechanism
 def test_a_healthcheck_that_can_not_run(project: Project) -> None:
     project.services(web=plain(healthcheck={"test": ["CMD", "nosuchprogram"], "interval": "300s", "timeout": "5s"}))
     document = fail(project, "--timeout", "2")
     assert "nosuchprogram" in (error_of(document, "web")["probe_output"] or "")
 
 
+@pytest.mark.mechanism
 @pytest.mark.parametrize(
     ("service", "says"),
     [

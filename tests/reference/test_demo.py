@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reference_stack import CURRENT
 from support import CHECKOUT, Project
 
 _COPIED = ("tasks", "tasks.py", "invoke.yaml", "examples")
@@ -41,6 +42,7 @@ def checkout(project: Project, tmp_path: Path) -> Iterator[Project]:
 # Before all other tests of the reference stack: on a fresh machine it makes the images and their base.
 @pytest.mark.xdist_group("reference")
 @pytest.mark.timeout(1800)
+@pytest.mark.skipif(CURRENT, reason="the demonstration has the usual servers")
 def test_the_whole_demonstration(checkout: Project) -> None:
     below = checkout.directory / "examples"
     result = checkout.inv("demo", "--json", cwd=below, timeout=1500)

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from reference_stack import Reference
+from reference_stack import IMAGES, Reference
 from shapes import FAST
 from support import Project
 
@@ -183,7 +183,7 @@ def test_a_container_without_any_tool_is_asked_from_beside(reference: Reference,
         probe = f"test -e /www/index.html # http://localhost:8000{path}"
         return {"command": ["sh", "-c", SERVE], "healthcheck": {"test": probe, "interval": "1s"}}
 
-    beside = {"image": "ai-workflow-app", "command": ["sleep", "infinity"]}
+    beside = {"image": f"{IMAGES}-app", "command": ["sleep", "infinity"]}
     project.services(web=web("/index.html"), down=web("/cgi-bin/down"), beside=beside)
     assert project.inv("up", "--no-fixes").code == 0
     document = project.inv("services.fixes", "--json", env=FAST).json()

@@ -15,7 +15,8 @@ class Life:
 
     `ends` when its main process ends by itself, with `code`. `healthy` when its healthcheck first succeeds; None is
     never. `refuses` is what the engine says instead of starting it. `probe` is what its healthcheck prints, with
-    `probe_code` as long as it fails (None: it hangs).
+    `probe_code` as long as it fails (None: it hangs). A database is `initialising` for so many seconds, in which its
+    temporary server may be healthy; `unseen` says that its processes are not to be seen.
     """
 
     ends: float | None = None
@@ -27,6 +28,8 @@ class Life:
     probe: str = ""
     probe_code: int | None = 1
     probe_error: str = ""
+    initialising: float = 0.0
+    unseen: bool = False
 
 
 @dataclass(frozen=True)

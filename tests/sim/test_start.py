@@ -410,3 +410,19 @@ def test_waiting_starts_nothing(world: World, fake: Fake, moment: float, state: 
     report = world.wait()
     assert states(report) == {"db": state}
     assert asked(world) == ["compose up db"], "that was us"
+
+
+@pytest.mark.parametrize("entry", [{"scale": 0}, {"deploy": {"replicas": 0}}])
+@pytest.mark.parametrize(
+    "image", [{"image": "none"}, {"image": "none", "pull_policy": "always"}, {"build": {"context": "."}}]
+)
+def test_a_service_of_no_replicas_needs_no_image(world: World, entry: dict[str, Any], image: dict[str, Any]) -> None:
+    off = plain(**entry, **image)
+    world.services(images=False, off=off, web=plain(depends_on=after(off="started")))
+    world.images["bb"] = "sha256:bb"
+    report = world.start()
+    assert (report.ok, states(report)) == (True, {"off": "running", "web": "running"})
+    assert asked(world) == ["compose create web", "engine start web-1"]
+    assert world.start(dev=True).ok
+    assert world.restart().report.ok
+    assert len(asked(world)) == 2

@@ -249,8 +249,9 @@ class World:
             name=f"{NAME}-{service.name}-{number}",
             service=service.name,
             number=number,
-            config_hash=self.hash_of(service.name),
+            config_hash=self.hash_on_container(service),
             image_id=self.images[service.image],
+            shares=tuple((what, self.of(other)[0].id) for other, some in service.shares.items() for what in some),
             healthcheck=Healthcheck(tuple(check["test"][1:]), check["interval"], check["timeout"]) if check else None,
         )
         self.boxes[box.id] = box
@@ -272,6 +273,8 @@ class World:
             raise StackError("cannot start a paused container, try unpause instead")
         if life.refuses:
             raise StackError(life.refuses)
+        if any(what != "volumes" and other not in self.boxes for what, other in box.shares):
+            raise StackError("cannot join network of a non running container")
         self._generation[box.id] += 1
         self.lives[box.id] = life
         started = replace(
@@ -316,6 +319,10 @@ class World:
         """Return the configuration hash that Compose gives a service."""
         entry = {key: value for key, value in self.fakes[name].entry.items() if key not in _NOT_HASHED}
         return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
+
+    def hash_on_container(self, service: model.Service) -> str:
+        """Return the hash that a new container gets: Compose names the containers in it that this one shares."""
+        return "-".join([self.hash_of(service.name), *(self.of(other)[0].id for other in service.shares)])
 
     def is_healthy(self, box: Container) -> bool:
         """Return whether a container's healthcheck would succeed now."""
@@ -449,13 +456,26 @@ class FakeEngine:
         self._look()
         return list(self._world.lives[container].log)[-lines:] if container in self._world.lives else []
 
-    def ask(self, *words: object, **more: object) -> ExecResult:
-        return ExecResult(127, "", "")
+    def ask(self, container: str, argv: Sequence[str], **more: object) -> ExecResult:
+        box = self.inspect(container)
+        if "cmdline" not in argv[2]:
+            return ExecResult(127, "", "")
+        self._world.call(f"engine processes {box.service}")
+        life = self._world.lives[container]
+        self._world.clock.sleep(0.05)
+        assert box.started_at
+        since = (self._world.clock.now() - box.started_at).total_seconds()
+        temporary = "==> /proc/9/cmdline <==\npostgres\0-c\0listen_addresses=\0-p\x005432\0\n"
+        main = "==> /proc/1/cmdline <==\n{}\0\n"
+        if life.unseen:
+            return ExecResult(1, "")
+        listing = main.format("init") + temporary if since < life.initialising else main.format("postgres")
+        return ExecResult(0, listing)
 
     def read_file(self, container: str, path: str) -> bytes | None:
         return None
 
-    def holder_of_port(self, port: int) -> str | None:
+    def holder_of_port(self, port: int, protocol: str = "") -> str | None:
         return self._world.ports.get(port)
 
     def remove(self, container: str) -> None:
@@ -500,7 +520,7 @@ class FakeCompose:
         graph = {name: [e.service for e in project.services[name].depends_on] for name in project.services}
         for name in schedule.order(graph):
             if name in wanted:
-                self._make(project.services[name], recreate, force and name in services)
+                self._make(project.services[name], recreate or force, force and name in services)
 
     def start(self, services: Sequence[str], on_line: object = None) -> None:
         self._call("up", services)
@@ -550,13 +570,13 @@ class FakeCompose:
 
     def _make(self, service: model.Service, recreate: bool, force: bool) -> None:
         world = self._world
-        if service.image not in world.images:
+        if service.replicas and service.image not in world.images:
             raise self._failed("create", f"Error response from daemon: No such image: {service.image}")
         there = world.of(service.name)
         renewed = False
         for number in range(1, service.replicas + 1):
             mine = [each for each in there if each.number == number]
-            same = mine and mine[0].config_hash == world.hash_of(service.name)
+            same = mine and mine[0].config_hash == world.hash_on_container(service)
             same = same and mine[0].image_id == world.images[service.image]
             if mine and (not recreate or (same and not force)):
                 continue

@@ -21,6 +21,7 @@ CODES = {
     "LockHeld": 1,
     "CommandFailed": 1,
     "InstallFailed": 1,
+    "ForeignContainers": 1,
     "ConfigError": 2,
     "BadArgument": 2,
     "UnknownTask": 2,
@@ -47,6 +48,7 @@ CODES = {
     "VolumeUnreachable": 3,
     "StateFolderUnwritable": 3,
     "ApprovalNeeded": 4,
+    "OtherFolder": 4,
     "Interrupted": 130,
 }
 ALL = {name: each for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, Exception)}

@@ -22,7 +22,8 @@ class Verdict:
 
     `fix` puts it right; it is bound here, where the data is. `blames` names the services whose own failure would
     explain this one. `id` is set where the finding has another id than its check. `about_service` is False for a
-    verdict about the project as a whole: a setting that names nothing, for one.
+    verdict about the project as a whole: a setting that names nothing, for one. `late` is True where more time might
+    have changed it: the question is asked again.
     """
 
     status: Status
@@ -34,6 +35,7 @@ class Verdict:
     blames: tuple[str, ...] = ()
     id: str = ""
     about_service: bool = True
+    late: bool = False
 
     def finding(self, check: Check, service: str) -> Finding:
         """Return the finding: this verdict with where it comes from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,16 +15,21 @@ from stackhand.checks import restarts
 from stackhand.checks.connections import Client, clients
 from stackhand.checks.errors import NoAnswer
 from stackhand.checks.exec import ACT_TIMEOUT, ASK_TIMEOUT, in_helper, inside, shell_argv
+from stackhand.checks.overload import overload
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
+from stackhand.graph.slots import EXEC_COSTS, EXECS_AT_ONCE, TimedSemaphore
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
+
+# Seconds that the least program gets, which shows how busy the machine is.
+_LEAST_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,16 @@ class ServiceActions:
     """How a fix acts on whole services. Each raises StackError where it did not work.
 
     `start` starts a service, runs a one-shot again, and waits until it is ready. `restart` stops and starts its
-    containers and waits. `recreate` makes new containers, as the compose file is now, and starts them. `run` runs a
-    command in a container of the service made for it, with its networks and secrets, and removed after it.
+    containers and waits. `recreate` makes new containers, as the compose file is now, and starts them. What shares a
+    namespace with the service follows in each of these; `renew_sharers` does that alone. `run` runs a command in a
+    container of the service made for it, with its networks and secrets, and removed after it.
     """
 
     start: Callable[[str], None]
     restart: Callable[[str], None]
     recreate: Callable[[str], None]
     run: Callable[[str, Sequence[str]], None]
+    renew_sharers: Callable[[str], None] = lambda service: None
 
 
 class Collects(Protocol[F_co]):
@@ -108,18 +116,46 @@ class CheckContext:
         self.address_changed_at: dict[str, float] = {}
         # What kinds keep for themselves from one look to the next, by their name and a container's id.
         self.scratch: dict[tuple[str, str], Any] = {}
+        # By how much every time limit of a question grows: 1 where all are asked side by side.
+        self.stretch = 1.0
+        self._slots = TimedSemaphore(EXECS_AT_ONCE, EXEC_COSTS)
         self._lock = threading.Lock()
         self._current = _Current()
         self._pinned: Container | None = None
 
-    def for_container(self, container: Container) -> CheckContext:
+    def for_container(self, container: Container | None) -> CheckContext:
         """Return a view for a check of one container of several: this one is asked, and it alone is restarted.
+
+        None leads back from such a view to the project as a whole.
 
         What is asked through a view is forgotten by `invalidate` of any of them.
         """
         view = copy.copy(self)
         view._pinned = container
         return view
+
+    def with_more_time(self, stretch: float) -> CheckContext:
+        """Return a view in which every time limit of a question is so many times as long."""
+        view = copy.copy(self)
+        view.stretch = stretch
+        return view
+
+    def within(self, seconds: float) -> float:
+        """Return the time limit of a question that usually has so many seconds.
+
+        All limits of a question pass here, those inside of its script, too: on a busy machine it is asked again with
+        more time (`checks/ask.py`).
+        """
+        return seconds * self.stretch
+
+    def overload(self) -> str:
+        """Return what shows that the engine's machine has too much to do to answer in time, "" where nothing does."""
+        running = next((each for each in self.containers() if each.running), None)
+        seconds = None
+        if running:
+            with contextlib.suppress(NoAnswer):
+                seconds = inside(self.engine, running, ["true"], timeout=_LEAST_TIMEOUT).seconds
+        return overload(seconds, self.engine.cpu_load())
 
     def containers(self) -> Sequence[Container]:
         """Return the project's containers as they were when first asked for."""
@@ -206,10 +242,12 @@ class CheckContext:
     ) -> ExecResult:
         """Run a program inside the service's container. Raises NoAnswer where no container runs.
 
-        Passwords go into the `environment`, never on the command line.
+        Passwords go into the `environment`, never on the command line. `timeout` passes through `within`, and begins
+        when it is this program's turn: no more are begun at once than the machine has cores.
         """
-        container = self.container(service)
-        return inside(self.engine, container, argv, environment=environment, user=user, timeout=timeout)
+        container, limit = self.container(service), self.within(timeout)
+        with self._slots.slot():
+            return inside(self.engine, container, argv, environment=environment, user=user, timeout=limit)
 
     def shell(self, service: str, script: str, *words: str, **options: Any) -> ExecResult:
         """Run a script of the container's `sh`, `words` being its $1, $2, …; `options` are those of `ask`."""
@@ -228,8 +266,9 @@ class CheckContext:
 
         Raises NoAnswer where no container of the service runs, CannotAsk where the helper cannot be made.
         """
-        container = self.container(service)
-        return in_helper(self.engine, container, image, argv, environment=environment, timeout=timeout)
+        container, limit = self.container(service), self.within(timeout)
+        with self._slots.slot():
+            return in_helper(self.engine, container, image, argv, environment=environment, timeout=limit)
 
     def act(self, service: str, argv: Sequence[str], **options: Any) -> ExecResult:
         """Run a program inside the service's container that changes something. Raises StackError when it fails."""
@@ -246,6 +285,7 @@ class CheckContext:
         with self.restarting(service):
             if self._is_pinned(service):
                 self.engine.restart(self.container(service).id)
+                self.actions.renew_sharers(service)
             else:
                 self.actions.restart(service)
 

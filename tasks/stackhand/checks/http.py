@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from stackhand.checks import scripts
 from stackhand.checks.context import CheckContext
-from stackhand.checks.errors import CannotAsk, NoAnswer
+from stackhand.checks.errors import CannotAsk, NoAnswer, time_ran_out
 from stackhand.checks.exec import first_able
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
@@ -39,7 +39,6 @@ _OTHERWISE = re.compile(
     """,
     re.VERBOSE,
 )
-_LATE = re.compile(r"timed out|timeout|no answer within", re.IGNORECASE)
 _REQUEST = re.compile(r"request\(\s*[\"']\w+[\"']\s*,\s*[\"'](?P<path>[^\"']+)[\"']")
 
 
@@ -52,7 +51,8 @@ class Url:
     """Where to ask, as seen from inside the container.
 
     `given` is whether the service's own healthcheck asks there, `plain` whether it does so as we do: with a bare GET,
-    without a look at the body.
+    without a look at the body. With a `name` the server is asked for that one, in the handshake and in the request; it
+    is still `host` that the connection goes to.
     """
 
     scheme: str
@@ -61,9 +61,11 @@ class Url:
     path: str = "/"
     given: bool = False
     plain: bool = True
+    name: str = ""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        asked = self.name or self.host
+        host = f"[{asked}]" if ":" in asked else asked
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
@@ -116,7 +118,7 @@ def request(
 ) -> Reply:
     """Ask a service for a path, from inside its container, else from one on its networks.
 
-    Raises NoAnswer with what came instead of an HTTP answer, Late where nothing came within `seconds`, CannotAsk where
+    Raises NoAnswer with what came instead of an HTTP answer, Late where nothing came in time, CannotAsk where
     nothing is there to ask with.
     """
     words = [scripts.read(__package__, "http_probe.py"), scripts.read(__package__, "http_probe.js")]
@@ -124,12 +126,13 @@ def request(
     def ask(place: str) -> ExecResult:
         host = url.host if place == service else _name(context, service)
         environment = {
-            "URL": str(Url(url.scheme, host, url.port, url.path)),
+            "URL": str(Url(url.scheme, host, url.port, url.path, name=url.name)),
+            "NAME": url.name,
             "HOST": host,
             "PORT": str(url.port),
             "METHOD": method,
             "BODY": body,
-            "TIMEOUT": f"{seconds:g}",
+            "TIMEOUT": f"{context.within(seconds):g}",
         }
         script = scripts.read(__package__, "http_probe.sh")
         return context.shell(place, script, *words, environment=environment, timeout=seconds + 1)
@@ -143,7 +146,7 @@ def request(
     if answer.place != service:
         # A server may listen on the loopback address only, which no neighbour reaches.
         raise CannotAsk(f"{service} has no program to ask with, and from {answer.place} there is no answer: {reply}")
-    raise (Late if _LATE.search(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
+    raise (Late if time_ran_out(reply) else NoAnswer)(f"{context.redact(str(url))}: {reply}")
 
 
 def _name(context: CheckContext, service: str) -> str:

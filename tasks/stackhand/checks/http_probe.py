@@ -5,12 +5,12 @@ import socket
 import sys
 
 
-def connect(scheme, host, port, seconds):
+def connect(scheme, host, port, name, seconds):
     sock = socket.create_connection((host, port), seconds)
     if scheme == "https":
         import ssl
 
-        return ssl._create_unverified_context().wrap_socket(sock, server_hostname=host)
+        return ssl._create_unverified_context().wrap_socket(sock, server_hostname=name or host)
     return sock
 
 
@@ -40,9 +40,9 @@ def answer(sock):
     return got.decode("latin-1")
 
 
-def main(url, host, port, method, body, seconds):
+def main(url, host, port, name, method, body, seconds):
     try:
-        sock = connect(url.partition("://")[0], host, port, seconds)
+        sock = connect(url.partition("://")[0], host, port, name, seconds)
         sock.settimeout(seconds)
         sock.sendall(request(url, method, body))
         sys.stdout.write(answer(sock))
@@ -52,4 +52,12 @@ def main(url, host, port, method, body, seconds):
 
 if __name__ == "__main__":
     env = os.environ
-    main(env["URL"], env["HOST"], int(env["PORT"]), env["METHOD"], env["BODY"].encode(), float(env["TIMEOUT"]))
+    main(
+        env["URL"],
+        env["HOST"],
+        int(env["PORT"]),
+        env["NAME"],
+        env["METHOD"],
+        env["BODY"].encode(),
+        float(env["TIMEOUT"]),
+    )

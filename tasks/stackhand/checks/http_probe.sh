@@ -1,11 +1,13 @@
 #!/bin/sh
 # Sends one HTTP request with the first program that is there, and prints the answer as it came: status line, headers,
 # body, up to 4 kB. $1 and $2 are http_probe.py and http_probe.js. What is asked comes in variables, because it is not
-# for a list of processes: URL, HOST, PORT, METHOD, BODY, TIMEOUT (seconds). https is not verified: the kind tls does that.
+# for a list of processes: URL, HOST, PORT, METHOD, BODY, TIMEOUT (seconds); NAME where the server is to be asked for
+# another name than that of the HOST to connect to. https is not verified: the kind tls does that.
 set -f
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY all_proxy
 if command -v curl >/dev/null 2>&1; then
   printf 'url = "%s"\n' "$URL" | curl -K - -qgsSki --noproxy '*' --http1.1 -m "$TIMEOUT" -X "$METHOD" \
+    ${NAME:+--connect-to "::$HOST:$PORT"} \
     ${BODY:+-H 'Content-Type: application/json' --data-raw "$BODY"} 2>&1 | head -c 4096
   exit 0
 fi
@@ -17,7 +19,8 @@ done
 if command -v node >/dev/null 2>&1; then
   exec node -e "$2"
 fi
-if [ "$METHOD" = GET ] && command -v wget >/dev/null 2>&1; then
+# wget cannot connect to another host than that of the URL.
+if [ "$METHOD" = GET ] && [ -z "$NAME" ] && command -v wget >/dev/null 2>&1; then
   certificates=; case $URL in https:*) certificates=--no-check-certificate;; esac
   said=$(wget -S -O - -T "$TIMEOUT" $certificates "$URL" 2>&1 | head -c 4096)
   if [ -n "$said" ]; then printf '%s\n' "$said"; exit 0; fi

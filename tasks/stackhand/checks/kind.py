@@ -78,13 +78,15 @@ class Kind(Generic[F]):
         try:
             context.facts(self, service)
         except CannotAsk as error:
-            yield skip("it cannot be asked", error.message, error.hint or "")
+            yield replace(skip("it cannot be asked", error.message, error.hint or ""), late=error.late)
         except NoAnswer as error:
             if context.kinds.is_guess(service, self.name):
                 hint = f"the label {KIND_LABEL} says what it is: {self.name}, another kind, or none"
-                yield skip(f"that it is {self.name} is a guess, and it does not answer as such", error.message, hint)
+                guess = skip(f"that it is {self.name} is a guess, and it does not answer as such", error.message, hint)
+                yield replace(guess, late=error.late)
                 return
             more = f"`inv services.logs -s {service}` says more; `inv services.restart -s {service}` restarts it"
-            yield fail(f"it does not answer as {self.name}", error.message, error.hint or more, blames=error.blames)
+            silent = fail(f"it does not answer as {self.name}", error.message, error.hint or more, blames=error.blames)
+            yield replace(silent, late=error.late)
         else:
             yield ok(f"it answers as {self.name}")

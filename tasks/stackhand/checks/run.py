@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from functools import partial
 
-from stackhand.checks.ask import Question, answer, questions
+from stackhand.checks.ask import Asker, Question, questions
 from stackhand.checks.causes import attribute
+from stackhand.checks.check import Verdict
 from stackhand.checks.context import CheckContext
 from stackhand.checks.suite import Suite
 from stackhand.errors import Interrupted, PrerequisiteMissing, StackError
@@ -79,13 +79,13 @@ class _Runner:
         self._tried: set[Key] = set()
         self._failed: set[Key] = set()
         self._blames: dict[Key, tuple[str, ...]] = {}
+        self._asker = Asker(context, suite)
         self.outcomes: list[Outcome] = []
 
     def look(self, phases: Collection[str]) -> _Look:
         """Ask all questions of these phases, side by side."""
-        asked = {str(n): each for n, each in enumerate(questions(self._context, self._names, self._suite, phases))}
-        findings = schedule.gather({key: partial(self._ask, each) for key, each in asked.items()})
-        return {each: findings[key] for key, each in asked.items()}
+        answers = self._asker.ask(questions(self._context, self._names, self._suite, phases))
+        return {each: self._findings(each, verdicts) for each, verdicts in answers.items()}
 
     def wait_for_young(self, found: _Look) -> _Look:
         """Wait for services that started a moment ago and do not answer yet, where there is nothing to fix."""
@@ -169,6 +169,7 @@ class _Runner:
             for finding, fix in sorted(fixes, key=lambda pair: STRENGTHS.index(pair[1].strength)):
                 by_service.setdefault(finding.service or "", []).append((finding, fix))
             failed = schedule.run(dict.fromkeys(by_service, ()), fix_all_of).failed
+            self._asker.forget()
         for reason in failed.values():
             raise reason
         done = [(finding, fix) for finding, fix in fixes if errors[finding.key] is None]
@@ -211,10 +212,10 @@ class _Runner:
                 return left
             time.sleep(self._suite.limits.pause)
 
-    def _ask(self, question: Question) -> list[Finding]:
-        """Return the findings of one question."""
+    def _findings(self, question: Question, verdicts: Iterable[Verdict]) -> list[Finding]:
+        """Return the findings of the answer to one question."""
         findings = []
-        for verdict in answer(self._context, question, self._suite):
+        for verdict in verdicts:
             shown = replace(verdict, evidence=self._context.redact(verdict.evidence))
             finding = shown.finding(question.check, question.service)
             self._blames[finding.key] = verdict.blames

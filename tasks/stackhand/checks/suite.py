@@ -11,12 +11,13 @@ from stackhand.checks.check import Check
 class Limits:
     """How long and how often a run of checks tries. Times are in seconds.
 
-    `check` is for one check: several answers, each with its own time-out, go into one verdict. `engine` is for the
-    engine, where a check took too long; `pause` is between two looks. `rounds` ends a run in which every fix uncovers
-    new trouble.
+    `check` is for one check: several answers, each with its own time-out, go into one verdict. A check that got no
+    answer in time is asked again, with `stretch` times as long for everything. `engine` is for the engine, where a
+    check took too long; `pause` is between two looks. `rounds` ends a run in which every fix uncovers new trouble.
     """
 
     check: float = 30.0
+    stretch: float = 4.0
     engine: float = 5.0
     pause: float = 0.4
     rounds: int = 3

@@ -11,7 +11,7 @@ from invoke.exceptions import Exit
 
 from stackhand.cli.task import choice, task
 from stackhand.context import Stack
-from stackhand.errors import CommandFailed, ConfigError
+from stackhand.errors import CommandFailed, ConfigError, PrerequisiteMissing
 
 _FOLDER = Path(sys.executable).parent
 _CHECKS = (
@@ -21,8 +21,13 @@ _CHECKS = (
     ("mypy of the tests", [sys.executable, "-m", "mypy", "--config-file", "tests/mypy.ini"]),
     ("lint-imports", [str(_FOLDER / "lint-imports"), "--no-logo"]),
 )
+ENGINES = ("distribution", "current")
+# Runs a command with today's engine, and says with this exit code that there can't be one here.
+_CURRENT, _UNAVAILABLE = "tests/engines/current.sh", 69
 # The folders of the tests, in the order in which they run; tests/groups.py says what each may need.
 GROUPS = ("unit", "files", "sim", "compose", "engine", "reference", "crash")
+# What another engine can change. The images of the reference stack take long to build, so it runs there when asked for.
+_CURRENT_GROUPS = {"engine", "crash"}
 
 
 @task(
@@ -30,14 +35,24 @@ GROUPS = ("unit", "files", "sim", "compose", "engine", "reference", "crash")
     help={
         "group": f"only the tests of this group: {', '.join(GROUPS)}; may be repeated",
         "unit": "the same as --group unit: only what needs neither an engine nor root",
+        "engine": "the engine that the tests use: `distribution` (the default), the one that docker uses here; or "
+        "`current`, today's engine beside it, for the groups engine and crash (on Debian, as root)",
+        "mechanisms": "only the tests that prove a mechanism, each once, on a real engine",
     },
 )
-def test(c: Context, group: Sequence[str] = (), unit: bool = False) -> None:
+def test(
+    c: Context, group: Sequence[str] = (), unit: bool = False, engine: str = "distribution", mechanisms: bool = False
+) -> None:
     """Run the linters, the type checker and the tests of this checkout."""
     stack = Stack.of(c)
     checkout = _checkout()
-    groups = {choice("group", name, GROUPS) for name in [*group, *(["unit"] if unit else [])]} or set(GROUPS)
-    pytest = _pytest(checkout, groups)
+    groups = {choice("group", name, GROUPS) for name in [*group, *(["unit"] if unit else [])]}
+    current = choice("engine", engine, ENGINES) == "current"
+    pytest = _pytest(checkout, groups or (_CURRENT_GROUPS if current else set(GROUPS)))
+    if mechanisms:
+        pytest += ["-m", "mechanism"]
+    if current:
+        pytest = [str(checkout / _CURRENT), *pytest]
     if stack.dry:
         for _, argv in (*_CHECKS, ("pytest", pytest)):
             stack.console.result(f"would run {' '.join(argv)}")
@@ -70,6 +85,11 @@ def _passes(stack: Stack, checkout: Path, name: str, argv: list[str]) -> bool:
     try:
         stack.commands.run(argv, cwd=checkout, env=env, on_line=stack.console.result, merge=True)
     except CommandFailed as error:
+        if error.returncode == _UNAVAILABLE:
+            raise PrerequisiteMissing(
+                "today's engine can't be had here, so its tests did not run",
+                "the reason is above; without `--engine current` the tests use the engine that docker uses here",
+            ) from error
         if error.returncode == 127:
             stack.console.note(
                 f"{error.message}: install the test tools with "

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackhand.engine.compose.files import chosen_files
+from stackhand.engine.compose.files import chosen_files, state_directory
 from stackhand.errors import StateFolderUnwritable
 from stackhand.state.folder import StateFolder
 
@@ -25,12 +25,13 @@ Catalogue = dict[str, list[str]]
 _MENTIONED = re.compile(r"(?:\$\{[^}]*\}|[^\s\"'\[\],{}])+\.ya?ml")
 
 
-def read(directory: Path, environ: Mapping[str, str], whole: Callable[[], Project]) -> Catalogue:
+def read(directory: Path, environ: Mapping[str, str], whole: Callable[[], Project], *, dry: bool = False) -> Catalogue:
     """Return every service of the project in this folder, whatever its profile, with its dependencies.
 
-    `whole` reads the project with all its profiles; it is called, and may raise, when nothing is remembered.
+    `whole` reads the project with all its profiles; it is called, and may raise, when nothing is remembered. Where
+    `dry`, nothing is written.
     """
-    state = StateFolder(directory)
+    state = StateFolder(state_directory(directory, environ), environ)
     key = fingerprint(directory, environ)
     remembered = state.recall("catalogue")
     try:
@@ -41,7 +42,7 @@ def read(directory: Path, environ: Mapping[str, str], whole: Callable[[], Projec
     except (KeyError, TypeError):
         pass  # not what we have written
     services = of(whole())
-    if key:
+    if key and not dry:
         # A project that can't be written to is simply read every time.
         with contextlib.suppress(StateFolderUnwritable):
             state.remember("catalogue", {"key": key, "services": services})

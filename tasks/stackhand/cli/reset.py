@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @task(
     post=[fixes_after_start],
     help={
-        "soft": "keep the volumes that hold data, and those labelled stackhand.keep=true",
+        "soft": "keep every volume that is not surely a cache; the label stackhand.keep says otherwise",
         "full": "remove everything of this project, its data included",
     },
 )

@@ -9,6 +9,7 @@ from invoke.context import Context
 from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
 from stackhand.cli.services import fixes_after_start, prefetch
+from stackhand.cli.take_over import ask_to_take_over
 from stackhand.cli.task import number, task
 from stackhand.context import Stack
 
@@ -23,6 +24,7 @@ def restart(
     service: list[str] | None = None,
     timeout: str | None = None,
     no_fixes: bool = False,
+    yes: bool = False,
     json: bool = False,
 ) -> None:
     """Rebuild and restart just what changed, and what asks to follow it; data stays."""
@@ -48,6 +50,7 @@ def restart(
         changed[:] = [{"service": name, "cause": cause} for name, cause in changes]
         render.changes(stack, changes)
 
+    ask_to_take_over(stack, yes=yes)
     with render.live(stack, kept=False):
         done = restarter.run(names, service or [], on_changes)
     changed[:] = done.to_json()

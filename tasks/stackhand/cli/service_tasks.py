@@ -17,6 +17,7 @@ from invoke.vendor.lexicon import Lexicon
 from stackhand.cli.misspelt import first_task, refuse
 from stackhand.cli.outcome import RunOutcome
 from stackhand.cli.render import services as render
+from stackhand.cli.take_over import ask_to_take_over
 from stackhand.cli.task import StackTask
 from stackhand.context import Stack
 from stackhand.engine.compose.files import find_directory
@@ -173,6 +174,7 @@ def _up(stack: Stack, name: str, until: Until, json: bool) -> None:
     from stackhand.services.start.record import ServiceFailed
 
     stack.loader.select([name])
+    ask_to_take_over(stack)
     if json or stack.json:
         # Of all services: a task before this one may have started others.
         RunOutcome.of(stack).set_document(report=stack.starter.report)
@@ -189,6 +191,7 @@ def _up_if_possible(stack: Stack, name: str, until: Until) -> None:
     """Bring up an optional service; warn if that fails."""
     if name not in stack.project.services:
         return  # its profile is not active: Compose leaves it out, too
+    ask_to_take_over(stack)
     with render.live(stack):
         failure = stack.actions.on_demand.up_if_possible(name, until=until)
     if failure:
@@ -210,7 +213,9 @@ def _read_catalogue() -> dict[str, list[str]]:
 
         environ = dict(os.environ)
         directory = find_directory(Path.cwd(), environ)
-        _catalogue = name_cache.read(directory, environ, lambda: _whole_project(directory, environ))
+        # Invoke's own flag: `--dry` changes nothing anywhere.
+        dry = not {"--dry", "-R"}.isdisjoint(sys.argv[1:])
+        _catalogue = name_cache.read(directory, environ, lambda: _whole_project(directory, environ), dry=dry)
     return _catalogue
 
 

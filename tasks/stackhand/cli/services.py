@@ -10,6 +10,7 @@ from invoke.context import Context
 from stackhand.cli.outcome import RunOutcome, start_document
 from stackhand.cli.own_steps import own_steps
 from stackhand.cli.render import services as render
+from stackhand.cli.take_over import ask_to_take_over
 from stackhand.cli.task import choice, count, number, task
 from stackhand.context import Stack
 from stackhand.errors import NotReady
@@ -32,6 +33,7 @@ def _start(
     timeout: str | None = None,
     retries: str | None = None,
     no_fixes: bool = False,
+    yes: bool = False,
     json: bool = False,
 ) -> None:
     """Start services in dependency order and wait until each is ready."""
@@ -51,6 +53,7 @@ def _start(
     outcome = RunOutcome.of(stack)
     if json:
         outcome.set_document()
+    ask_to_take_over(stack, yes=yes)
     with render.live(stack):
         report = stack.starter.run(names, service or [])
     if not json:
@@ -156,7 +159,7 @@ def logs(
 
 
 @task(iterable=["service"])
-def stop(c: Context, service: list[str] | None = None, json: bool = False) -> None:
+def stop(c: Context, service: list[str] | None = None, yes: bool = False, json: bool = False) -> None:
     """Stop services, dependants first; containers and data stay."""
     from stackhand.services import stop as stopping
 
@@ -166,7 +169,8 @@ def stop(c: Context, service: list[str] | None = None, json: bool = False) -> No
         plan = stopping.plan(stack.engine, stack.project, names)
         render.dry(stack, plan, json=json, idle="nothing to do: nothing runs")
         return
-    stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state)
+    takeover = ask_to_take_over(stack, yes=yes)
+    stopped = stopping.stop(stack.loader.compose, stack.engine, stack.project, names, stack.state, takeover)
     if json:
         stack.console.document({"project": stack.project.name, "ok": True, "stopped": stopped})
     else:

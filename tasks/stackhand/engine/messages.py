@@ -38,9 +38,17 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         "stop what holds the port, or publish another one",
     ),
     (
+        # What to do depends on whose container it is: services/start/failures.py asks.
+        "name_in_use",
+        r"container name \S+ is already in use",
+        False,
+        "",
+    ),
+    (
         "image_not_found",
         r"manifest unknown|no such image|pull access denied|repository does not exist|manifest for \S+ not found"
-        r"|name unknown|not found: manifest",
+        # The image store of containerd: `failed to resolve reference "host/web:1": host/web:1: not found`
+        r"|name unknown|not found: manifest|failed to resolve reference .*: not found$",
         False,
         "check the image's name and tag, or build it; a private registry needs `docker login`",
     ),
@@ -108,6 +116,11 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
 _INTERPOLATION = re.compile(r"invalid interpolation format for (?P<place>\S+?)\.?(\s|$)")
 _CYCLE = re.compile(r"dependency cycle detected: (?P<cycle>[^\n]+)")
 _NO_SERVICE = re.compile(r"no such service: (?P<name>\S+)")
+# The last two: of another container that a new one would join (engine 28; 20.10 says 404 to the first).
+_GONE = re.compile(
+    r"is not running|cannot exec in a stopped|namespace of container: no such container|of a non running container",
+    re.IGNORECASE,
+)
 _NO_PERMISSION = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
 _NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|error during connect|is the docker daemon running|"
@@ -121,6 +134,19 @@ _INVALID = re.compile(
     r"required by file",
     re.IGNORECASE,
 )
+# Where a message names the port that is taken. The protocol is missing where another container of the engine has it.
+_PORTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # Engine 28: `host port for 0.0.0.0:80:172.18.0.2:80/tcp`; of a range, `host port 81 for [::]:80-90:…/tcp`
+        r"host port (?P<port>\d+) for \S+/(?P<protocol>tcp|udp)",
+        r"host port (?:for )?(?:\[\S*?\]|[^\s:]*):(?P<port>\d+)\S*/(?P<protocol>tcp|udp)",
+        # Engine 20.10, with and without its proxy.
+        r"listen (?P<protocol>tcp|udp)\d? \S*:(?P<port>\d+): bind",
+        r"Bind for \S*:(?P<port>\d+)(?P<protocol>) failed",
+    )
+)
+_NAME = re.compile(r'container name "/?(?P<name>[^"]+)" is already in use', re.IGNORECASE)
 SOCKET_HINT = "add yourself to the group `docker` (then log in again), or use a rootless engine"
 
 
@@ -131,6 +157,25 @@ def classify(text: str) -> EngineMessage:
         if re.search(pattern, line, re.IGNORECASE):
             return EngineMessage(kind, line, retry, hint)
     return EngineMessage("unknown", line, True, "")
+
+
+def port_in(text: str) -> tuple[int, str] | None:
+    """Return the port that a message of the kind `port_in_use` is about, and its protocol or an empty text.
+
+    >>> port_in("failed to bind host port for 127.0.0.1:8080:172.18.0.2:80/tcp: address already in use")
+    (8080, 'tcp')
+    """
+    for pattern in _PORTS:
+        found = pattern.search(text)
+        if found:
+            return int(found["port"]), found["protocol"]
+    return None
+
+
+def name_in(text: str) -> str | None:
+    """Return the name that a message of the kind `name_in_use` is about."""
+    found = _NAME.search(text)
+    return found["name"] if found else None
 
 
 def last_error_line(text: str) -> str:
@@ -166,6 +211,11 @@ def raise_for(error: CommandFailed) -> None:
     if "config" in error.argv and _INVALID.search(text):
         line = last_error_line(text)
         raise InvalidComposeFile(f"the compose file is not valid: {line}", _hint_for(text), foreign=line) from error
+
+
+def container_is_gone(text: str) -> bool:
+    """Return whether an engine's refusal means that the container does not exist or does not run any more."""
+    return _GONE.search(text) is not None
 
 
 def engine_error(text: str) -> StackError | None:

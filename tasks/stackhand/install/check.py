@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stackhand.engine.api import endpoint as endpoints
 from stackhand.engine.api.endpoint import Endpoint
-from stackhand.engine.compose.cli import Compose
+from stackhand.engine.compose.cli import NEEDS_BUILDX, OLDEST_BUILDX, PREFERS_BUILDX, Compose, numbers
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import DockerMissing, StackError
 from stackhand.model import Finding
@@ -44,7 +44,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a look at this machine found. The errors say why the engine or Compose could not be read."""
+    """What a look at this machine found. The errors say why the engine or Compose could not be read.
+
+    `buildx` is its version, if Compose would build with it.
+    """
 
     cli: str | None = None
     endpoint: Endpoint | None = None
@@ -53,6 +56,7 @@ class Observation:
     engine_error: StackError | None = None
     compose: str | None = None
     compose_error: StackError | None = None
+    buildx: str | None = None
     disk: Disk | None = None
     warnings: tuple[str, ...] = ()
 
@@ -62,6 +66,12 @@ class Observation:
         if self.cli is None:
             return DockerMissing("the docker command is not installed", "run `inv engine.install`")
         return self.engine_error or self.compose_error
+
+    @property
+    def lacks_buildx(self) -> bool:
+        """Whether Compose would build with buildx, and there is none that it takes."""
+        prefers = self.compose is not None and numbers(self.compose) >= PREFERS_BUILDX
+        return prefers and (self.buildx is None or numbers(self.buildx) < OLDEST_BUILDX)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `engine.check`."""
@@ -90,7 +100,10 @@ def observe(commands: Programs, environ: Mapping[str, str]) -> Observation:
         seen["engine_error"] = error
     if seen["cli"]:
         try:
-            seen["compose"] = Compose(commands, Path.cwd(), environ).version()
+            compose = Compose(commands, Path.cwd(), environ)
+            seen["compose"] = compose.version()
+            if numbers(seen["compose"]) >= PREFERS_BUILDX:
+                seen["buildx"] = compose.buildx()
         except StackError as error:
             seen["compose_error"] = error
     return Observation(**seen)
@@ -102,7 +115,7 @@ def evaluate(seen: Observation) -> tuple[Finding, ...]:
     >>> [finding.status for finding in evaluate(Observation())][:3]
     ['fail', 'skip', 'skip']
     """
-    return (_cli(seen), *_engine(seen), _compose(seen), *_disk(seen), *_warnings(seen))
+    return (_cli(seen), *_engine(seen), _compose(seen), *_buildx(seen), *_disk(seen), *_warnings(seen))
 
 
 def size(count: int) -> str:
@@ -165,6 +178,21 @@ def _compose(seen: Observation) -> Finding:
     if not seen.compose:
         return _finding("compose", "skip", "Compose was not looked for: it is a plugin of the docker command")
     return _finding("compose", "ok", f"Compose {seen.compose}")
+
+
+def _buildx(seen: Observation) -> tuple[Finding, ...]:
+    """Return what buildx means for builds, if this Compose uses it. Without builds it is not needed: a warning."""
+    if not seen.lacks_buildx:
+        return (_finding("buildx", "ok", f"buildx {seen.buildx}"),) if seen.buildx else ()
+    if seen.buildx:
+        oldest = ".".join(map(str, OLDEST_BUILDX))
+        summary = f"buildx {seen.buildx} is too old: Compose builds no image with it, {oldest} or newer is needed"
+    elif numbers(seen.compose or "") >= NEEDS_BUILDX:
+        summary = f"buildx is missing: without it, Compose {seen.compose} builds no image"
+    else:
+        summary = f"buildx is missing: Compose {seen.compose} builds images with its old builder, and warns each time"
+    remedy = "run `inv engine.install`, or install the docker-buildx plugin"
+    return (replace(_finding("buildx", "warn", summary, remedy=remedy), fixable=True),)
 
 
 def _disk(seen: Observation) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackhand.engine.api.endpoint import DEFAULT_SOCKET
-from stackhand.engine.compose.cli import OLDEST
+from stackhand.engine.compose.cli import OLDEST, OLDEST_BUILDX
 from stackhand.engine.host import sudo
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import ConfigError, InstallFailed, PrerequisiteMissing, SocketPermission, StackError
@@ -22,8 +22,9 @@ from stackhand.install.installer import Installer
 from stackhand.install.machine import Machine, read_machine
 from stackhand.model import Action, Plan
 
-# The first round fetches package lists, the second installs, the third finds nothing to do.
-_MAX_ROUNDS = 3
+# The first round fetches package lists, the second installs, the third adds the buildx that the new Compose wants, the
+# fourth finds nothing to do.
+_MAX_ROUNDS = 4
 
 _MANUAL = "https://docs.docker.com/engine/install/ has instructions for each system"
 _COMMANDS = {
@@ -62,13 +63,13 @@ class Result:
 
 
 def decide(machine: Machine) -> Plan:
-    """Return the plan that leads to a usable engine; it is empty if the engine is usable.
+    """Return the plan that leads to a usable engine; it is empty if the engine and all that builds need is there.
 
     Raises PrerequisiteMissing or ConfigError, with a hint, if stackhand cannot install one here.
     """
     seen = machine.seen
     if seen.error is None:
-        return Plan()
+        return Plan(tuple(_buildx(machine)))
     _refuse_other_engines(seen)
     if not machine.has_apt:
         raise _not_supported(machine)
@@ -201,6 +202,21 @@ def _compose(machine: Machine) -> list[Action]:
         "apt offers no Compose v2",
         "install the plugin by hand: https://docs.docker.com/compose/install/linux/#install-the-plugin-manually",
     )
+
+
+def _buildx(machine: Machine) -> list[Action]:
+    """Return the action that adds the buildx which Compose wants. Nothing if apt has none: only builds need it."""
+    if not machine.seen.lacks_buildx or not machine.has_apt:
+        return []
+    cause = f"Compose {machine.seen.compose} builds images with it"
+    if machine.available is None:
+        return [Action("packages", "update", "apt has no package lists yet")] if machine.root else []
+    for package in ("docker-buildx-plugin", "docker-buildx"):
+        if apt.upstream(machine.available.get(package, "0")) >= OLDEST_BUILDX:
+            if machine.root:
+                return [Action("buildx", "install", cause, (package,))]
+            return [Action("buildx", "add", cause, (package, machine.codename))]
+    return []
 
 
 def _not_supported(machine: Machine) -> StackError:

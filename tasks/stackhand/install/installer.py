@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stackhand.engine.api import endpoint
-from stackhand.engine.compose.plugin import PLUGIN
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import CommandFailed, EngineUnreachable, InstallFailed
 from stackhand.install import apt
@@ -115,16 +114,17 @@ class Installer:
                 return
 
     def _add_plugin(self, action: Action) -> None:
-        """Unpack the Compose plugin of a package into the docker command's folder for plugins."""
+        """Unpack the plugin of a package into the docker command's folder for plugins."""
         package, release = action.arguments
+        plugin = f"docker-{action.service}"
         with tempfile.TemporaryDirectory(prefix="stackhand-") as name:
             folder = Path(name)
             options = self._sources_of(release, folder)
             self._run(apt.download(package, options), cwd=folder)
             self._run(apt.unpack(next(folder.glob("*.deb")), folder / "files"))
-            found = [path for path in (folder / "files").rglob(f"cli-plugins/{PLUGIN}") if path.is_file()]
+            found = [path for path in (folder / "files").rglob(f"cli-plugins/{plugin}") if path.is_file()]
             if not found:
-                raise InstallFailed(f"the package {package} of {release} contains no Compose plugin")
+                raise InstallFailed(f"the package {package} of {release} contains no {plugin} plugin")
             self._place(found[0])
 
     def _sources_of(self, release: str, folder: Path) -> tuple[str, ...]:
@@ -144,12 +144,12 @@ class Installer:
         """Try the plugin, then move it to its place in one step."""
         folder = self._machine.plugins
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{PLUGIN}.new"
+        new = folder / f".{plugin.name}.new"
         try:
             shutil.copyfile(plugin, new)
             new.chmod(0o755)
             self._commands.run([str(new), "version"], env=self._environ)
-            new.replace(folder / PLUGIN)
+            new.replace(folder / plugin.name)
         finally:
             new.unlink(missing_ok=True)
 

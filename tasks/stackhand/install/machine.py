@@ -22,6 +22,7 @@ SYSTEM_PLUGINS = Path(SYSTEM_FOLDERS[0])
 PACKAGES = (
     "docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin",
     "docker.io", "docker-cli", "docker-compose-v2", "docker-compose",
+    "docker-buildx-plugin", "docker-buildx",
     "iptables", "ca-certificates", "apparmor",
 )  # fmt: skip
 # Folders of programs for root, which a user's PATH often lacks.
@@ -34,7 +35,7 @@ class Machine:
 
     `available` has the versions of those PACKAGES that apt can install; it is None if apt has no package lists yet.
     `daemon` is the process id of a running dockerd. `stale_pid` says that the pid file names another process. `plugins`
-    is the folder for the Compose plugin.
+    is the folder for plugins of the docker command.
     """
 
     seen: check.Observation
@@ -69,7 +70,7 @@ def read_machine(commands: Programs, environ: Mapping[str, str]) -> Machine:
     root = os.geteuid() == 0
     facts: dict[str, Any] = {"seen": seen, "system": platform.system(), "root": root}
     facts["plugins"] = SYSTEM_PLUGINS if root else config_folder(environ) / "cli-plugins"
-    if seen.error is None or facts["system"] != "Linux":
+    if (seen.error is None and not seen.lacks_buildx) or facts["system"] != "Linux":
         return Machine(**facts)
     path = root_path(environ)
     release = _release()

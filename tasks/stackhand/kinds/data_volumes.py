@@ -1,8 +1,9 @@
-"""Well-known programs whose volumes hold data that cannot be made again, and that have no kind of their own."""
+"""What a volume surely does not hold, and which programs without a kind of their own are known to hold data."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Service
@@ -22,37 +23,58 @@ STORES = frozenset(
 )
 
 
-# Where programs keep data by custom; the rest of /var/lib is state too, caches are elsewhere.
+# Places that hold what a program makes again by itself: build artefacts of packages, caches, scratch space, sockets.
+_CACHES = re.compile(
+    r"^/(tmp|var/tmp|run|var/run|dev/shm|var/cache)(/|$)|"
+    r"/(node_modules|bower_components|__pycache__|\.?venv|\.next|\.nuxt|\.npm|\.yarn|\.pnpm-store|\.gradle|\.m2|"
+    r"\.?te?mp|[.\w-]*cache|caches|sockets?)$|"
+    r"/(\.cache|\.cargo/registry|cargo/registry|go/pkg/mod|usr/local/bundle|local/share/pnpm)(/|$)",
+    re.IGNORECASE,
+)
+# Static files that a build collects. Some programs keep uploads in such a folder: the volume's name has to say so, too.
+_STATIC = re.compile(r"(^|[-_./])(static|static[-_]?files|collected[-_]?static)$", re.IGNORECASE)
+# What somebody calls data is data, wherever it is mounted: `data:/tmp/data`.
+_DATA = re.compile(
+    r"(^|[-_.])(\w*data|\w*db|database|\w*store|media|uploads?|attachments|files|backups?|storage|state|spool)($|[-_.])",
+    re.IGNORECASE,
+)
+# Where programs keep data by custom; only a volume that the compose file itself gives no name is judged by it.
 _PLACES = re.compile(
-    r"^(/var/lib/(?!apt|dpkg|apk|docker/tmp)|/var/opt/|/var/www/.*/(data|files|uploads?)|/bitnami|/data/db|/srv/data|"
-    r"(/root|/home/[^/]+)/\.(?!cache|npm|yarn|gradle|m2|cargo|local/share/pnpm))|"
-    r"/(media|uploads?|attachments|backups?|pgdata|storage|database|wal|git)(/|$)",
+    r"^(/var/(?!(cache|tmp|run|log)(/|$))[^/]+|/data|/config|/srv|/bitnami|/etc|/root|/home|/opt)(/|$)|"
+    r"/(data|media|uploads?|attachments|backups?|storage|database|state|git)(/|$)",
     re.IGNORECASE,
 )
-_NAMES = re.compile(
-    r"(^|[-_.])(data|db|database|pgdata|\w+data|\w+db|media|uploads?|attachments|files|backups?|storage|state)($|[-_.])",
-    re.IGNORECASE,
-)
-_VARIABLES = re.compile(r"^(PGDATA|POSTGRES_INITDB_ARGS|MYSQL_ROOT_PASSWORD|MARIADB_ROOT_PASSWORD|MONGO_INITDB_\w+)$")
 
 
-def looks_like_data(service: Service, volume: str, target: str) -> str:
-    """Return why a volume of a service of unknown kind may hold data that cannot be made again; "" for no reason.
+def surely_cache(volume: str, targets: Collection[str]) -> str:
+    """Return why a volume holds nothing that anybody would miss, by all its mount points; "" in any doubt.
 
-    >>> looks_like_data(Service("web", "acme/web"), "uploads", "/app/uploads")
-    'by its place /app/uploads'
-    >>> looks_like_data(Service("web", "acme/web"), "node_modules", "/app/node_modules")
+    `volume` is its key in the compose file, "" for a volume without a name.
+
+    >>> surely_cache("modules", ["/app/node_modules"])
+    'a cache by its place /app/node_modules'
+    >>> surely_cache("redis-cache", ["/data"])
+    ''
+    >>> surely_cache("data", ["/tmp/data"])
     ''
     """
-    if _PLACES.search(target):
-        return f"by its place {target}"
-    if _NAMES.search(volume):
-        return f"by its name {volume}"
-    telling = next((name for name in service.environment if _VARIABLES.match(name)), "")
-    variables = service.environment
-    alone = "POSTGRES_PASSWORD" in variables and not any(name.endswith("HOST") for name in variables)
-    telling = telling or ("POSTGRES_PASSWORD" if alone else "")
-    return f"by the variable {telling} of {service.name}" if telling else ""
+    if not targets or _DATA.search(volume):
+        return ""
+    plain = sorted(target.rstrip("/") for target in targets)
+    if all(_CACHES.search(target) for target in plain):
+        return f"a cache by its place {plain[0]}"
+    if _STATIC.search(volume) and all(_STATIC.search(target) for target in plain):
+        return f"built static files by its name and its place {plain[0]}"
+    return ""
+
+
+def is_data_place(target: str) -> bool:
+    """Return whether programs keep data at a place by custom.
+
+    >>> is_data_place("/var/lib/mysql"), is_data_place("/app/generated")
+    (True, False)
+    """
+    return bool(_PLACES.search(target))
 
 
 def store(service: Service) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Service
 from stackhand.errors import StackError
+from stackhand.kinds.caddy import sites
 
 # The most usual first.
 _PORTS = (80, 8080, 8000, 3000, 5000, 8888, 9000, 4000, 8081, 8501, 7860, 443, 8443)
@@ -57,9 +59,14 @@ class Http(Kind[HttpFacts]):
         return True
 
     def collect(self, context: CheckContext, service: str) -> HttpFacts:
-        """Ask for the path of the healthcheck, else for `/`."""
+        """Ask for the path of the healthcheck, else for `/`: by the name of a site where it serves named ones only."""
         container = context.container(service)
         url = url_to_ask(context.project.services[service], container.exposed)
+        site = None if url.given else next(iter(sites(context, service)), None)
+        if site:
+            named = Url("https" if site.secure else "http", url.host, site.port, name=site.name)
+            with contextlib.suppress(NoAnswer):
+                return HttpFacts(named, request(context, service, named))
         healthy = container.health == "healthy"
         allowed = container.healthcheck.timeout if url.given and container.healthcheck else TIMEOUT
         seconds = max(TIMEOUT, min(allowed, _LONGEST_TIMEOUT))

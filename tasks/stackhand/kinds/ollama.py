@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from stackhand.checks.context import CheckContext
 from stackhand.checks.errors import NoAnswer
-from stackhand.checks.http import Url, json_of, probed_url, request
+from stackhand.checks.http import Url, json_of, probed_url, request, url_of
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 
 _PORT = 11434
+# Commands of ollama: those of a server, and those of its clients.
+_SERVES = frozenset({"serve", "start"})
+_ASKS = frozenset({"cp", "create", "list", "ls", "ps", "pull", "push", "rm", "run", "show", "stop"})
 # Seconds: a large model is read from a slow disk.
 _LOAD_TIMEOUT = 300.0
 
@@ -36,7 +39,9 @@ class Ollama(Kind[OllamaFacts]):
     instead_of = frozenset({"http"})
 
     def matches(self, shown: Traits) -> bool:
-        """Return whether it is Ollama, or its healthcheck asks itself at that port."""
+        """Return whether it is Ollama, or its healthcheck asks itself at that port. A job that pulls is none."""
+        if _is_job(shown):
+            return False
         probed = probed_url(shown)
         return super().matches(shown) or bool(probed and probed.port == _PORT)
 
@@ -56,6 +61,14 @@ class Ollama(Kind[OllamaFacts]):
         if reply.status >= 400:
             why = json_of(reply).get("error") or reply.line
             raise StackError(f"{service}: {what} could not be loaded: {why}", f"`inv models.pull {what}` fetches it")
+
+
+def _is_job(shown: Traits) -> bool:
+    """Return whether it only asks a server: with a command of ollama's, or because it is told of a server elsewhere."""
+    if _SERVES & set(shown.argv):
+        return False
+    host = url_of(f"http://{shown.environment.get('OLLAMA_HOST', '').rpartition('://')[2]}")
+    return bool(_ASKS & set(shown.argv)) or bool(host and not shown.is_own_host(host.host))
 
 
 def _url(context: CheckContext, service: str, path: str) -> Url:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,18 @@ class Live:
             self._closed.set()
             if self._rich:
                 self._rich.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the table off the terminal while the body asks something there."""
+        if not self._rich:
+            yield
+            return
+        self._rich.stop()
+        try:
+            yield
+        finally:
+            self._rich.start()
 
     def _open(self) -> None:
         """Start the table on a terminal, else the thread that says what is being waited for."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,17 +21,20 @@ from stackhand.model import Finding
 from stackhand.perms.context import PermsContext
 from stackhand.perms.policy import readers
 from stackhand.perms.policy.content import BUNDLE, mode_by_content
-from stackhand.perms.policy.owner import target
+from stackhand.perms.policy.mounts import PathFacts, uses
+from stackhand.perms.policy.owner import is_person, target
 from stackhand.perms.policy.rules import DATA_MARKS, PathRule, Rules
+from stackhand.perms.policy.strict import program_at
+from stackhand.perms.policy.users import User, declared, shifted
 from stackhand.perms.tree.cursor import MOUNTED
-from stackhand.perms.tree.events import EventSpool
+from stackhand.perms.tree.entry import ACL
 from stackhand.settings import Perms
 from stackhand.state.folder import FOLDER
 
 if TYPE_CHECKING:
     from stackhand.engine.api.client import Engine
 
-# How many paths a finding names, at most.
+# How many entries of a folder that a strict program reads are looked at, and named, at most.
 _NAMED = 3
 _GIT_NOT_ASKED = Finding(
     "perms.git",
@@ -41,6 +45,8 @@ _GIT_NOT_ASKED = Finding(
     "there is a repository, and `git ls-files` fails in it, or there is no git",
     "see what `git status` says",
 )
+# What an entry of an access control list is about (acl_ea.h in Linux).
+_ACL_USER, _ACL_GROUP, _ACL_MASK = 0x02, 0x08, 0x10
 _TOP_FILES = (".env", "*.env", "run.sh", *FILE_NAMES, *OVERRIDE_NAMES)
 
 
@@ -74,6 +80,7 @@ def collect_facts(context: PermsContext, settings: Perms, owner: str | None) -> 
         settings.executable,
         top_files,
         keeps_executable=recorded is None,
+        is_person=is_person,
     )
     plain = make()
     special: dict[str, dict[str, PathRule]] = {}
@@ -98,25 +105,6 @@ def collect_facts(context: PermsContext, settings: Perms, owner: str | None) -> 
     return ProjectFacts(make(special=special), (*first, *findings), lambda: (*first, *again()))
 
 
-def opened(events: EventSpool) -> tuple[Finding, ...]:
-    """Return a finding if the rules open environment files to others that were closed before."""
-    paths = list(islice((event.path for event in events.read("opened")), _NAMED + 1))
-    if not paths:
-        return ()
-    named = ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
-    return (
-        Finding(
-            "perms.opened",
-            None,
-            readers.PHASE,
-            "warn",
-            f"{named}: closed to others before, 644 by the rule for environment files",
-            "as the other files, and compose files with them; those in perms.secrets get 600",
-            f"to keep it private, add it to `perms.secrets`: {json.dumps(['secrets', paths[0]], ensure_ascii=False)}",
-        ),
-    )
-
-
 def _add(special: dict[str, dict[str, PathRule]], path: str, exception: PathRule) -> None:
     folder, _, name = path.rpartition("/")
     special.setdefault(folder, {})[name] = exception
@@ -129,14 +117,14 @@ class _ComposeFacts:
     project: Project
     root: Path
     rules: Rules
-    users: Mapping[str, readers.User]
-    before: Mapping[Path, readers.PathFacts]
+    users: Mapping[str, User]
+    before: Mapping[Path, PathFacts]
     known: readers.ComposeRules
 
     @classmethod
     def read(cls, root: Path, rules: Rules, project: Project, engine: Callable[[], Engine]) -> _ComposeFacts:
         before = _facts_of(project, rules)
-        names = dict.fromkeys(use.service for use in readers.uses(project) if use.path in before)
+        names = dict.fromkeys(use.service for use in uses(project) if use.path in before)
         users = _users(project, names, engine)
         known = readers.known(project, root, rules, users, before)
         return cls(project, root, rules, users, before, known)
@@ -146,33 +134,61 @@ class _ComposeFacts:
         return readers.findings(self.project, self.root, self.rules.target, self.users, self.before, after)
 
 
-def _facts_of(project: Project, rules: Rules) -> dict[Path, readers.PathFacts]:
-    return {use.path: seen for use in readers.uses(project) if (seen := _facts(use.path, rules))}
-
-
-def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine]) -> dict[str, readers.User]:
-    found: dict[str, readers.User] = {}
-    asked: Engine | None = None
-    for name in names:
-        service = project.services[name]
-        user = readers.declared(service.raw, None)
-        try:
-            asked = asked or engine()
-            image = asked.image(service.image)
-            user = readers.declared(service.raw, image.user if image else None)
-            running = [each for each in asked.containers(project.name, name, brief=True) if each.running]
-            uids = frozenset().union(*(asked.uids(each.id) for each in running))
-            only = next(iter(uids)) if len(uids) == 1 else None
-            user = replace(user, running=uids, uid=only if user.uid is None and user.name else user.uid)
-        except Interrupted:
-            raise
-        except StackError:
-            pass  # then the user is the one that the compose file names
-        found[name] = user
+def _facts_of(project: Project, rules: Rules) -> dict[Path, PathFacts]:
+    found: dict[Path, PathFacts] = {}
+    for use in uses(project):
+        seen = _facts(use.path, rules)
+        if seen is not None:
+            program = program_at(use.target)
+            inner = _inner(use.path) if seen.is_folder and program and program.only_roots else ()
+            found[use.path] = replace(seen, inner=found[use.path].inner if use.path in found and not inner else inner)
     return found
 
 
-def _facts(path: Path, rules: Rules) -> readers.PathFacts | None:
+def _inner(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return entries of a folder that do not belong to root, with their owners; some of them."""
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:
+        owners = ((each.name, each.stat(follow_symlinks=False).st_uid) for each in listing)
+        return tuple(islice((each for each in owners if each[1] != 0), _NAMED))
+    return ()
+
+
+def _users(project: Project, names: Iterable[str], engine: Callable[[], Engine]) -> dict[str, User]:
+    """Return the users of services; where the engine can't be asked, those that the compose file names."""
+    found = {name: declared(project.services[name].raw, None) for name in names}
+    if not found:
+        return {}
+    try:
+        asked = engine()
+        shift = asked.user_shift()
+    except Interrupted:
+        raise
+    except StackError:
+        return found
+    for name in tuple(found):
+        service = project.services[name]
+        own = (0, 0) if service.raw.get("userns_mode") == "host" else shift
+        found[name] = shifted(found[name], own)
+        try:
+            image = asked.image(service.image)
+            found[name] = shifted(declared(service.raw, image.user if image else None), own)
+            # An engine without root gives numbers that mean nothing outside of it.
+            running = _running(asked, project.name, name) if own is not None else frozenset()
+        except Interrupted:
+            raise
+        except StackError:
+            continue
+        user, only = found[name], next(iter(running)) if len(running) == 1 else None
+        found[name] = replace(user, running=running, uid=only if user.uid is None and user.name else user.uid)
+    return found
+
+
+def _running(engine: Engine, project: str, service: str) -> frozenset[int]:
+    running = [each for each in engine.containers(project, service, brief=True) if each.running]
+    return frozenset[int]().union(*(engine.uids(each.id) for each in running))
+
+
+def _facts(path: Path, rules: Rules) -> PathFacts | None:
     try:
         seen = path.lstat()
     except OSError:
@@ -180,11 +196,26 @@ def _facts(path: Path, rules: Rules) -> readers.PathFacts | None:
     owner = (seen.st_uid, seen.st_gid, seen.st_mode)
     if stat.S_ISDIR(seen.st_mode):
         mark = next((what for name, what in DATA_MARKS.items() if os.path.lexists(path / name)), "")
-        return readers.PathFacts(*owner, mark)
+        return _with_list(path, PathFacts(*owner, mark))
     if not stat.S_ISREG(seen.st_mode):
-        return readers.PathFacts(*owner)
+        return PathFacts(*owner)
     mode, script = stat.S_IMODE(seen.st_mode), rules.is_executable(path.name)
-    return readers.PathFacts(*owner, usual=mode_by_content(_head(path), mode, path.name, script=script))
+    usual = mode_by_content(_head(path), mode, path.name, script=script)
+    return _with_list(path, PathFacts(*owner, usual=usual))
+
+
+def _with_list(path: Path, facts: PathFacts) -> PathFacts:
+    """Return facts with the users and groups that the access control list of their path lets read it (acl(5))."""
+    try:
+        entries = list(struct.iter_unpack("<HHI", os.getxattr(path, ACL, follow_symlinks=False)[4:]))
+    except (OSError, struct.error):
+        return facts
+    mask = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), 0o7)
+    uids, gids = (
+        frozenset(id for tag, rights, id in entries if tag == wanted and rights & mask & 0o4)
+        for wanted in (_ACL_USER, _ACL_GROUP)
+    )
+    return replace(facts, listed_uids=uids, listed_gids=gids)
 
 
 def _head(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from stackhand.errors import StackError, StateFolderUnwritable
 from stackhand.model import Finding
 from stackhand.perms.context import PermsContext
-from stackhand.perms.facts import ProjectFacts, collect_facts, opened
+from stackhand.perms.facts import ProjectFacts, collect_facts
 from stackhand.perms.journal import Journals, Writer
 from stackhand.perms.policy.rules import Rules, Target
 from stackhand.perms.policy.steps import why
@@ -61,14 +61,12 @@ def fix_project(context: PermsContext, settings: Perms, owner: str | None) -> Re
         return _look(context, facts)
     with context.lock("perms.fix"):
         result = fix(context.root, facts.rules, facts.findings, context.state, context.progress)
-        result.findings = (*facts.findings_after(), *opened(result.events))
+        result.findings = facts.findings_after()
     return result
 
 
 def _look(context: PermsContext, facts: ProjectFacts) -> Result:
-    result = check(context.root, facts.rules, facts.findings, context.state, context.progress)
-    result.findings += opened(result.events)
-    return result
+    return check(context.root, facts.rules, facts.findings, context.state, context.progress)
 
 
 def check(

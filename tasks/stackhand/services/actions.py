@@ -8,7 +8,8 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
 from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
-from stackhand.services.start import half_recreated
+from stackhand.services.origin import Takeover, made_elsewhere
+from stackhand.services.start import half_recreated, sharing
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
@@ -16,7 +17,10 @@ from stackhand.state.folder import StateFolder
 
 
 class Actions:
-    """Acts on one service at a time, under the project's lock. Every action raises StackError where it did not work."""
+    """Acts on one service at a time, under the project's lock. Every action raises StackError where it did not work.
+
+    What was made from another folder is not touched: OtherFolder.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,8 @@ class Actions:
         self._state = state
         self._redactor = redactor
         self._on_line = on_line
+        # Asked before anything is changed that was made from another folder.
+        self.takeover = Takeover()
         # Shared by all tasks of a run, so that a dependency of several starts once; its records are those of the run.
         self.starter = self._new_starter()
         self.on_demand = OnDemand(self.starter)
@@ -41,25 +47,41 @@ class Actions:
     def start(self, service: str) -> None:
         """Start a service and what it depends on, as they were made, and wait until it is ready.
 
-        A one-shot runs again.
+        A one-shot runs again. What shares a namespace with it follows.
         """
         if not self.starter.start_as_is(service).ok:
             raise StackError(f"{service} did not become ready", f"`inv services.logs -s {service}` says more")
 
     def restart(self, service: str) -> None:
-        """Stop and start the containers of a service as they are, and wait until it is ready."""
+        """Stop and start the containers of a service as they are, and wait until it is ready.
+
+        What shares a namespace with it follows.
+        """
         with self._state.lock("services.restart"):
+            self._check_folder(service)
             self._loader.compose.restart([service])
             # With records of its own: those of the run are for the report of its start.
             if not self._new_starter().wait([service]).ok:
                 raise StackError(f"{service} did not become ready after its restart")
+            self.renew_sharers(service)
+
+    def renew_sharers(self, service: str) -> None:
+        """Renew what runs and shares something that has gone with a container or a restart of this service."""
+        project = self._loader.project
+        sharers = sharing.all_sharers(project, service)
+        if sharers:
+            there = sharing.by_service(self._engine.containers(project.name))
+            behind = sharing.behind(project, sharers, there)
+            if behind and not self._new_starter().run(behind, as_is=True).ok:
+                raise StackError(f"{', '.join(behind)} did not become ready after {service} was renewed")
 
     def recreate(self, service: str) -> None:
         """Make new containers for a service, as the compose file is now, and start them as `start` does.
 
-        Volumes stay, also those without a name.
+        Volumes stay, also those without a name. What shares a namespace or volumes with it follows.
         """
         with self._state.lock("services.recreate"):
+            self._check_folder(service)
             chosen = self._loader.chosen()
             half_recreated.clear(self._engine, chosen.project, [service])
             chosen.compose.create([service], force=True)
@@ -75,5 +97,12 @@ class Actions:
             raise StackError(f"{running[0]} still runs; it has to end first (`docker logs {running[0]}`)")
         self._loader.compose.run_once(service, command, self._on_line)
 
+    def _check_folder(self, service: str) -> None:
+        """Raise OtherFolder where a service's containers were made from another folder, and nobody has agreed."""
+        project = self._loader.project
+        folders = made_elsewhere(project, self._engine.containers(project.name, service)).values()
+        self.takeover.check(project, {service: min(folders, default="")})
+
     def _new_starter(self) -> Starter:
-        return Starter(self._loader.chosen, self._engine, self._settings, self._state, self._redactor)
+        what = (self._loader.chosen, self._engine, self._settings, self._state, self._redactor)
+        return Starter(*what, takeover=self.takeover)

@@ -16,13 +16,13 @@ from stackhand.kinds.registry import recognise
 from stackhand.model import Finding, Plan, Report
 from stackhand.output.redact import Redactor
 from stackhand.services.actions import Actions
-from stackhand.services.checks import attached, reach, ready, stale_address, warm_up
+from stackhand.services.checks import attached, reach, ready, shared, stale_address, volumes, warm_up
 from stackhand.settings import Fixes
 from stackhand.state.folder import StateFolder
 
 # In this order: a database that nobody can log in to is fixed before its clients are judged by what they reach.
 PHASES = ("services", "databases", "network", "caches", "tuning")
-_MODULES = (ready, attached, reach, stale_address, migrations, warm_up)
+_MODULES = (ready, volumes, shared, attached, reach, stale_address, migrations, warm_up)
 LIMITS = Limits()
 
 
@@ -47,7 +47,7 @@ def check_context(
         recognise(project),
         settings,
         state,
-        ServiceActions(actions.start, actions.restart, actions.recreate, actions.run_once),
+        ServiceActions(actions.start, actions.restart, actions.recreate, actions.run_once, actions.renew_sharers),
         named=named,
         verified_healthy=actions.starter.records.proven,
         redact=redactor.text,

@@ -12,6 +12,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
+from stackhand.kinds.first_start import STILL_INITIALISES, initialises
 from stackhand.output.redact import message_of
 from stackhand.services.start.facts import done
 from stackhand.services.start.record import READY
@@ -77,6 +78,10 @@ def status(
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
         states = [_container_state(engine, project, each, mask, proven, completed, doubting) for each in mine]
+        for number, each in enumerate(mine):
+            ready = states[number][0] in READY and name not in proven
+            if ready and initialises(engine, project.services[name], each):
+                states[number] = ("starting", STILL_INITIALISES)
         return summarise(project, name, mine, states)
 
     states = schedule.gather({name: partial(one, name) for name in names})

@@ -14,6 +14,7 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError, StateFolderUnwritable, StopFailed
 from stackhand.graph import schedule
 from stackhand.model import Action, Plan
+from stackhand.services.origin import Takeover, made_elsewhere
 from stackhand.services.start.plan import needs
 from stackhand.state.folder import StateFolder
 from stackhand.state.journal import Journal, Run, Step, Unfinished
@@ -34,14 +35,24 @@ def plan(engine: Engine, project: Project, names: Collection[str]) -> Plan:
     return Plan(tuple(Action(name, "stop", "it runs") for name in ordered if name in alive))
 
 
-def stop(compose: Compose, engine: Engine, project: Project, names: Collection[str], state: StateFolder) -> list[str]:
+def stop(
+    compose: Compose,
+    engine: Engine,
+    project: Project,
+    names: Collection[str],
+    state: StateFolder,
+    takeover: Takeover | None = None,
+) -> list[str]:
     """Stop what runs of these services; return their names. Raises LockHeld, and StopFailed when one runs on.
 
+    `takeover` is asked about what was made from another folder.
     Compose stops dependants before what they depend on. Which runs of containers were ended so is in the journal: no
     fix starts again what was meant to stand still.
     """
-    if not plan(engine, project, names):
+    planned = plan(engine, project, names)
+    if not planned:
         return []  # and nothing is written, the lock included
+    (takeover or Takeover()).check(project, _folders(engine, project, planned))
     with state.lock(TASK):
         return _stop(compose, engine, project, names, state)
 
@@ -129,6 +140,13 @@ def _stop(compose: Compose, engine: Engine, project: Project, names: Collection[
     if left:
         raise StopFailed(f"still running: {', '.join(left)}", "`docker compose kill` ends them at once")
     return planned
+
+
+def _folders(engine: Engine, project: Project, planned: Plan) -> dict[str, str]:
+    names = [action.service for action in planned.actions]
+    containers = [each for each in engine.containers(project.name) if each.service in names]
+    elsewhere = made_elsewhere(project, containers)
+    return {each.service: elsewhere[each.id] for each in containers if each.id in elsewhere}
 
 
 def _engine_time(engine: Engine) -> dict[str, str]:

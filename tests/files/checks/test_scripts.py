@@ -19,7 +19,7 @@ SHELL = sorted(PACKAGE.rglob("*.sh"))
 # The oldest Python that each is for, by what its docstring says.
 PYTHON = {
     "checks/http_probe.py": (3, 4),
-    "kinds/celery/ask_worker.py": (3, 6),
+    "kinds/celery/ask_workers.py": (3, 6),
     "kinds/celery/become_worker.py": (3, 6),
 }
 LINTERS = {

@@ -102,10 +102,11 @@ def test_names_are_printed_without_control_characters_everywhere(project: Runner
     name = "\x1b[31m"
     (project.directory / f"scripts/{name}.sh").write_text("x")
     (project.directory / f"{name}.env").touch(0o600)
+    (project.directory / f"app/{name}.d/cron.d").mkdir(parents=True)
     for words in (["perms.check"], ["--dry", "perms.fix"], ["perms.fix"]):
         result = project.inv(*words, "--owner", str(UID))
         assert name not in result.stdout + result.stderr, result
-        assert r"\x1b[31m.env: closed to others before" in result.stdout
+        assert r"app/\x1b[31m.d/cron.d: cron refuses files" in result.stdout
     assert r"./scripts/\x1b[31m.sh" in result.stdout
 
 
@@ -144,7 +145,7 @@ def test_what_git_could_not_be_asked_is_told(project: Runner) -> None:
 def test_without_root_the_plan_says_what_needs_root(project: Runner) -> None:
     os.chown(project.directory, UID, UID)
     mine = project.directory / "app/mine.sh"
-    mine.touch(0o600)
+    mine.touch(0o644)
     for path in (mine, mine.parent):
         os.chown(path, UID, UID)
     user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
@@ -152,7 +153,7 @@ def test_without_root_the_plan_says_what_needs_root(project: Runner) -> None:
         pytest.skip("an ordinary user can't run this Python")
     dry = project.inv("--dry", "perms.fix", prefix=user, env={"HOME": str(project.directory)})
     assert "would not fix app/a.py: needs root: owner 0:0" in dry.stdout
-    assert "would fix app/mine.sh: mode 600, not 755" in dry.stdout
+    assert "would fix app/mine.sh: mode 644, not 755" in dry.stdout
     assert re.search(r"^would fix 1 of \d+ entries; 6 need root$", dry.stdout, re.MULTILINE), dry
 
 
@@ -183,7 +184,7 @@ def test_without_root_it_says_which_command_does_the_rest_and_that_does_it(proje
     (project.directory / "tasks.py").write_text("from stackhand import ns\n")
     os.chown(project.directory, UID, UID)
     mine = project.directory / "app/mine.sh"
-    mine.touch(0o600)
+    mine.touch(0o644)
     for path in (mine, mine.parent):
         os.chown(path, UID, UID)
     user = user_of(project)

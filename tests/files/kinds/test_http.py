@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,7 @@ from stackhand.checks.context import CheckContext
 from stackhand.checks.http import Url, request
 from stackhand.engine.api.containers import Healthcheck
 from stackhand.errors import StackError
+from stackhand.kinds.caddy import sites
 from stackhand.kinds.http import Http
 from stackhand.kinds.ollama import Ollama
 from stackhand.kinds.qdrant import Qdrant
@@ -91,6 +94,83 @@ def test_no_tool_has_an_answer_where_nothing_listens(tmp_path: Path, tool: str) 
     stage, _ = _stage(tmp_path, tool)
     with pytest.raises(NoAnswer, match=r"http://127.0.0.1:1/: .*(?i:refused|connect)"):
         request(stage, "web", Url("http", "127.0.0.1", 1))
+
+
+class _Named(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = self.headers["Host"] == f"shop.test:{self.server.server_address[1]}"  # type: ignore[index]
+        self.send_response(200 if known else 421)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=["http", "https"])
+def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Url]:
+    """A server that knows one name only, in the handshake and in the request."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Named)
+    if request.param == "https":
+        pem, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+             "-keyout", key, "-out", pem, "-subj", "/CN=shop.test", "-days", "1"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        secured.load_cert_chain(pem, key)
+        secured.sni_callback = lambda _, name, __: None if name == "shop.test" else ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        server.socket = secured.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield Url(request.param, "127.0.0.1", server.server_address[1], name="shop.test")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_server_is_asked_for_its_name(tmp_path: Path, named: Url, tool: str) -> None:
+    stage, _ = _stage(tmp_path, tool)
+    if tool == "wget" or (tool, named.scheme) == ("bash", "https"):
+        with pytest.raises(CannotAsk):
+            request(stage, "web", named)
+        return
+    assert request(stage, "web", named).status == 200
+
+
+CADDY = """#!/bin/sh
+[ "$*" = "adapt --config /etc/caddy/Caddyfile --adapter caddyfile" ] || exit 1
+cat ${0%/*}/adapted
+"""
+
+
+@pytest.mark.parametrize(("programs", "answer"), [(("python3",), "(200)"), ((), None)])
+def test_a_caddy_is_asked_for_its_site(tmp_path: Path, named: Url, programs: tuple[str, ...], answer: str) -> None:
+    server = {
+        "listen": [f":{named.port}"],
+        "routes": [{"match": [{"host": ["shop.test"]}]}],
+        "automatic_https": {"disable": named.scheme == "http"},
+    }
+    shell = Shell(tmp_path / "bin", {**dict.fromkeys(programs), "caddy": CADDY}, running("web"))
+    (shell.folder / "adapted").write_text(json.dumps({"apps": {"http": {"servers": {"srv0": server}}}}))
+    stage = context(project(service("web", image="caddy:2", raw={"expose": ["1"]})), shell, tmp_path)
+    (site,) = sites(stage, "web")
+    assert (site.name, site.port, site.secure) == ("shop.test", named.port, named.scheme == "https")
+    (finding,) = Http().check_responds(stage, "web")
+    assert finding.status == ("ok" if answer else "skip")
+    assert not answer or finding.summary.endswith(answer)
+
+
+@pytest.mark.parametrize("adapted", ["", "[]", '{"apps": 1}', "not JSON"])
+def test_a_caddy_that_does_not_tell_its_sites(tmp_path: Path, adapted: str) -> None:
+    shell = Shell(tmp_path / "bin", {"caddy": CADDY}, running("web"))
+    (shell.folder / "adapted").write_text(adapted)
+    stage = context(project(service("web", image="caddy:2"), service("other", image="nginx")), shell, tmp_path)
+    assert sites(stage, "web") == ()
+    asked = len(shell.asked)
+    assert sites(stage, "other") == ()
+    assert len(shell.asked) == asked
 
 
 def test_with_nothing_to_ask_with(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import socket
 import stat
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stackhand.perms import undo
-from stackhand.perms.facts import opened
 from stackhand.perms.policy.rules import PathRule
 from stackhand.perms.tree import evaluate, workers
 from stackhand.perms.tree.cursor import MOUNTED
@@ -53,7 +53,7 @@ def test_every_rule_at_once_and_a_second_run_finds_nothing(tree: Tree) -> None:
         "run.sh": 0o755,
         "prod.env": 0o644,
         "data/left": 0o666,
-        "data/none": 0o644,
+        "data/none": 0o600,
         "app/node_modules/x.js": 0o664,
         "app/env/lib/y.py": 0o640,
         "config/token.txt": 0o600,
@@ -137,7 +137,7 @@ def test_five_thousand_folders_deep(tree: Tree) -> None:
         fd = inner
     bottom = os.stat("bottom", dir_fd=fd)
     os.close(fd)
-    assert (bottom.st_uid, stat.S_IMODE(bottom.st_mode)) == (UID, 0o644)
+    assert (bottom.st_uid, stat.S_IMODE(bottom.st_mode)) == (UID, 0o600)
     assert tree.check().ok
     # shutil.rmtree recurses.
     subprocess.run(["rm", "-rf", tree.path / "app"], check=True)
@@ -305,7 +305,7 @@ def test_the_data_of_a_database_is_told_by_what_is_in_it(
     assert [each.path for each in result.events.read("left")] == ["docker/db/pgdata"] * left
     assert facts(tree.path / "docker/db") == (UID, GID, 0o755)
     kept = (uid, uid, mode), (uid, uid, 0o600)
-    fixed = (UID, GID, 0o755), (UID, GID, 0o644)
+    fixed = (UID, GID, mode), (UID, GID, 0o600)
     found = facts(tree.path / "docker/db/pgdata"), facts(tree.path / f"docker/db/pgdata/{mark}")
     assert found == (kept if left else fixed)
     assert not tree.check().counts.wrong
@@ -337,9 +337,11 @@ def test_what_a_container_made_in_its_data_folder_is_left_alone(tree: Tree) -> N
 
 
 def test_what_a_container_left_in_the_source_code_changes(tree: Tree) -> None:
-    path = tree.file("app/__pycache__/a.pyc", 0o600, uid=999, gid=999)
+    path = tree.file("app/__pycache__/a.pyc", 0o644, uid=999, gid=999)
+    private = tree.file("app/__pycache__/b.pyc", 0o600, uid=999, gid=999)
     assert tree.fix().ok
     assert facts(path) == (*MINE, 0o644)
+    assert facts(private) == (*MINE, 0o600)
 
 
 def test_private_keys_stay_their_owners(tree: Tree) -> None:
@@ -357,35 +359,120 @@ def test_private_keys_stay_their_owners(tree: Tree) -> None:
     for name, content in contents.items():
         tree.file(name, 0o600, content)
     tree.file("app/public.p12", 0o640, b"\0\0\0")
-    tree.file("app/certificates.pem", 0o600, bundle.removesuffix(key))
+    tree.file("app/certificates.pem", 0o644, bundle.removesuffix(key))
     tree.special = {"app": {"recorded": PathRule(mode=0o755, plain=True)}}
     assert tree.fix().ok
     assert {name: oct(facts(tree.path / name)[2]) for name in contents} == dict.fromkeys(contents, oct(0o600))
-    assert facts(tree.path / "app/public.p12") == facts(tree.path / "app/certificates.pem") == (*MINE, 0o644)
+    assert facts(tree.path / "app/public.p12") == (*MINE, 0o640)
+    assert facts(tree.path / "app/certificates.pem") == (*MINE, 0o644)
     tree.settle()
     assert not tree.check().counts.wrong
     (tree.path / "app/deploy_key.sh").chmod(0o755)
     assert [each.path for each in tree.check().events.read("wrong")] == ["app/deploy_key.sh"]
 
 
-def test_an_environment_file_that_the_rule_opens_is_told(tree: Tree) -> None:
-    for name, mode in ((".env", 0o600), ("prod.env", 0o660), ("app/x.env", 0o640), ("app/open.env", 0o666)):
-        tree.file(name, mode)
-    tree.file("secrets/y.env", 0o600)
-    for result in (tree.check(), tree.fix()):
-        assert sorted(each.path for each in result.events.read("opened")) == [".env", "app/x.env", "prod.env"]
-        (finding,) = opened(result.events)
-        assert finding.status == "warn"
-        assert "app/x.env" in finding.summary
-        assert "perms.secrets" in finding.remedy
-    assert opened(tree.fix().events) == ()
+def test_what_only_its_owner_may_read_or_enter_stays_so(tree: Tree) -> None:
+    """Owner, mode and what becomes of them; and the plan says the same as the fix."""
+    private = {
+        ".env": (0o600, 0o600),
+        "prod.env": (0o660, 0o640),
+        "compose.yaml": (0o600, 0o600),
+        "app/x.env": (0o640, 0o640),
+        "app/open.env": (0o666, 0o644),
+        "config/acme.json": (0o600, 0o600),
+        "config/go.sh": (0o700, 0o700),
+        "config/for-the-group.sh": (0o750, 0o750),
+        "docker/none": (0o000, 0o600),
+        "docs/run-only.sh": (0o711, 0o711),
+        "data/kept": (0o600, 0o600),
+    }
+    for name, (mode, _) in private.items():
+        tree.file(name, mode, b"text")
+    folders = {"config/in": 0o700, "config/group": 0o2770, "config/pass": 0o711, "config/none": 0o000}
+    for name, mode in folders.items():
+        tree.file(f"{name}/open", 0o644)
+        tree.folder(name, mode)
+    listed = tree.file("config/listed", 0o600)
+    acl = [(0x01, 6, 2**32 - 1), (0x02, 4, 999), (0x04, 0, 2**32 - 1), (0x10, 4, 2**32 - 1), (0x20, 0, 2**32 - 1)]
+    os.setxattr(
+        listed, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in acl)
+    )
+    tree.settle()
+    planned = tree.check()
+    result = tree.fix()
+    assert result.ok
+    assert result.counts.changed == planned.counts.wrong
+    assert {name: facts(tree.path / name) for name in private} == {
+        name: (*MINE, wanted) for name, (_, wanted) in private.items()
+    }
+    found = {name: facts(tree.path / name)[2] for name in folders}
+    assert found == {"config/in": 0o700, "config/group": 0o2750, "config/pass": 0o711, "config/none": 0o700}
+    # Its mask shows as the group's rights. The list, and those who are on it, stay.
+    assert facts(listed) == (*MINE, 0o640)
+    assert tree.check().counts.wrong == 0
+    after = tree.look()
+    assert tree.fix().journal is None
+    assert tree.look() == after
+
+
+def test_what_strict_programs_read_is_left_to_root_and_named(tree: Tree) -> None:
+    modes = {
+        "docker/cron.d/backup": 0o644,
+        "docker/sudoers.d/app": 0o440,
+        "config/ssh/authorized_keys": 0o600,
+        "config/ssh/ssh_host_rsa_key": 0o600,
+        "data/logrotate.d/x": 0o644,
+        "docker/etc/mine": 0o644,
+        "docker/jobs/x": 0o644,
+    }
+    for name, mode in modes.items():
+        tree.file(name, mode, b"text")
+    tree.special = {"docker/etc": {"mine": PathRule(strict="cron")}, "docker": {"jobs": PathRule(strict="cron")}}
+    loose = tree.file("docker/cron.d/loose", 0o666)
+    key = tree.file("config/ssh/ssh_host_ed25519_key", 0o644, b"-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    theirs = tree.file("docker/cron.d/in/theirs", 0o664, uid=UID, gid=GID)
+    result = tree.fix()
+    assert result.ok
+    assert {name: facts(tree.path / name) for name in modes} == {name: (0, 0, mode) for name, mode in modes.items()}
+    assert facts(tree.path / "docker/cron.d") == (0, 0, 0o755)
+    # Only what others could write to, or a key that they could read, is closed.
+    assert (facts(loose), facts(key), facts(theirs)) == ((0, 0, 0o644), (0, 0, 0o600), (*MINE, 0o644))
+    told = {each.path: each.reason for each in result.events.read("left")}
+    assert set(told) == {
+        *("docker/cron.d", "docker/sudoers.d", "data/logrotate.d", "docker/etc/mine", "docker/jobs"),
+        *(f"config/ssh/{name}" for name in ("authorized_keys", "ssh_host_rsa_key", "ssh_host_ed25519_key")),
+    }
+    assert told["docker/cron.d"].startswith("cron refuses files that root does not own")
+    assert tree.check().counts.wrong == 0
+
+
+def test_what_a_container_wrote_as_its_own_user_stays_its_own(tree: Tree) -> None:
+    """In a folder that is mounted anywhere; and in the project's folder, if that is mounted itself."""
+    names = ("app/cache/x", "app/in/cache/y", "config/z", "top", "app/pyc")
+    for name in names:
+        tree.file(name, 0o644, uid=999, gid=999)
+    people = tree.file("app/people", 0o644, uid=4000, gid=4000)
+    roots = tree.file("app/roots", 0o644)
+    group = tree.file("app/group", 0o640, gid=999)
+    mounted = PathRule(data="web", uids=frozenset({999}))
+    tree.special = {"": {"app": mounted, ".": replace(mounted, data="all")}}
+    before = [facts(tree.path / name) for name in names]
+    result = tree.fix()
+    assert result.ok
+    assert [facts(tree.path / name) for name in names] == before
+    assert facts(people) == facts(roots) == (*MINE, 0o644)
+    assert facts(group) == (0, 999, 0o640)
+    told = {each.path: each.reason for each in result.events.read("left")}
+    assert told["app/pyc"] == "web runs as uid 999, which owns it"
+    assert told["config/z"] == "all runs as uid 999, which owns it"
+    assert tree.check().counts.wrong == 0
 
 
 def test_where_git_can_not_be_asked_what_is_executable_stays_so(tree: Tree) -> None:
     for folder in ("app", "app/nested", "app/nested/in"):
         tree.file(f"{folder}/tool", 0o755, b"text")
         tree.file(f"{folder}/short", 0o755)
-        tree.file(f"{folder}/plain", 0o640, b"text")
+        tree.file(f"{folder}/plain", 0o646, b"text")
     tree.folder("app/nested/.git")
     assert tree.fix().ok
     tools = [facts(tree.path / f"{folder}/tool")[2] for folder in ("app", "app/nested", "app/nested/in")]
@@ -552,7 +639,7 @@ def test_a_change_in_part_is_no_success(tree: Tree) -> None:
     os.chown(tree.path, UID, GID)
     os.chown(tree.folder("app", 0o755), UID, 27)
     for number in range(3):
-        tree.file(f"app/{number}", 0o600, uid=UID, gid=GID)
+        tree.file(f"app/{number}", 0o666, uid=UID, gid=GID)
 
     def work() -> None:
         planned = tree.check(gid=27)
@@ -617,8 +704,8 @@ def test_an_ordinary_user_does_what_he_may(tree: Tree) -> None:
 
     as_user(work)
     assert facts(tree.path / "app/mine") == (*MINE, 0o644)
-    assert facts(closed) == (*MINE, 0o644)
-    assert facts(closed.parent) == (*MINE, 0o755)
+    assert facts(closed) == (*MINE, 0o600)
+    assert facts(closed.parent) == (*MINE, 0o700)
     assert facts(roots) == (0, 0, 0o666)
     assert tree.fix().ok
     assert facts(roots) == (*MINE, 0o644)

@@ -207,7 +207,7 @@ def test_a_line_whose_names_and_inodes_do_not_agree_is_passed_over(tree: Tree, n
 
 def test_an_ordinary_user_undoes_his_own(tree: Tree) -> None:
     os.chown(tree.path, UID, GID)
-    path = tree.file("app/a", 0o600, uid=UID, gid=GID)
+    path = tree.file("app/a", 0o666, uid=UID, gid=GID)
     os.chown(tree.path / "app", UID, GID)
 
     def work() -> None:
@@ -216,7 +216,7 @@ def test_an_ordinary_user_undoes_his_own(tree: Tree) -> None:
         assert put_back(tree).restored == 1
 
     as_user(work)
-    assert facts(path) == (UID, GID, 0o600)
+    assert facts(path) == (UID, GID, 0o666)
 
 
 def at_call(name: str, count: int, then: Callable[[], object]) -> None:
@@ -360,7 +360,7 @@ def test_a_mount_since_is_left_alone(wrong: Tree) -> None:
 @pytest.mark.parametrize("call", ["chown", "chmod"])
 @pytest.mark.parametrize("count", range(1, 5))
 def test_no_special_bit_is_lost_whenever_it_is_killed(tree: Tree, call: str, count: int) -> None:
-    tree.file("app/program", 0o6711, b"\x7fELF")
+    tree.file("app/program", 0o6777, b"\x7fELF")
     tree.folder("app/shared", 0o3777)
     tree.settle()
     with contextlib.suppress(AssertionError):  # there may not be that many calls

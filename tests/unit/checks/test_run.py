@@ -17,6 +17,8 @@ from stackhand.checks.check import Check, NoAnswer, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext, ServiceActions, ServiceKinds
 from stackhand.checks.kind import Kind
 from stackhand.checks.suite import Limits
+from stackhand.engine.api.exec import ExecResult
+from stackhand.engine.host.load import CpuLoad
 from stackhand.errors import EngineUnreachable, LockHeld, StackError
 from stackhand.model import Fix, Report, Strength
 from stackhand.services import fixes as fixing
@@ -79,6 +81,7 @@ class StubEngine:
     """An engine that has these containers."""
 
     alive = True
+    load = CpuLoad(2, 0.5, 1.0)
 
     def __init__(self, containers: Sequence[Any]) -> None:
         self._containers = containers
@@ -88,6 +91,12 @@ class StubEngine:
 
     def answers(self, within: float | None = None) -> bool:
         return self.alive
+
+    def cpu_load(self) -> CpuLoad:
+        return self.load
+
+    def ask(self, *_: Any, **__: Any) -> ExecResult:
+        return ExecResult(0, "", seconds=0.1)
 
 
 def context(
@@ -351,6 +360,35 @@ def test_nor_is_one_given_up_whose_dependency_has_just_started(tmp_path: Path) -
     assert toy.looks == 3
 
 
+def test_a_service_that_answers_only_with_more_time_is_well(tmp_path: Path) -> None:
+    class Slow(Toy):
+        def collect(self, context: CheckContext, service: str) -> World:
+            if context.within(5) < 20:
+                raise NoAnswer("no answer within 5 s")
+            return super().collect(context, service)
+
+    toy = Slow({"role": "right", "index": "odd"}, PHASES, mend)
+    report = run(tmp_path, toy)
+    assert report.ok
+    assert toy.done == ["index"]
+    assert {states(report)[each] for each in ("toy.answers", "toy.role", "toy.index")} == {"ok"}
+
+
+def test_on_a_busy_machine_nothing_fails_for_want_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(Toy):
+        def collect(self, context: CheckContext, service: str) -> World:
+            raise NoAnswer(f"no answer within {context.within(5):g} s")
+
+    monkeypatch.setattr(StubEngine, "load", CpuLoad(2, 25.0, 97.0))
+    report = run(tmp_path, Busy({"role": "right", "index": "odd"}, PHASES, mend))
+    assert report.ok
+    finding = next(each for each in report.findings if each.id == "toy.answers")
+    assert (finding.status, finding.summary) == ("skip", "not asked in time")
+    assert "load average 25.0 on 2 cores" in finding.evidence
+    assert "no answer within 20 s" in finding.evidence
+    assert finding.remedy
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
     class Hanging(Toy):
@@ -358,7 +396,7 @@ def test_a_check_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             threading.Event().wait(30)
             return {}
 
-    monkeypatch.setattr(fixing, "LIMITS", Limits(check=0.05))
+    monkeypatch.setattr(fixing, "LIMITS", Limits(check=0.05, stretch=2))
     monkeypatch.setattr(StubEngine, "alive", alive)
     toy = Hanging({"role": "right", "index": "right"}, PHASES, mend)
     if not alive:

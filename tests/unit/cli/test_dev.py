@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from stackhand.errors import CommandFailed
 
 
 class FakeCommands(Programs):
-    def __init__(self, failing: str = "") -> None:
+    def __init__(self, failing: str = "", code: int = 1) -> None:
         super().__init__()
         self.failing = failing
+        self.code = code
         self.ran: list[str] = []
 
     def run(self, argv: Sequence[str], *, on_line: Any = None, **_: Any) -> Completed:
@@ -31,7 +33,7 @@ class FakeCommands(Programs):
         self.ran.append(line)
         on_line(f"ran {line}")
         if self.failing and self.failing in line:
-            raise CommandFailed(argv, 1, "")
+            raise CommandFailed(argv, self.code, "")
         return Completed(tuple(argv), 0, "", "")
 
 
@@ -76,6 +78,31 @@ def test_a_group_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, commands, group=["unti"])
     assert caught.value.code == 2
     assert commands.ran == []
+
+
+def test_todays_engine_runs_what_an_engine_can_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    run(monkeypatch, commands, engine="current")
+    assert commands.ran[-1].startswith("current.sh ")
+    assert commands.ran[-1].endswith("-m pytest -n auto --dist loadgroup tests/engine tests/crash")
+    run(monkeypatch, commands, engine="current", group=["reference"], mechanisms=True)
+    assert commands.ran[-1].endswith("-m pytest -n auto --dist loadgroup tests/reference -m mechanism")
+
+
+def test_an_engine_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = FakeCommands()
+    with pytest.raises(Exit) as caught:
+        run(monkeypatch, commands, engine="curent")
+    assert caught.value.code == 2
+    assert commands.ran == []
+
+
+def test_todays_engine_that_can_not_be_had_is_a_missing_prerequisite(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Exit) as caught:
+        run(monkeypatch, FakeCommands("current.sh", code=69), engine="current")
+    assert caught.value.code == 3
+    assert isinstance(sys.stderr, io.StringIO)
+    assert "its tests did not run" in sys.stderr.getvalue()
 
 
 def test_every_group_has_a_budget() -> None:

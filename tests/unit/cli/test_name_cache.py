@@ -97,6 +97,45 @@ def test_reading_twice_asks_once(folder: Path) -> None:
     assert whole.reads == 2
 
 
+def folders_of_ours(root: Path) -> list[str]:
+    return [str(path.parent.relative_to(root)) for path in root.rglob(".stackhand")]
+
+
+@pytest.mark.parametrize("by", ["environment", ".env"])
+def test_names_are_remembered_in_the_folder_of_the_project_alone(tmp_path: Path, by: str) -> None:
+    for name in ("project", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "project/compose.yaml").write_text("services: {}\n")
+    chosen = "COMPOSE_FILE=../project/compose.yaml"
+    if by == ".env":
+        (tmp_path / "here/.env").write_text(chosen)
+    environ = dict([chosen.split("=")]) if by == "environment" else {}
+    whole = Whole()
+    for _ in range(2):
+        name_cache.read(tmp_path / "here", environ, whole)
+    assert (folders_of_ours(tmp_path), whole.reads) == (["project"], 1)
+
+
+def test_a_link_to_a_file_of_another_folder_counts_where_it_lies(tmp_path: Path) -> None:
+    for name in ("template", "shop"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "template/compose.yaml").write_text("services: {}\n")
+    (tmp_path / "shop/compose.yaml").symlink_to(tmp_path / "template/compose.yaml")
+    name_cache.read(tmp_path / "shop", {}, Whole())
+    assert folders_of_ours(tmp_path) == ["shop"]
+
+
+def test_a_file_that_is_not_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("COMPOSE_FILE=https://example.com/shop.git")
+    name_cache.read(tmp_path, {}, Whole())
+    assert set(folders_of_ours(tmp_path)) <= {"."}
+
+
+def test_a_dry_run_writes_nothing(folder: Path) -> None:
+    name_cache.read(folder, {}, Whole(), dry=True)
+    assert folders_of_ours(folder) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "null", '{"services": {}}'])
 def test_a_damaged_memory_is_no_obstacle(folder: Path, text: str) -> None:
     (folder / ".stackhand").mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackhand.engine.messages import classify, last_error_line, raise_for
+from stackhand.engine.messages import classify, container_is_gone, last_error_line, port_in, raise_for
 from stackhand.errors import (
     CommandFailed,
     DependencyCycle,
@@ -15,6 +15,44 @@ from stackhand.errors import (
 )
 
 DRIVER = "Error response from daemon: driver failed programming external connectivity on endpoint m-a-1 (f1b9fd9650): "
+
+
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        ("Container 269 is not running", True),
+        ("cannot exec in a stopped state: unknown", True),
+        ("cannot join network of a non running container: bfa7", True),
+        ("cannot join network namespace of a non running container: container web is exited", True),
+        ("joining network namespace of container: No such container: 2695", True),
+        ("Container 269 is paused, unpause the container before exec", False),
+    ],
+)
+def test_a_container_that_is_gone(text: str, gone: bool) -> None:
+    assert container_is_gone(text) is gone
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        # Engine 28.5.
+        ("failed to bind host port for 127.0.0.1:80:172.17.0.2:8080/tcp: address already in use", (80, "tcp")),
+        ("failed to bind host port for [::1]:80:172.17.0.2:8080/tcp: address already in use", (80, "tcp")),
+        ("failed to bind host port for 0.0.0.0:53:172.17.0.2:53/udp: address already in use", (53, "udp")),
+        ("failed to bind host port 81 for [::]:80-90:172.17.0.2:8080/tcp: address already in use", (81, "tcp")),
+        ("failed to bind host port for [::]:80:[fd00::2]:8080/tcp: address already in use", (80, "tcp")),
+        ("failed to bind host port 0.0.0.0:80/tcp: address already in use", (80, "tcp")),
+        ("Bind for 0.0.0.0:80 failed: port is already allocated", (80, "")),
+        # Engine 20.10.
+        ("Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use", (80, "tcp")),
+        ("Error starting userland proxy: listen tcp6 [::1]:80: bind: address already in use", (80, "tcp")),
+        ("Error starting userland proxy: listen udp4 0.0.0.0:53: bind: address already in use", (53, "udp")),
+        ("Bind for :::80 failed: port is already allocated", (80, "")),
+        ("address already in use", None),
+    ],
+)
+def test_the_port_that_is_taken(text: str, port: tuple[int, str] | None) -> None:
+    assert port_in(f"driver failed programming external connectivity on endpoint a-1 (f1b9): {text}") == port
 
 
 @pytest.mark.parametrize(
@@ -40,6 +78,12 @@ DRIVER = "Error response from daemon: driver failed programming external connect
             False,
         ),
         ("Error response from daemon: manifest for redis:none not found: manifest unknown", "image_not_found", False),
+        (
+            ' a Pulling \n a Error failed to resolve reference "127.0.0.1:80/a:2": 127.0.0.1:80/a:2: not found\n'
+            'Error response from daemon: failed to resolve reference "127.0.0.1:80/a:2": 127.0.0.1:80/a:2: not found',
+            "image_not_found",
+            False,
+        ),
         (
             "Error response from daemon: pull access denied for nosuch, repository does not exist or may require "
             "'docker login': denied: requested access to the resource is denied",

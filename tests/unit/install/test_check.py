@@ -20,6 +20,7 @@ WELL = Observation(
     disk=Disk("/var/lib/docker", used=20 * GIB, free=80 * GIB, total=100 * GIB),
 )
 NO_ENGINE = EngineUnreachable("no engine answers", "run `inv engine.install`")
+BUILDS = {"cli": "ok", "answers": "ok", "compose": "ok"}
 
 
 def statuses(seen: Observation) -> dict[str, str]:
@@ -52,10 +53,31 @@ def statuses(seen: Observation) -> dict[str, str]:
             replace(WELL, warnings=("WARNING: No swap limit support",)),
             {"cli": "ok", "answers": "ok", "compose": "ok", "disk": "ok", "warning": "warn"},
         ),
+        (replace(WELL, compose="2.40.3", buildx="0.29.1", disk=None), {**BUILDS, "buildx": "ok"}),
+        (replace(WELL, compose="2.40.3", disk=None), {**BUILDS, "buildx": "warn"}),
     ],
 )
 def test_findings(seen: Observation, expected: dict[str, str]) -> None:
     assert statuses(seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("compose", "buildx", "says"),
+    [
+        ("2.36.2", None, None),
+        ("2.37.0", None, "with its old builder"),
+        ("2.40.3-3", "0.29.1+ds1", None),
+        ("2.40.3", "0.13.1", "0.17 or newer is needed"),
+        ("5.0.1", None, "builds no image"),
+    ],
+)
+def test_a_buildx_that_builds_need_is_a_warning(compose: str, buildx: str | None, says: str | None) -> None:
+    seen = replace(WELL, compose=compose, buildx=buildx)
+    found = [finding for finding in evaluate(seen) if finding.status != "ok"]
+    assert [finding.id for finding in found] == ["engine.buildx"] * (says is not None)
+    assert all(says in finding.summary and finding.fixable for finding in found if says)
+    # Without builds, all is usable.
+    assert seen.error is None
 
 
 @pytest.mark.parametrize(

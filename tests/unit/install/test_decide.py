@@ -34,6 +34,8 @@ SOURCES = {"sources.list": "deb http://mirror.example/debian bookworm main\n"}
 NOTHING = Observation(endpoint=HERE, engine_error=NO_ENGINE)
 ONLY_CLI = Observation(cli="/usr/local/bin/docker", endpoint=HERE, engine_error=NO_ENGINE, compose_error=NO_PLUGIN)
 ALL = Observation(cli="/usr/bin/docker", endpoint=HERE, version="28", api="1.48", compose="2.30.0")
+# Compose 2.40 builds with buildx, which is missing here.
+NO_BUILDX = replace(ALL, compose="2.40.3")
 NO_COMPOSE = replace(ALL, compose=None, compose_error=NO_PLUGIN)
 
 BOOKWORM = Machine(
@@ -176,6 +178,37 @@ def plan(machine: Machine) -> list[tuple[str, ...]]:
             [("engine", "install", "docker-cli"), ("compose", "install", "docker-compose")],
             id="engine-elsewhere-no-command",
         ),
+        pytest.param(
+            replace(NOBLE, seen=NO_BUILDX, available={"docker-buildx": "0.21.3-0ubuntu1"}),
+            [("buildx", "install", "docker-buildx")],
+            id="buildx",
+        ),
+        pytest.param(
+            replace(NOBLE, seen=NO_BUILDX, root=False, available={"docker-buildx": "0.21.3-0ubuntu1"}),
+            [("buildx", "add", "docker-buildx", "noble")],
+            id="buildx-without-root-goes-to-the-home-folder",
+        ),
+        pytest.param(
+            replace(
+                NOBLE, seen=NO_BUILDX, available={"docker-buildx-plugin": "0.30.1-1~ubuntu", "docker-buildx": "0.21"}
+            ),
+            [("buildx", "install", "docker-buildx-plugin")],
+            id="buildx-of-docker's-own-repository",
+        ),
+        pytest.param(
+            replace(NOBLE, seen=replace(NO_BUILDX, buildx="0.12.1"), available={"docker-buildx": "0.21.3"}),
+            [("buildx", "install", "docker-buildx")],
+            id="a-buildx-that-compose-refuses",
+        ),
+        pytest.param(
+            replace(TRIXIE, seen=NO_BUILDX, available={"docker-buildx": "0.13.1"}),
+            [],
+            id="an-older-buildx-would-only-break-builds",
+        ),
+        pytest.param(replace(NOBLE, seen=NO_BUILDX, available=None), [("packages", "update")], id="buildx-no-lists"),
+        pytest.param(replace(NOBLE, seen=NO_BUILDX, available=None, root=False), [], id="buildx-no-lists-no-root"),
+        pytest.param(Machine(NO_BUILDX, distribution="fedora"), [], id="no-buildx-where-nothing-can-be-installed"),
+        pytest.param(replace(NOBLE, seen=replace(NO_BUILDX, buildx="0.21.3")), [], id="compose-and-buildx"),
     ],
 )
 def test_plans(machine: Machine, expected: list[tuple[str, ...]]) -> None:
@@ -252,6 +285,15 @@ def test_looks_again_after_the_lists_are_there(monkeypatch: pytest.MonkeyPatch) 
     assert fake.done == ["update packages", "install engine", "start engine", "install compose"]
     assert result.seen == ALL
     assert result.to_json()["changed"] is True
+
+
+def test_the_buildx_that_the_new_compose_wants_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = replace(NOBLE, available={**(NOBLE.available or {}), "docker-buildx": "0.21.3"})
+    looks = [replace(machine, available=None), machine, replace(machine, seen=NO_BUILDX), replace(machine, seen=ALL)]
+    fake = FakeMachine(monkeypatch, looks)
+
+    assert fake.ensure().seen == ALL
+    assert fake.done == ["update packages", "install engine", "start engine", "install compose", "install buildx"]
 
 
 def test_nothing_to_do_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

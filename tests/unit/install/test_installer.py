@@ -147,7 +147,9 @@ def test_a_stale_pid_file_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert not pid_file.exists()
 
 
-def packaging(content: bytes | None, sources: list[str]) -> Callable[[list[str], Path | None], None]:
+def packaging(
+    content: bytes | None, sources: list[str], name: str = "docker-compose"
+) -> Callable[[list[str], Path | None], None]:
     """Behave as apt-get and dpkg do with a package that holds `content` as its plugin."""
 
     def react(argv: list[str], cwd: Path | None) -> None:
@@ -155,9 +157,9 @@ def packaging(content: bytes | None, sources: list[str]) -> Callable[[list[str],
             parts = next(word for word in argv if word.startswith("Dir::Etc::SourceParts=")).partition("=")[2]
             sources.extend(file.read_text() for file in Path(parts).iterdir())
         if "download" in argv and cwd:
-            (cwd / "docker-compose_2.26.1-4_amd64.deb").touch()
+            (cwd / f"{name}_2.26.1-4_amd64.deb").touch()
         if "-x" in argv and content is not None:
-            plugin = Path(argv[-1]) / "usr/libexec/docker/cli-plugins/docker-compose"
+            plugin = Path(argv[-1]) / "usr/libexec/docker/cli-plugins" / name
             plugin.parent.mkdir(parents=True)
             plugin.write_bytes(content)
 
@@ -189,6 +191,16 @@ def test_the_machine_s_own_release_needs_no_other_sources(tmp_path: Path) -> Non
     assert not [line for line in commands.ran if "update" in line]
 
 
+def test_buildx_is_a_plugin_like_compose(tmp_path: Path) -> None:
+    (tmp_path / "docker-compose").write_bytes(b"compose")
+    commands = FakeCommands(packaging(b"buildx", [], "docker-buildx"))
+
+    make(commands, plugins=tmp_path).carry_out(Action("buildx", "add", "missing", ("docker-buildx", "bookworm")))
+
+    assert (tmp_path / "docker-buildx").read_bytes() == b"buildx"
+    assert (tmp_path / "docker-compose").read_bytes() == b"compose"
+
+
 def test_a_plugin_that_does_not_run_replaces_nothing(tmp_path: Path) -> None:
     (tmp_path / "docker-compose").write_bytes(b"old")
     pack = packaging(b"too new for this libc", [])
@@ -212,5 +224,5 @@ def test_a_half_copied_plugin_of_an_earlier_run_is_in_nobodys_way(tmp_path: Path
 
 
 def test_a_package_without_a_plugin(tmp_path: Path) -> None:
-    with pytest.raises(InstallFailed, match="contains no Compose plugin"):
+    with pytest.raises(InstallFailed, match="contains no docker-compose plugin"):
         make(FakeCommands(packaging(None, [])), plugins=tmp_path).carry_out(ADD)

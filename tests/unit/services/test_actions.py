@@ -10,7 +10,7 @@ import pytest
 from builders import container
 
 from stackhand.engine.api.containers import Container
-from stackhand.errors import StackError
+from stackhand.errors import OtherFolder, StackError
 from stackhand.output.redact import Redactor
 from stackhand.services import actions
 from stackhand.services.actions import Actions
@@ -30,6 +30,8 @@ class World:
         self.compose = self
         self.project = self
         self.name = "shop"
+        self.directory = folder
+        self.files = (folder / "compose.yaml",)
         self.there: list[Container] = []
         self.starters = 0
         self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
@@ -46,6 +48,9 @@ class World:
 
     def chosen(self) -> World:
         return self
+
+    def sharers(self, name: str) -> list[Any]:
+        return []
 
     def containers(self, project: str, name: str) -> list[Container]:
         return self.there
@@ -83,7 +88,7 @@ class Starter:
 @pytest.fixture(autouse=True)
 def _starters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "OnDemand", lambda starter: None)
-    monkeypatch.setattr(actions, "Starter", lambda select, engine, *_: engine.starter())
+    monkeypatch.setattr(actions, "Starter", lambda select, engine, *_, **__: engine.starter())
 
 
 def test_a_start_is_in_the_records_of_the_run(tmp_path: Path) -> None:
@@ -109,6 +114,17 @@ def test_a_recreate_clears_first_what_a_killed_one_has_left(tmp_path: Path) -> N
     world.there = [container("web", id="old"), container("web", id="draft", status="created", replaces="old")]
     world.actions.recreate("web")
     assert world.did[:2] == [("remove", "draft", "locked"), ("create", "web", True, "locked")]
+
+
+@pytest.mark.parametrize("action", ["restart", "recreate"])
+def test_what_another_folder_has_made_is_left_alone(tmp_path: Path, action: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    world = World(tmp_path)
+    world.there = [container("web", made_in=str(other))]
+    with pytest.raises(OtherFolder, match=f"web was started from another folder .*: {other}"):
+        getattr(world.actions, action)("web")
+    assert world.did == []
 
 
 @pytest.mark.parametrize("action", ["start", "restart", "recreate"])

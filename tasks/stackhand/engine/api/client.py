@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
 from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.host.load import CpuLoad, read
 from stackhand.errors import EngineUnreachable, StackError
 
 # Bytes. The engine keeps as much of a healthcheck's output (maxOutputLen in moby's daemon/health.go).
@@ -73,6 +75,12 @@ class Engine:
         thread.join(within)
         return any(pongs)
 
+    def cpu_load(self) -> CpuLoad | None:
+        """Return how busy the engine's machine is, None where that is another than this one."""
+        from stackhand.engine.api import endpoint
+
+        return read() if endpoint.resolve(self._environ).is_local else None
+
     def now(self) -> datetime:
         """Return the time by the engine's clock, as all its times are; by this machine's where it does not say."""
         with errors():
@@ -112,6 +120,14 @@ class Engine:
         with errors():
             return containers.parse(self.api.inspect_container(container))
 
+    def labels(self, container: str) -> Mapping[str, str] | None:
+        """Return the labels of a container, by its id or name, or None if there is none."""
+        try:
+            with errors():
+                return dict(self.api.inspect_container(container)["Config"]["Labels"] or {})
+        except ContainerGone:
+            return None
+
     def image_id(self, name: str) -> str | None:
         """Return the id of a local image, or None."""
         found = self.image(name)
@@ -122,6 +138,22 @@ class Engine:
         with errors():
             found = self.api.top(container, ps_args="-eo pid,uid")
         return frozenset(int(row[1]) for row in found.get("Processes") or () if row[1].isdecimal())
+
+    def user_shift(self) -> tuple[int, int] | None:
+        """Return how far the users and groups of containers are shifted on the engine's machine; (0, 0) is usual.
+
+        With `userns-remap`, the engine's folder is named by the first user and group of its containers
+        (https://docs.docker.com/engine/security/userns-remap/). None for an engine without root: it does not say.
+        """
+        with errors():
+            info = self.api.info()
+        options = info.get("SecurityOptions") or ()
+        if any(each.startswith("name=rootless") for each in options):
+            return None
+        if not any(each.startswith("name=userns") for each in options):
+            return 0, 0
+        first = re.search(r"/(\d+)\.(\d+)$", info.get("DockerRootDir") or "")
+        return (int(first[1]), int(first[2])) if first else None
 
     def image(self, name: str) -> Image | None:
         """Return a local image, or None."""
@@ -261,11 +293,15 @@ class Engine:
         cache = details.get("inactive_file", details.get("total_inactive_file", 0))
         return max(0, int(found.get("usage") or 0) - int(cache))
 
-    def holder_of_port(self, port: int) -> str | None:
-        """Return the name of the running container that publishes a port, or None."""
+    def holder_of_port(self, port: int, protocol: str = "") -> str | None:
+        """Return the name of the running container that publishes a port (with any protocol if none is given)."""
+
+        def matches(published: dict[str, Any]) -> bool:
+            return published.get("PublicPort") == port and protocol in ("", published.get("Type"))
+
         with errors():
             for entry in self.api.containers():
-                if any(published.get("PublicPort") == port for published in entry.get("Ports") or ()):
+                if any(map(matches, entry.get("Ports") or ())):
                     return str(entry["Names"][0]).lstrip("/")
         return None
 

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from stackhand.engine.compose.project import HASH_LABEL, NUMBER_LABEL, REPLACE_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.project import (
+    FILES_LABEL,
+    FOLDER_LABEL,
+    HASH_LABEL,
+    NUMBER_LABEL,
+    REPLACE_LABEL,
+    SERVICE_LABEL,
+    Shared,
+)
 
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
@@ -43,6 +51,8 @@ class Container:
     `health` is the engine's verdict about this run of the container; one from before its last start counts as
     `starting`. `exit_code` is valid once the container has stopped. `exposed` are the TCP ports that the image and the
     compose file declare. `replaces` is the container (id or name) that Compose made this one to replace.
+    `shares` has what it was made to have of other containers, each with that container's id or name: a namespace, or
+    volumes. `made_in` and `made_from` are the folder and the compose files that Compose made it from (`a,b`).
     `memory_limit` is in bytes, `cpus` in cores; 0 means no limit.
     """
 
@@ -66,6 +76,9 @@ class Container:
     attachments: Mapping[str, Attachment] = field(default_factory=dict, hash=False)
     exposed: frozenset[int] = field(default_factory=frozenset)
     replaces: str = ""
+    shares: tuple[tuple[Shared, str], ...] = ()
+    made_in: str = ""
+    made_from: str = ""
     memory_limit: int = 0
     cpus: float = 0.0
 
@@ -108,7 +121,7 @@ def parse(document: Mapping[str, Any]) -> Container:
     """Return the container of an engine's inspect document."""
     state, config = document["State"], document["Config"]
     networks: Mapping[str, Any] = (document.get("NetworkSettings") or {}).get("Networks") or {}
-    limits: Mapping[str, Any] = document.get("HostConfig") or {}
+    host: Mapping[str, Any] = document.get("HostConfig") or {}
     labels: Mapping[str, str] = config.get("Labels") or {}
     started = parse_time(state.get("StartedAt"))
     health = state.get("Health") or {}
@@ -134,9 +147,22 @@ def parse(document: Mapping[str, Any]) -> Container:
         networks=frozenset(networks),
         attachments={name: _attachment(entry or {}) for name, entry in networks.items()},
         exposed=frozenset(_tcp(config.get("ExposedPorts") or ())),
-        memory_limit=int(limits.get("Memory") or 0),
-        cpus=(limits.get("NanoCpus") or 0) / _NANOSECONDS,
+        shares=tuple(_shares(host)),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
+        memory_limit=int(host.get("Memory") or 0),
+        cpus=(host.get("NanoCpus") or 0) / _NANOSECONDS,
     )
+
+
+def _shares(host: Mapping[str, Any]) -> Iterable[tuple[Shared, str]]:
+    modes: tuple[tuple[Shared, str], ...] = (("network", "NetworkMode"), ("ipc", "IpcMode"), ("pid", "PidMode"))
+    for what, key in modes:
+        kind, _, other = str(host.get(key) or "").partition(":")
+        if kind == "container" and other:
+            yield what, other
+    for entry in host.get("VolumesFrom") or ():
+        yield "volumes", str(entry).partition(":")[0]
 
 
 def _attachment(entry: Mapping[str, Any]) -> Attachment:
@@ -174,6 +200,8 @@ def parse_listed(entry: Mapping[str, Any]) -> Container | None:
         replaces=labels.get(REPLACE_LABEL, ""),
         image_id=entry.get("ImageID", ""),
         networks=frozenset((entry.get("NetworkSettings") or {}).get("Networks") or ()),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.sdk import ContainerGone, errors
-from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.project import FILES_LABEL, FOLDER_LABEL, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 # Engine 23 and newer label a volume without a given name (moby #44216). Before, only the hash as its name tells.
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -21,7 +21,8 @@ _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 class ContainerUse:
     """One container, and the volumes and networks that it uses. `project` is empty if Compose did not make it.
 
-    `volumes` maps the name of each volume to its mount point in the container.
+    `volumes` maps the name of each volume to its mount point in the container. `made_in` and `made_from` as in
+    `containers.Container`.
     """
 
     id: str
@@ -32,6 +33,8 @@ class ContainerUse:
     running: bool = False
     volumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     networks: frozenset[str] = frozenset()
+    made_in: str = ""
+    made_from: str = ""
 
     @property
     def owner(self) -> str:
@@ -52,6 +55,14 @@ class Resource:
     def anonymous(self) -> bool:
         """Whether this is a volume without a given name."""
         return _ANONYMOUS_LABEL in self.labels or bool(_ANONYMOUS.fullmatch(self.name))
+
+
+@dataclass(frozen=True)
+class VolumeDefinition:
+    """What a volume is made of: `driver` and `driver_opts` of the compose file."""
+
+    driver: str = "local"
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,13 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Projec
         tuple(sorted(own_volumes, key=lambda volume: (volume.anonymous, volume.name))),
         tuple(container for container in containers if container.project != project),
     )
+
+
+def volume_definitions(engine: Engine, project: str) -> dict[str, VolumeDefinition]:
+    """Return what each volume of a project was made of, by its name in the engine."""
+    with errors():
+        found = engine.api.volumes(filters={"label": f"{PROJECT_LABEL}={project}"})["Volumes"] or []
+    return {each["Name"]: VolumeDefinition(each.get("Driver") or "local", each.get("Options") or {}) for each in found}
 
 
 def stop(engine: Engine, container: str) -> None:
@@ -121,6 +139,8 @@ def _container(entry: Mapping[str, Any]) -> ContainerUse:
         running=entry.get("State") in ("running", "restarting", "paused"),
         volumes=dict(_volumes(entry.get("Mounts") or ())),
         networks=frozenset(attached),
+        made_in=labels.get(FOLDER_LABEL, ""),
+        made_from=labels.get(FILES_LABEL, ""),
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from stackhand.engine.messages import engine_error
+from stackhand.engine.messages import container_is_gone, engine_error
 from stackhand.errors import EngineUnreachable, StackError
 
 _importing = threading.Lock()
@@ -44,7 +44,7 @@ def errors(keep: type[Exception] | None = None) -> Iterator[None]:
         raise ContainerGone(text, foreign=text) from error
     except docker.errors.APIError as error:
         text = str(error.explanation or error)
-        if "is not running" in text or "cannot exec in a stopped" in text:
+        if container_is_gone(text):
             raise ContainerGone(text, foreign=text) from error
         raise engine_error(text) or StackError(f"the engine refused: {text}", foreign=text) from error
     except (

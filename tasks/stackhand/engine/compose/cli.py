@@ -23,9 +23,22 @@ from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, Inval
 
 # The first version with all of `up --no-deps --no-recreate`, `config --hash "*"` and `depends_on.required`.
 OLDEST = (2, 20)
+# From 2.37 on Compose builds with buildx where it is there, else as before (https://github.com/docker/compose/pull/12699).
+# From 5.0 on it has no other way (https://github.com/docker/compose/releases/tag/v5.0.0). It refuses an older buildx.
+PREFERS_BUILDX, NEEDS_BUILDX = (2, 37), (5, 0)
+OLDEST_BUILDX = (0, 17)
 DEV_PROFILE = "dev"
 
 OnLine = Callable[[str], None]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version.
+
+    >>> numbers("2.40.3-3"), numbers("0.29.1+ds1")
+    ((2, 40), (0, 29))
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 @dataclass(frozen=True)
@@ -82,13 +95,18 @@ class Compose:
         except CommandFailed as error:
             raise _missing(error) from error
         version = done.stdout.strip().lstrip("v")
-        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-        if numbers < OLDEST:
+        if numbers(version) < OLDEST:
             raise ComposeMissing(
                 f"Compose {version} is too old: {OLDEST[0]}.{OLDEST[1]} or newer is needed",
                 "run `inv engine.install`, or update the docker-compose plugin",
             )
         return version
+
+    def buildx(self) -> str | None:
+        """Return the version of the plugin that Compose builds with, or None if there is none."""
+        done = self._commands.run(["docker", "buildx", "version"], env=self._environ, check=False)
+        found = re.search(r" v?(\d+\.\d+\S*)", done.stdout)
+        return found[1] if found and not done.returncode else None
 
     def config(self) -> project.Project:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and other ConfigErrors."""
@@ -100,7 +118,8 @@ class Compose:
             document: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
         except ValueError as error:
             raise InvalidComposeFile(f"`docker compose config` printed no JSON: {error}") from error
-        return project.parse(document, self.directory)
+        files = self.selection.files or chosen_files(self.directory, self._environ)
+        return project.parse(document, self.directory, [self.directory / file for file in files])
 
     def hashes(self) -> dict[str, str]:
         """Return each service's configuration hash; its containers have it as a label."""

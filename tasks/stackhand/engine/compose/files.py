@@ -73,9 +73,12 @@ def variables(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def state_directory(folder: Path, environ: Mapping[str, str]) -> Path:
-    """Return the folder that has the project's `.stackhand/`: the one of its first compose file."""
-    files = chosen_files(folder, environ)
-    return (folder / files[0]).resolve().parent if files else folder
+    """Return the folder that has the project's `.stackhand/`: the one of its first compose file.
+
+    As for Compose, a link to a file elsewhere counts where it lies. A file that is not on this machine has no folder.
+    """
+    first = folder / next(iter(chosen_files(folder, environ)), "")
+    return first.parent.resolve() if first.is_file() else folder
 
 
 def chosen_files(folder: Path, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ Condition = Literal["service_started", "service_healthy", "service_completed_suc
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 NUMBER_LABEL = "com.docker.compose.container-number"
 # Settings of a service that are complete in the engine once the container is created.
 _MADE_AT_CREATION = frozenset(
@@ -27,9 +29,13 @@ _MADE_AT_CREATION = frozenset(
 
 # A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
+_OF = "service:"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
+# The folder and the files that a container was made from, as paths of the machine on which Compose ran.
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+FILES_LABEL = "com.docker.compose.project.config_files"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Dependency:
     restart: bool = False
 
 
+Shared = Literal["network", "ipc", "pid", "volumes"]
+"""What a container can have of another one: one of its namespaces, or its volumes."""
+
+
 @dataclass(frozen=True)
 class Port:
     """One published port of a service."""
@@ -52,11 +62,18 @@ class Port:
 
 @dataclass(frozen=True)
 class Volume:
-    """One named volume of the compose file: its name in the engine, and whether it is external."""
+    """One named volume of the compose file: its name in the engine, whether it is external, and what it is made of."""
 
     name: str
     external: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = "local"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the engine's machine that it stands for, if its options name one; else empty."""
+        return self.driver_opts.get("device", "") if "bind" in self.driver_opts.get("o", "").split(",") else ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,23 @@ class Service:
     configs: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def shares(self) -> Mapping[str, frozenset[Shared]]:
+        """The services of which it has a namespace or the volumes, each with what that is.
+
+        From `network_mode`, `ipc`, `pid`, `volumes_from`: https://docs.docker.com/reference/compose-file/services/.
+        """
+        modes: tuple[tuple[Shared, Any], ...] = (
+            ("network", self.raw.get("network_mode")),
+            ("ipc", self.raw.get("ipc")),
+            ("pid", self.raw.get("pid")),
+        )
+        found = [(str(mode)[len(_OF) :], what) for what, mode in modes if str(mode).startswith(_OF)]
+        # `NAME` or `NAME:ro`; `container:NAME` is no service.
+        entries = [str(entry) for entry in self.raw.get("volumes_from") or ()]
+        found += [(entry.partition(":")[0], "volumes") for entry in entries if not entry.startswith("container:")]
+        return {name: frozenset(what for other, what in found if other == name) for name, _ in found}
+
 
 @dataclass(frozen=True)
 class Project:
@@ -89,7 +123,7 @@ class Project:
 
     `networks` has the networks' names in the engine. Secrets and configs come from files (`secret_files`,
     `config_files`), from environment variables (`secret_variables`, `config_variables`), or have their text in the
-    compose file itself (`config_texts`).
+    compose file itself (`config_texts`). `files` are the compose files that it was read from, where that is known.
     """
 
     name: str
@@ -102,6 +136,7 @@ class Project:
     config_variables: Mapping[str, str] = field(default_factory=dict)
     config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
         """Return the secrets and configs of a service that come from files, as (`secret` or `config`, key, file)."""
@@ -155,12 +190,16 @@ class Project:
             if dependency.service == name
         ]
 
+    def sharers(self, name: str) -> list[Service]:
+        """Return the services that have a namespace or the volumes of this one's container."""
+        return [service for service in self.services.values() if name in service.shares]
+
     def is_one_shot(self, name: str) -> bool:
         """Return whether a service waits for this one to complete."""
         return any(entry.condition == "service_completed_successfully" for _, entry in self.dependants(name))
 
 
-def parse(document: Mapping[str, Any], directory: Path) -> Project:
+def parse(document: Mapping[str, Any], directory: Path, files: Iterable[Path] = ()) -> Project:
     """Return the project of a `docker compose config --format json` document."""
     name = document["name"]
     secrets: Mapping[str, Any] = document.get("secrets") or {}
@@ -177,12 +216,15 @@ def parse(document: Mapping[str, Any], directory: Path) -> Project:
         config_texts=_having(configs, "content"),
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=_having(secrets, "environment"),
+        files=tuple(files),
     )
 
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
     labels = {str(name): str(value) for name, value in (raw.get("labels") or {}).items()}
-    return Volume(raw.get("name") or f"{project}_{key}", bool(raw.get("external")), labels)
+    options = {str(name): str(value) for name, value in (raw.get("driver_opts") or {}).items()}
+    name = raw.get("name") or f"{project}_{key}"
+    return Volume(name, bool(raw.get("external")), labels, raw.get("driver") or "local", options)
 
 
 def _files(entries: Mapping[str, Any], directory: Path) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Runs a program as the worker's own process would: with its Python, environment and working folder.
 
-The first word is the worker's process id, the second the program (ask_worker.py). For Python 3.6 and later.
+The first word is the worker's process id, the second the program (ask_workers.py). For Python 3.6 and later.
 """
 
 import os
@@ -36,7 +36,7 @@ def main(pid, program):
     except OSError:
         pass
     python = python_of(pid, environment.get("PATH"))
-    os.execve(python or sys.executable, [python or "python", "-c", program, pid], environment)
+    os.execve(python or sys.executable, [python or "python", "-c", program], environment)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Finds the worker's main process by its command line, which everybody may read, and hands over to Python.
-# $1 is become_worker.py, $2 ask_worker.py, $3 the options of celery that a value follows.
+# Finds the worker's main process by its command line, which everybody may read, and prints what is seen of it.
+# $1 are the options of celery that a value follows.
 # The environment that an entrypoint has made, and the working folder, are those of the process alone; its binary is
 # there in any image. Only its own user may look at those: not even root may, without the
 # capability SYS_PTRACE (Linux, ptrace(2)). Exit code 4: it is another user's, who is printed as uid:gid. 3: it was
 # not found.
-valued=" $3 "
+valued=" $1 "
 # Whether these are the words of a worker: the program or Python's script is celery, and its subcommand is worker. A
 # program that restarts a worker when its code changes (watchfiles) has such words, too, and is not meant.
 works() {
@@ -41,12 +41,25 @@ set +f
 [ -n "$found" ] || { echo "none of its processes can be seen to be a celery worker"; exit 3; }
 ids() {
   while read -r name real rest; do
-    case $name in Uid:) uid=$real;; Gid:) gid=$real;; esac
+    case $name in Uid:) uid=$real;; Gid:) gid=$real;; PPid:) parent=$real;; esac
   done < "/proc/$1/status"
-  echo "$uid:$gid"
 }
-theirs=$(ids "$found")
-[ "$theirs" = "$(ids self)" ] || { echo "$theirs"; exit 4; }
-python=$(readlink "/proc/$found/exe")
-[ -n "$python" ] || { echo "the program of its process cannot be read"; exit 3; }
-exec "$python" -ISc "$1" "$found" "$2"
+ids self
+own=$uid:$gid
+ids "$found"
+[ "$uid:$gid" = "$own" ] || { echo "$uid:$gid"; exit 4; }
+[ -n "$(readlink "/proc/$found/exe")" ] || { echo "the program of its process cannot be read"; exit 3; }
+read -r host < /proc/sys/kernel/hostname
+printf '\036worker %s %s\n' "$found" "$host"
+tr '\0' '\n' < "/proc/$found/cmdline"
+# The memory that it and its children share with no other process, in kB.
+for folder in /proc/[0-9]*; do
+  number=${folder#/proc/} parent=
+  ids "$number" 2>/dev/null
+  [ "$number" = "$found" ] || [ "$parent" = "$found" ] || continue
+  private=0
+  while read -r name size rest; do
+    case $name in Private_*) private=$((private + size));; esac
+  done 2>/dev/null < "$folder/smaps_rollup"
+  printf '\036memory %s %s\n' "$number" "$private"
+done

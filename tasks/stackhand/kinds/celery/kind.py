@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -12,7 +13,9 @@ from stackhand.checks.check import Check, Fix, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
-from stackhand.kinds.celery.facts import VALUED, CeleryFacts, collect
+from stackhand.kinds.celery.application import StillImporting
+from stackhand.kinds.celery.facts import CeleryFacts, collect
+from stackhand.kinds.celery.process import VALUED
 
 _MEGABYTE = 1024 * 1024
 _FULL = 0.9
@@ -21,6 +24,8 @@ _PROBE = re.compile(r"celery\b.*\b(inspect|status)\b")
 _SCRIPT = re.compile(r"(^|[-_.])celery[-_]?worker([-_.]|$)")
 # Seconds: a warm shutdown lets tasks end, a start imports the application.
 _SETTLE = 30.0
+# Seconds. Celery itself takes one; a healthcheck that asks Celery has the engine's 30 s where nobody says otherwise.
+_SLOW_IMPORT = 10.0
 
 
 class Celery(Kind[CeleryFacts]):
@@ -43,10 +48,11 @@ class Celery(Kind[CeleryFacts]):
         return collect(context, service)
 
     def checks(self) -> Sequence[Check]:
-        """Return: does it answer, does it consume, does its pool fit its limits."""
+        """Return: does it answer, does it consume, is its application slow, does its pool fit its limits."""
         return (
             *super().checks(),
             Check("celery.consumes", "services", self.check_queues),
+            Check("celery.import", "tuning", self.check_import),
             Check("celery.pool", "tuning", self.check_pool),
         )
 
@@ -54,6 +60,13 @@ class Celery(Kind[CeleryFacts]):
         """Check that the worker consumes its queues."""
         restart = Fix("restart", partial(context.restart, service), "restart", _SETTLE)
         yield evaluate_queues(service, context.facts(self, service), restart)
+
+    def check_import(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check how long the import of its application takes."""
+        try:
+            yield evaluate_import(context.facts(self, service).imported)
+        except StillImporting as error:
+            yield replace(evaluate_import(error.seconds, ended=False), late=True)
 
     def check_pool(self, context: CheckContext, service: str) -> Iterable[Verdict]:
         """Check the pool's size against the container's limits."""
@@ -95,6 +108,19 @@ def evaluate_queues(service: str, facts: CeleryFacts, restart: Fix | None = None
         summary = f"it consumes nothing any more, and still works on {facts.active} tasks"
         return fail(summary, evidence, "it is restarted once those are done: `inv services.fixes`")
     return fail("it answers, and consumes nothing", evidence, f"`docker compose restart {service}`", fix=restart)
+
+
+def evaluate_import(seconds: float, *, ended: bool = True) -> Verdict:
+    """Return the verdict about an application whose import takes so many seconds, or more if it has not `ended`."""
+    if ended and seconds < _SLOW_IMPORT:
+        return ok(f"its application is imported in {seconds:.1f} s")
+    took = f"{seconds:.0f} s" if ended else f"more than {seconds:.0f} s"
+    return warn(
+        f"its application is slow to import: it takes {took}",
+        "every start of a worker takes that long, and every `celery inspect`, as in a healthcheck",
+        "`python -X importtime` with its module shows what is slow; import that inside of the tasks that use it; a "
+        "healthcheck that runs `celery` needs a longer timeout",
+    )
 
 
 def evaluate_pool(facts: CeleryFacts) -> Iterable[Verdict]:

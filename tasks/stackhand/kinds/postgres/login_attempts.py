@@ -20,7 +20,7 @@ from stackhand.kinds.postgres.login_map import Login, login_map
 # Until when PgBouncers may still refuse logins after a repair, in the context's scratch.
 _RECOVERY = "pgbouncer.recovery"
 # Seconds. A check has 30 for all of it.
-_LOGIN_TIMEOUT = 6.0
+_CONNECT_TIMEOUT, _LOGIN_TIMEOUT = 4.0, 6.0
 _PAUSE = 0.5
 _MAX_RECOVERY = 20.0
 # Each takes a connection, and the application needs them as well.
@@ -141,7 +141,7 @@ def _try_login(context: CheckContext, asker: str, login: Login) -> Attempt:
         "PGUSER": login.role,
         "PGDATABASE": login.database,
         "PGPASSWORD": login.password,
-        "PGCONNECT_TIMEOUT": "4",
+        "PGCONNECT_TIMEOUT": f"{context.within(_CONNECT_TIMEOUT):.0f}",
         "PGAPPNAME": "stackhand",
     }
     answer = context.ask(asker, ["psql", "-XAtqw", "-c", "SELECT 1"], environment=environment, timeout=_LOGIN_TIMEOUT)

@@ -24,7 +24,7 @@ from stackhand.kinds.postgres.pgbouncer_facts import (
 )
 from stackhand.kinds.postgres.psql import server_errors
 
-_QUERY_TIMEOUT = 60.0
+_CONNECT_TIMEOUT, _QUERY_TIMEOUT = 3.0, 60.0
 _SHOW = ("-c", "SHOW CONFIG", "-c", f"\\echo {MARK}databases", "-c", "SHOW DATABASES")
 # For psql: asks only whether the other side speaks TLS. libpq goes no further, as there is no such root certificate.
 # A login would be looked up, and PgBouncer 1.18 ends with a FATAL when it looks up a user for its console.
@@ -68,7 +68,7 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
     port = found.in_file("listen_port")
 
     def greet(place: str) -> ExecResult:
-        environment = {**_address(service, place, port), **_GREETING}
+        environment = {**_address(context, service, place, port), **_GREETING}
         return context.ask(place, ["psql", "-XAtqw", "-c", ""], environment=environment)
 
     greeting = first_able(context.neighbours(service, stores=True), greet)
@@ -85,7 +85,7 @@ def _over_network(context: CheckContext, service: str, found: Bouncer) -> Bounce
 def _ask_console(context: CheckContext, service: str, found: Bouncer, place: str) -> Bouncer:
     """Ask the console from a container, as one user after another that may be tried, and add what it says."""
     problem = found.console_problem
-    address = _address(service, place, found.in_file("listen_port"))
+    address = _address(context, service, place, found.in_file("listen_port"))
     for user, password in _console_users(context, service, found):
         environment = {**address, "PGUSER": user, "PGPASSWORD": password}
         argv = ["psql", "-XAqw", "-F", "\t", "-P", "footer=off", *_SHOW]
@@ -105,9 +105,10 @@ def _ask_console(context: CheckContext, service: str, found: Bouncer, place: str
     return replace(found, console_problem=problem)
 
 
-def _address(service: str, place: str, port: str) -> dict[str, str]:
+def _address(context: CheckContext, service: str, place: str, port: str) -> dict[str, str]:
     """Return the environment by which psql finds a PgBouncer from the container of a service, its own or another."""
-    return {"PGHOST": "127.0.0.1" if place == service else service, "PGPORT": port, "PGCONNECT_TIMEOUT": "3"}
+    host, limit = "127.0.0.1" if place == service else service, context.within(_CONNECT_TIMEOUT)
+    return {"PGHOST": host, "PGPORT": port, "PGCONNECT_TIMEOUT": f"{limit:.0f}"}
 
 
 def _raise_no_greeting(context: CheckContext, service: str, found: Bouncer, error: str) -> None:
@@ -140,7 +141,7 @@ def run_command(context: CheckContext, service: str, facts: Bouncer, command: st
     """Run a command on the console. Raises StackError."""
     if not facts.console:
         raise StackError(f"the console of {service} takes no commands: {facts.console_problem}")
-    environment = {**facts.console, "PGCONNECT_TIMEOUT": "3", "PGDATABASE": CONSOLE}
+    environment = {**facts.console, "PGDATABASE": CONSOLE}
     argv = ["psql", "-XAtqw", "-c", command]
     context.act(service, argv, environment=environment, timeout=10, user=facts.account)
 

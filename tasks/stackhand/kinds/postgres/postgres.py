@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from stackhand.checks.check import Check, Verdict, skip
 from stackhand.checks.connections import value_of
 from stackhand.checks.context import CheckContext
+from stackhand.checks.errors import CannotAsk
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
 from stackhand.engine.api.exec import ExecResult
+from stackhand.kinds.first_start import STILL_INITIALISES, initialises
 from stackhand.kinds.postgres import (
     auth_query,
     configured_grants,
@@ -57,7 +59,10 @@ class Postgres(Kind[Server]):
         return super().matches_port(shown) and not _is_pooler(shown)
 
     def collect(self, context: CheckContext, service: str) -> Server:
-        """Ask the server for all facts, with one script for each few databases. Raises NoAnswer."""
+        """Ask the server for all facts, with one script for each few databases.
+
+        Raises NoAnswer, CannotAsk where its data is still being made.
+        """
         known = login_map(context, service)
         configured = configured_roles(context, service)
         databases = list(dict.fromkeys([*known.databases, *_initial_databases(context, service)]))
@@ -87,7 +92,13 @@ class Postgres(Kind[Server]):
         rest = range(_BATCH, len(databases), _BATCH)
         answers = [answer, *(admin.query(context, service, questions(databases[n : n + _BATCH])) for n in rest)]
         text = "\n".join(each.stdout for each in answers)
-        return facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_error, answers)))))
+        server = facts.parse(text, admin, databases, context.redact("; ".join(filter(None, map(_error, answers)))))
+        if not server.cluster.settings.get("listen_addresses", "*"):
+            # A role that a script of its first start has still to make is not to be made before it.
+            definition = context.project.services[service]
+            if initialises(context.engine, definition, context.container(service)):
+                raise CannotAsk(STILL_INITIALISES)
+        return server
 
     def checks(self) -> Sequence[Check]:
         """Return the checks; within a phase, findings are put right in this order."""

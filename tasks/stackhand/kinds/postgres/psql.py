@@ -45,7 +45,8 @@ class Admin:
         self, context: CheckContext, service: str, text: str, database: str = "postgres", *, limit: float = 10
     ) -> ExecResult:
         """Run a script that reads. A statement that fails does not stop the next one. `limit` is in seconds."""
-        options = f"-c statement_timeout={_STATEMENT_TIMEOUT}s -c lock_timeout=1s -c default_transaction_read_only=on"
+        statement = context.within(_STATEMENT_TIMEOUT)
+        options = f"-c statement_timeout={statement:.0f}s -c lock_timeout=1s -c default_transaction_read_only=on"
         return self._psql(context, service, text, database, options, limit)
 
     def execute(

@@ -41,6 +41,7 @@ _SETTINGS = (
     "shared_buffers",
     "password_encryption",
     "shared_preload_libraries",
+    "listen_addresses",
 )
 # Settings of a role that say how it works. Any other may be private.
 ROLE_SETTINGS = (

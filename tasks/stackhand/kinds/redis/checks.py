@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stackhand.checks.check import Fix, Verdict, fail, ok, warn
+from stackhand.checks.check import Fix, Verdict, fail, ok, skip, warn
 from stackhand.kinds.redis.acl import DEFAULT, User
 from stackhand.kinds.redis.facts import Login, RedisFacts
 
@@ -16,6 +16,9 @@ _MEGABYTE = 1024 * 1024
 _SHARE = 0.75
 # Redis refuses what needs more memory a little before the last byte is used.
 _FULL = 0.98
+# Seconds in which a replica finds its master after a start of either.
+_CONNECTS = 10
+_SLOTS = 16384
 _WRONG_PASSWORD = re.compile(r"WRONGPASS|NOAUTH|invalid password|AUTH failed")
 
 
@@ -43,6 +46,9 @@ def evaluate_logins(
 
     `ineffective` are the users whom a restart has not brought back: it is not tried again.
     """
+    if facts.refusal:
+        yield from _unreachable(service, facts)
+        return
     for user in dict.fromkeys(login.user for login in facts.logins):
         logins = [login for login in facts.logins if login.user == user]
         wrong = next((login for login in logins if not login.ok and login.certain), None)
@@ -51,6 +57,21 @@ def evaluate_logins(
         elif any(login.ok for login in logins):
             who = " and ".join(sorted({name for login in logins if login.ok for name in login.services}))
             yield ok(f"{who} can log in as {user}", subject=user)
+
+
+def _unreachable(service: str, facts: RedisFacts) -> Iterable[Verdict]:
+    """Yield the verdict about a Redis that answers inside its container only, a failure where others connect to it."""
+    who = " and ".join(sorted({name for login in facts.logins for name in login.services}))
+    if "DENIED" in facts.refusal:
+        # https://redis.io/docs/latest/operate/oss_and_stack/management/security/#protected-mode
+        remedy = f"give {service} a password (`requirepass`) and its clients the same, or set `protected-mode no`"
+        if who:
+            yield fail(f"{who} cannot connect: it is in protected mode, without a password", facts.refusal, remedy)
+        else:
+            yield warn("no other container can connect: it is in protected mode", facts.refusal, remedy)
+    elif who:
+        remedy = f"`bind * -::*` in the configuration of {service}"
+        yield fail(f"{who} cannot connect: it does not listen on its networks", facts.refusal, remedy)
 
 
 def _failed_login(facts: RedisFacts, login: Login, diagnosis: Diagnosis) -> Verdict:
@@ -159,6 +180,49 @@ def evaluate_disk(service: str, facts: RedisFacts) -> Iterable[Verdict]:
         yield fail("it could not write its data to disk", ", ".join(broken), remedy)
     else:
         yield ok("it writes its data")
+
+
+def evaluate_replication(facts: RedisFacts, masters: Collection[str] = ()) -> Iterable[Verdict]:
+    """Yield whether a replica is connected to its master; nothing for what is no replica.
+
+    `masters` are the services that the master's name leads to.
+    """
+    info = facts.info
+    if info.get("role") != "slave":
+        return
+    master = f"{info.get('master_host', '')}:{info.get('master_port', '')}"
+    if info.get("master_link_status") == "up":
+        yield ok(f"it follows {master}")
+        return
+    # The second is -1 where the link was never up.
+    told = [info.get(key, "") for key in ("uptime_in_seconds", "master_link_down_since_seconds")]
+    down = min((int(each) for each in told if each.isdecimal()), default=_CONNECTS)
+    evidence = f"master_link_status:{info.get('master_link_status', '')}, for {down} s"
+    if info.get("master_sync_in_progress") == "1":
+        yield skip(f"it copies the data of {master}", evidence)
+    elif down < _CONNECTS:
+        yield skip(f"it is still connecting to {master}", evidence)
+    else:
+        remedy = f"see that {master} runs and lets it in (`masterauth`, `masteruser`); its log says why it does not"
+        yield fail(f"it has lost its master {master}: what it holds is old", evidence, remedy, blames=tuple(masters))
+
+
+def evaluate_cluster(service: str, facts: RedisFacts) -> Iterable[Verdict]:
+    """Yield whether a cluster serves; nothing for a server that is part of none."""
+    state = facts.cluster.get("cluster_state")
+    if state == "ok":
+        yield ok("its cluster serves")
+    elif state:
+        assigned = int(facts.cluster.get("cluster_slots_assigned", "0"))
+        known = facts.cluster.get("cluster_known_nodes", "1")
+        evidence = f"cluster_state:{state}, cluster_slots_assigned:{assigned}, cluster_known_nodes:{known}"
+        if assigned < _SLOTS:
+            what = f"{_SLOTS - assigned} of its {_SLOTS} slots belong to no server"
+            fix = f"`redis-cli --cluster fix {service}:PORT` gives an existing one its slots"
+            remedy = f"`redis-cli --cluster create HOST:PORT …` makes a cluster of servers; {fix}"
+        else:
+            what, remedy = "servers of it are gone", f"`redis-cli --cluster check {service}:PORT` names them"
+        yield fail(f"its cluster does not serve: {what}", evidence, remedy)
 
 
 def evaluate_memory(facts: RedisFacts, queue_of: Collection[str] = ()) -> Iterable[Verdict]:

@@ -24,6 +24,7 @@ from stackhand.kinds.redis.question import Question, question_for
 
 _REFUSED = re.compile(r"could not connect|connection refused|connection reset|server closed", re.IGNORECASE)
 _BUSY = re.compile(r"LOADING|MASTERDOWN")
+_DENIED = re.compile(r"\bDENIED\b")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class RedisFacts:
     configuration has, as they will be after a start; `aclfile` is "" where there is none. `written_at_start` is
     whether every start writes that file again, `ephemeral` whether a restart loses its data, `appends` whether it
     writes each change to disk. `options` are those of redis-cli by which it is reached.
+    `refusal` is what it says to whoever asks over the network, where that does not get in at all. `cluster` is what
+    CLUSTER INFO says, of a server that is part of one.
     """
 
     logins: tuple[Login, ...] = ()
@@ -90,6 +93,8 @@ class RedisFacts:
     appends: bool = False
     memory_limit: int = 0
     options: tuple[str, ...] = ()
+    refusal: str = ""
+    cluster: Mapping[str, str] = field(default_factory=dict)
 
 
 def collect(context: CheckContext, service: str) -> RedisFacts:
@@ -119,11 +124,13 @@ def _ask(context: CheckContext, service: str, question: Question) -> str:
     environment |= {f"KEY_{number}": key for number, key in enumerate(question.keys)}
 
     def ask(place: str) -> ExecResult:
-        options, folders = " ".join(question.options), " ".join(places(definition))
+        options, folders, network = " ".join(question.options), " ".join(places(definition)), _network(context, service)
         if place != service:
             # The files there are not the server's.
-            options, folders = f"-h {service} {options}".strip(), "/nowhere"
-        variables = {**environment, "OPTIONS": options, "PLACES": folders}
+            options, folders, network = f"-h {service} {options}".strip(), "/nowhere", ""
+        if "-s" in question.options:
+            network = ""
+        variables = {**environment, "OPTIONS": options, "PLACES": folders, "NETWORK": network}
         return context.shell(place, scripts.read(__package__, "probe.sh"), environment=variables)
 
     found = first_able(context.neighbours(service), ask)
@@ -135,6 +142,12 @@ def _ask(context: CheckContext, service: str, question: Question) -> str:
     if not answer.ok:
         raise CannotAsk(f"it could not be asked: {answer.last_error}")
     return answer.stdout
+
+
+def _network(context: CheckContext, service: str) -> str:
+    """Return the option of redis-cli by which the container is reached at its own address, "" where it has none."""
+    addresses = (each.address for each in context.container(service).attachments.values())
+    return next((f"-h {address}" for address in addresses if address), "")
 
 
 def parse(text: str) -> RawAnswers:
@@ -182,11 +195,14 @@ def derive(raw: RawAnswers, question: Question, container: Container | None) -> 
     passwords = [value.strip("\"'") for key, value in settings if key == "requirepass"]
     admin = _admin(raw, question)
     aclfile = _second(raw.others.get("aclfile", "")) if admin else next(iter(raw.files), "")
-    directory = _second(raw.others.get("dir", "")) or next((value for key, value in settings if key == "dir"), "")
-    info = dict(line.split(":", 1) for line in raw.others.get("info", "").splitlines() if ":" in line)
+    directory = _second(raw.others.get("dir", "")) or question.directory
+    directory = directory or next((value for key, value in settings if key == "dir"), "")
+    info, cluster = _pairs(raw.others.get("info", "")), _pairs(raw.others.get("cluster", ""))
     listed = raw.others.get("users", "")
     # Of several configurations that were found it is not known which one is used.
-    configured_to_append = not info and len(raw.configs) == 1 and ["appendonly", "yes"] in settings
+    configured_to_append = question.appends
+    if configured_to_append is None:
+        configured_to_append = len(raw.configs) == 1 and ["appendonly", "yes"] in settings
     facts = RedisFacts(
         logins=tuple(login for login in _logins(raw, question) if login.services),
         info=info,
@@ -196,11 +212,26 @@ def derive(raw: RawAnswers, question: Question, container: Container | None) -> 
         written_at_start=_below(aclfile, question.in_memory),
         admin=admin,
         ephemeral=_below(directory, question.in_memory),
-        appends=info.get("aof_enabled") == "1" or configured_to_append,
+        appends=info.get("aof_enabled") == "1" or (not info and configured_to_append),
         memory_limit=container.memory_limit if container else 0,
         options=question.options,
+        refusal=_refusal(raw),
+        cluster=cluster,
     )
     return facts, passwords
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines()) if value}
+
+
+def _refusal(raw: RawAnswers) -> str:
+    """Return what it says over the network to everybody, whatever the password; "" where that gets in."""
+    said = raw.others.get("network", "")
+    if not _REFUSED.search(said):
+        said = next((each for each in (said, *raw.logins.values()) if _DENIED.search(each)), "")
+    # Redis explains its protected mode at length.
+    return said.partition("\n")[0].partition(" because ")[0]
 
 
 def _logins(raw: RawAnswers, question: Question) -> Iterable[Login]:

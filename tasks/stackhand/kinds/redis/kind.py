@@ -11,6 +11,7 @@ from typing import Any
 
 from stackhand.checks import scripts
 from stackhand.checks.check import Check, Fix, Verdict
+from stackhand.checks.connections import names
 from stackhand.checks.context import CheckContext
 from stackhand.checks.errors import NoAnswer
 from stackhand.checks.kind import Kind
@@ -18,7 +19,14 @@ from stackhand.checks.traits import Traits
 from stackhand.errors import StackError
 from stackhand.kinds.redis import facts as redis_facts
 from stackhand.kinds.redis.acl import DEFAULT
-from stackhand.kinds.redis.checks import LoginFixes, evaluate_disk, evaluate_logins, evaluate_memory
+from stackhand.kinds.redis.checks import (
+    LoginFixes,
+    evaluate_cluster,
+    evaluate_disk,
+    evaluate_logins,
+    evaluate_memory,
+    evaluate_replication,
+)
 from stackhand.kinds.redis.facts import Account, RedisFacts
 from stackhand.state.document import Document
 
@@ -64,10 +72,12 @@ class Redis(Kind[RedisFacts]):
         return redis_facts.collect(context, service)
 
     def checks(self) -> Sequence[Check]:
-        """Return: does it answer, can its clients log in, can it write to disk, is its memory well set."""
+        """Return: does it answer, can its clients log in, has it its master and its slots, can it write, its memory."""
         return (
             *super().checks(),
             Check("redis.login", "databases", self.check_logins),
+            Check("redis.replica", "databases", self.check_replication),
+            Check("redis.cluster", "databases", self.check_cluster),
             Check("redis.disk", "databases", self.check_disk),
             Check("redis.memory", "tuning", self.check_memory),
         )
@@ -81,6 +91,16 @@ class Redis(Kind[RedisFacts]):
         restart = Fix("restart", partial(self._restart, context, service), "restart", _RESTART_SETTLE)
         facts = context.facts(self, service)
         return evaluate_logins(service, facts, LoginFixes(put_back, restart), _ineffective(context, service))
+
+    def check_replication(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check that a replica has its master."""
+        facts = context.facts(self, service)
+        master = names(context.project).get(facts.info.get("master_host", "").lower())
+        return evaluate_replication(facts, [master] if master else [])
+
+    def check_cluster(self, context: CheckContext, service: str) -> Iterable[Verdict]:
+        """Check that the cluster that it is part of serves."""
+        return evaluate_cluster(service, context.facts(self, service))
 
     def check_disk(self, context: CheckContext, service: str) -> Iterable[Verdict]:
         """Check that it can write its data."""

@@ -7,6 +7,8 @@
 # client's user may not do ends up in the ACL LOG, which has room for 128 entries. Who may administer is found out: an
 # ACL file has the names of users with their rules, and hashes of passwords that are known here; else the user without
 # a name is tried. Only INFO is asked as a client where nobody else may.
+# With NETWORK (-h ADDRESS, the container's own) it is also asked as other containers do: over loopback it may answer
+# what it refuses everybody else.
 # The words of each question end up in the container's list of processes, passwords do not.
 
 # shellcheck disable=SC2086  # OPTIONS, PLACES, files and configs are lists of words
@@ -55,6 +57,7 @@ while [ $i -lt "$LOGINS" ]; do
   [ "$answer" = PONG ] && entered="$entered $i"
   i=$((i + 1))
 done
+if [ -n "$NETWORK" ]; then section network; OPTIONS="$OPTIONS $NETWORK" ask "" "" PING; fi
 configs=$CONFIG files=$ACLFILE
 [ -z "$configs$files" ] || search
 for i in $entered; do
@@ -70,7 +73,7 @@ if [ -z "$admin$ACLFILE$CONFIG" ]; then
   for file in $found; do case $file in *.acl) files="$files $file";; *) configs="$configs $file";; esac; done
   search
 fi
-inform() { case $info in '#'*) ;; *) info=$(ask "$1" "$2" INFO);; esac; }
+inform() { case $info in '#'*) ;; *) info=$(ask "$1" "$2" INFO) informed_user=$1 informed_word=$2;; esac; }
 [ -z "$admin" ] || inform "$admin_user" "$admin_word"
 for i in $entered; do
   [ -n "$admin" ] || eval "inform \"\$USER_$i\" \"\$PASS_$i\""
@@ -88,6 +91,7 @@ if [ -n "$admin" ]; then
   section aclfile; ask "$admin_user" "$admin_word" CONFIG GET aclfile
 fi
 case $info in '#'*) section info; printf '%s\n' "$info";; esac
+case $info in *cluster_enabled:1*) section cluster; ask "$informed_user" "$informed_word" CLUSTER INFO;; esac
 for file in $files; do section file "$file"; cat "$file" 2>/dev/null; done
 for config in $configs; do
   section config "$config"

@@ -35,7 +35,8 @@ class Question:
 
     `tries` are the logins to try, `given` the passwords that the server has been given, `options` those of redis-cli.
     `password` is the default user's, as command line or environment have it; `requires_it` whether the command line
-    has the option `--requirepass`; `in_memory` the folders that are empty at every start.
+    has the option `--requirepass`; `in_memory` the folders that are empty at every start. `appends` and `directory`
+    are what the command line says of `appendonly` and `dir`, None and "" where it says nothing.
     """
 
     tries: tuple[Try, ...] = ()
@@ -44,6 +45,8 @@ class Question:
     password: str = field(default="", repr=False)
     requires_it: bool = False
     in_memory: tuple[str, ...] = ()
+    appends: bool | None = None
+    directory: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -53,15 +56,18 @@ class Question:
 
 def question_for(context: CheckContext, service: Service) -> Question:
     """Return what to ask a service with. Raises NoAnswer where no container of it runs."""
-    found = secrets(context.project, service).items()
+    found, shown = secrets(context.project, service).items(), traits(service)
+    appends = shown.interpolate(option(shown, "--appendonly"))
     password = _own_password(context, service)
     return Question(
         tuple(_tries(context, service, password)),
         tuple(value for name, value in found if is_secret_name(name) or name in service.secrets),
         tuple(options_for(context, service)),
         password,
-        "--requirepass" in traits(service).argv,
+        "--requirepass" in shown.argv,
         tuple(in_memory(service)),
+        {"yes": True, "no": False}.get(appends.lower()),
+        shown.interpolate(option(shown, "--dir")),
     )
 
 

@@ -166,13 +166,15 @@ def carries(certificate: Certificate, name: str) -> bool:
 def validity(certificate: Certificate, now: datetime, days: float) -> str:
     """Return "" where a certificate is valid, else what is wrong with its dates; "soon" within so many days of its end.
 
-    The words are "expired", "not yet valid" and "soon".
+    The words are "expired", "not yet valid" and "soon". What lives no longer than that is renewed by a program, as by
+    Caddy in the last third of its life: only its last quarter is "soon".
     """
     if now >= certificate.ends:
         return "expired"
     if now < certificate.begins:
         return "not yet valid"
-    return "soon" if now + timedelta(days=days) >= certificate.ends else ""
+    life, near = certificate.ends - certificate.begins, timedelta(days=days)
+    return "soon" if now + (near if life > near else life / 4) >= certificate.ends else ""
 
 
 def writable_mounts(service: Service) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from stackhand.kinds.tls.certificates import Certificate, CertificateFile, publi
 # How many neighbours are tried: not all of a large stack.
 _NEIGHBOURS = 4
 # Seconds.
-_TIMEOUT = 15.0
+_HANDSHAKE_TIMEOUT, _TIMEOUT = 3.0, 15.0
 
 # Before a path: it is no certificate, but may name some.
 CONFIG = "config:"
@@ -61,13 +61,14 @@ def observe(
     """Return what a service presents on these ports for these names, and the certificate files in `places`."""
     script = scripts.read(__package__, "probe.sh")
     words = [" ".join(str(port) for port in ports), " ".join(names)]
-    own = context.shell(service, script, "localhost", *words, *places, timeout=_TIMEOUT)
+    limit = {"WITHIN": f"{context.within(_HANDSHAKE_TIMEOUT):.0f}"}
+    own = context.shell(service, script, "localhost", *words, *places, environment=limit, timeout=_TIMEOUT)
     observed = parse(own.stdout, context.register_secret)
     if observed.tool:
         return replace(observed, asker=service)
     from_neighbour = first_able(
         context.neighbours(service)[1 : 1 + _NEIGHBOURS],
-        lambda neighbour: context.shell(neighbour, script, service, *words, timeout=_TIMEOUT),
+        lambda neighbour: context.shell(neighbour, script, service, *words, environment=limit, timeout=_TIMEOUT),
         able=lambda result: bool(parse(result.stdout).tool),
     )
     if from_neighbour is None:

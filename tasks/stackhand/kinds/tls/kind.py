@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -18,6 +18,7 @@ from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits, traits
 from stackhand.engine.compose.project import Project, Service
 from stackhand.errors import StackError
+from stackhand.kinds.caddy import sites
 from stackhand.kinds.tls import checks as tls_checks
 from stackhand.kinds.tls.certificates import writable_mounts
 from stackhand.kinds.tls.checks import Expectations
@@ -25,8 +26,19 @@ from stackhand.kinds.tls.handshake import CONFIG, TlsObservation, observe
 
 _USUAL = (443, 8443)
 # --ssl-certfile (uvicorn), --certfile (gunicorn), --tls-cert-file (redis), --cert-file (minio, etcd), ssl_cert=…
-_OPTION = re.compile(r"^--?(ssl|tls)?[-_]?cert([-_]?file)?(=|$)|^--(ssl|tls)[-_]", re.IGNORECASE)
+# Not those by which a client verifies: --ssl-mode, --tls-ca, --tls-insecure.
+_OPTION = re.compile(
+    r"^--?(ssl|tls)?[-_]?cert([-_]?file)?(=|$)|^--(ssl|tls)[-_](?!ca|client|insecure|mode|no|skip|verify)",
+    re.IGNORECASE,
+)
 _VARIABLE = re.compile(r"^(?P<stem>\w*?)_?(CERT|CERTIFICATE|CRT)(_FILE|FILE|_PATH)?$", re.IGNORECASE)
+# The certificate of a client says who it is: PGSSLCERT, DB_TLS_CERT, KAFKA_CLIENT_CERT, /certs/client.crt.
+_CLIENTS_FILE = re.compile(r"(^|[^a-z])clients?([^a-z]|$)", re.IGNORECASE)
+_CALLED = re.compile(
+    r"^(pg|db|database|cache|broker|upstream|docker|etcdctl|kube)(?=_|ssl|tls|$)|"
+    r"^(?P<program>amqp|clickhouse|consul|elastic|elasticsearch|etcd|kafka|ldap|mariadb|mongo|mongodb|mqtt|mysql|nats|"
+    r"opensearch|postgres|postgresql|rabbitmq|redis|smtp|valkey|vault)(?=_|ssl|tls|$)"
+)
 _FILE = re.compile(r"\.(crt|pem|cer|cert|key)$")
 _URL = re.compile(r"https://[^\s'\"|;)\]]+(?:\])?[^\s'\"|;)]*")
 _BLIND = re.compile(r"(^|\s)(-k|-[a-zA-Z]*k[a-zA-Z]*|--insecure|--no-check-certificate)(\s|$)|CERT_NONE|_unverified_")
@@ -56,8 +68,8 @@ class Tls(Kind[TlsFacts]):
         """Return whether a service is set up to serve certificates. It is so beside being of another kind."""
         return bool(
             probed(shown)
-            or any(_OPTION.match(word) for word in shown.argv)
-            or _pairs(shown.environment)
+            or (not shown.is_client and _certificate_options(shown.argv))
+            or _pairs(shown)
             or (shown.images & SERVERS and shown.ports & self.ports)
         )
 
@@ -71,7 +83,10 @@ class Tls(Kind[TlsFacts]):
         container, clients = context.container(service), context.clients_of(service)
         expected = expectations(context.project, definition, clients)
         certain, possible = _ports(traits(definition), container.exposed, clients)
-        ports = certain or possible
+        secure = [site for site in sites(context, service) if site.secure]
+        if secure and not expected.names:
+            expected = replace(expected, names={site.name: "it has a site of that name" for site in secure})
+        ports = certain or list(dict.fromkeys(site.port for site in secure)) or possible
         observed = observe(context, service, ports, list(expected.names) or [service], _places(definition))
         answering = next((port for port in ports if observed.on(port)), None)
         if answering is None and certain:
@@ -188,17 +203,40 @@ def _no_certificate(observed: TlsObservation, port: int) -> NoAnswer:
     return NoAnswer(f"port {port}: {said} (asked with {observed.tool} in {observed.asker})")
 
 
-def _pairs(environment: Mapping[str, str]) -> list[str]:
-    """Return the certificate files that the environment names together with their keys."""
-    found = []
+def _certificate_options(argv: Sequence[str]) -> list[str]:
+    """Return the options of a command line by which a server is given a certificate."""
+    pairs = zip(argv, [*argv[1:], ""], strict=False)
+    return [word for word, value in pairs if _OPTION.match(word) and not _CLIENTS_FILE.search(f"{word} {value}")]
+
+
+def _pairs(shown: Traits) -> list[str]:
+    """Return the certificate files that the environment names together with their keys, and serves."""
+    found, environment = [], shown.environment
     for name, value in environment.items():
         match = _VARIABLE.match(name)
         if match and value.startswith("/"):
             stem = match["stem"].lower()
             keys = [each for each in environment if re.match(rf"{re.escape(stem)}_?(private_?)?key", each.lower())]
-            if keys and "client" not in stem:
+            if keys and not _is_a_clients(stem, value, shown):
                 found.append(value)
     return found
+
+
+def _is_a_clients(stem: str, path: str, shown: Traits) -> bool:
+    """Return whether a certificate is one that the service shows where it connects to, not to its own clients.
+
+    `stem` is what stands before the word CERT in its variable: that of a server which this service is not, or of one
+    that variables beside it name.
+    """
+    if "client" in stem or _CLIENTS_FILE.search(path.rpartition("/")[2]):
+        return True
+    called = _CALLED.match(stem)
+    if called and called["program"] not in {*shown.images, *shown.programs, *shown.names}:
+        return True
+    group = re.split(r"_?(?:ssl|tls)", stem)[0]
+    hosts = (value for name, value in shown.environment.items() if group and name.lower() == f"{group}_host")
+    # A name with a dot may be its own, as others know it.
+    return any("." not in host and not shown.is_own_host(host) for host in hosts)
 
 
 def _places(service: Service) -> list[str]:

@@ -1,26 +1,27 @@
 #!/bin/sh
 # Shakes hands with a TLS server, and looks for certificate files. $1 is the host, $2 the ports, $3 the names to ask for;
 # further words are folders and files to look for certificates in, `config:` before those that may only name some.
-# Keys stay in the container where its own openssl can tell their public half. Bundles of many authorities are
+# Each handshake gets $WITHIN whole seconds. Keys stay in the container where its own openssl can tell their public half. Bundles of many authorities are
 # larger than 64 KiB. Ends with 127 where nothing is there to shake hands with.
 export LC_ALL=C
 has() { command -v "$1" >/dev/null 2>&1; }
-limit=; has timeout && timeout 3 true 2>/dev/null && limit='timeout 3'
+limit=; has timeout && timeout "$WITHIN" true 2>/dev/null && limit="timeout $WITHIN"
 tool=; for each in openssl python3 curl; do [ "$tool" ] || ! has $each || tool=$each; done
 hello() {
   case $tool in
-  openssl) $limit openssl s_client -connect "$1:$2" ${3:+-servername "$3"} -showcerts </dev/null 2>&1 ;;
+  openssl) $limit openssl s_client -connect "$1:$2" ${3:+-servername "$3"} -showcerts </dev/null 2>&1 ||
+    case $? in 124|143) echo "timed out: no answer within $WITHIN s" ;; esac ;;
   python3) python3 -c 'import socket, ssl, sys
-host, port, name = sys.argv[1:]
+host, port, name, limit = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 try:
-    with socket.create_connection((host, int(port)), 3) as plain:
+    with socket.create_connection((host, int(port)), int(limit)) as plain:
         with context.wrap_socket(plain, server_hostname=name or None) as secured:
             print(ssl.DER_cert_to_PEM_cert(secured.getpeercert(True)))
 except OSError as error:
-    print(error)' "$1" "$2" "$3" ;;
-  curl) curl -ksS -m 3 -o /dev/null -w '%{certs}' --connect-to "::$1:$2" "https://${3:-$1}:$2/" 2>&1 ;;
+    print(error)' "$1" "$2" "$3" "$WITHIN" ;;
+  curl) curl -ksS -m "$WITHIN" -o /dev/null -w '%{certs}' --connect-to "::$1:$2" "https://${3:-$1}:$2/" 2>&1 ;;
   esac
 }
 host=$1 ports=$2 names=$3; shift 3

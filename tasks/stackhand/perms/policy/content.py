@@ -15,16 +15,14 @@ _KEY_START = re.compile(
     rb"(\xef\xbb\xbf)?([ \t\r]*(#[^\n]*)?\n)*[ \t]*"
     rb"(-----BEGIN |Bag Attributes|PuTTY-User-Key-File-|AGE-SECRET-KEY-)"
 )
-# A private key or a PKCS #12 bundle in DER: a sequence that begins with a version number, as a certificate does not
-# (https://www.rfc-editor.org/rfc/rfc5208#section-5, https://www.rfc-editor.org/rfc/rfc7292#section-4).
-_DER = re.compile(rb"\x30(\x82..|\x81.|[\x08-\x7f])\x02\x01[\x00\x01\x03]", re.DOTALL)
-# Names that mostly mean a private key, for formats that can't be told for sure by content.
-_PRIVATE_SUFFIXES = (".p12", ".pfx", ".key", ".jks", ".keystore", ".kdbx", ".ppk")
-_PRIVATE_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_xmss")
+# Files that their programs ignore, or refuse, if others can read them: libpq
+# (https://www.postgresql.org/docs/current/libpq-pgpass.html), mysql_config_editor, Erlang, msmtp and fetchmail.
+_PRIVATE_NAMES = frozenset({".pgpass", "pgpass.conf", ".mylogin.cnf", ".erlang.cookie", ".msmtprc", ".fetchmailrc"})
 # The first byte of every file that content tells anything about.
 _TELLING = frozenset(b"#\x7f-ABP\xef \t\r\n")
-# The modes that files can have in a plain zone.
-MODES = (0o755, 0o644, 0o600)
+# The mode of private keys, and all modes that content can call for.
+PRIVATE = 0o600
+MODES = (0o755, 0o644, PRIVATE)
 # The shortest file whose content matters, in bytes: "#!" and a letter.
 SHORTEST = 3
 
@@ -35,40 +33,33 @@ def may_hold_a_key(head: bytes) -> bool:
 
 
 def mode_by_content(head: bytes, mode: int, name: str = "", *, script: bool = False) -> int:
-    """Return the mode of a file in a plain zone from its first bytes; if these do not tell, from its name.
+    """Return the mode of a file in a plain zone from its first bytes and its name, if everybody may read it now.
 
-    A private key gets 600, whatever its name. A script gets 755, whether its content tells or `script` says so, and a
-    program that is executable keeps 755. A file that may be a private key, by its name or as DER, keeps 600 if it is
-    closed to others now. All other files get 644.
+    A private key gets 600, whatever its name, and so does a file that its program takes only if it is private. A script
+    gets 755, whether its content tells or `script` says so, and a program that is executable keeps 755. All other files
+    get 644. Which of these rights others really get is for `Rules.desired` to say: none that they lack now.
 
     >>> [oct(mode_by_content(h, 0o664)) for h in (b"#!/bin/sh", b"text", b"-----BEGIN PRIVATE KEY-----")]
     ['0o755', '0o644', '0o600']
-    >>> [oct(mode_by_content(b"\\0", mode, "tls.p12")) for mode in (0o400, 0o640)]
-    ['0o600', '0o644']
     """
     if head and head[0] in _TELLING:
         if head.startswith(b"#!") or (head.startswith(b"\x7fELF") and mode & 0o111):
             return 0o755
         if may_hold_a_key(head) and _KEY.search(head):
-            return 0o600
+            return PRIVATE
     if script:
         return 0o755
-    return 0o600 if not mode & 0o077 and (_is_called_private(name) or _DER.match(head)) else 0o644
+    return PRIVATE if name in _PRIVATE_NAMES else 0o644
 
 
 def usual_mode(head: bytes | None, mode: int, name: str, *, script: bool) -> int:
     """Return what `mode_by_content` does, also for a file that can't be read, whose `head` is None.
 
-    If its mode is one that files can have in a plain zone, it stays.
+    Such a file keeps its mode, unless group or others can write to it.
 
     >>> [oct(usual_mode(None, mode, "run", script=False)) for mode in (0o755, 0o777)]
     ['0o755', '0o644']
     """
-    if head is None and mode & 0o777 in MODES:
-        return mode & 0o777
+    if head is None and not mode & 0o022:
+        return 0o755 if mode & 0o100 else 0o644
     return mode_by_content(head or b"", mode, name, script=script)
-
-
-def _is_called_private(name: str) -> bool:
-    name = name.lower()
-    return name.endswith(_PRIVATE_SUFFIXES) or (name.startswith(_PRIVATE_NAMES) and not name.endswith(".pub"))

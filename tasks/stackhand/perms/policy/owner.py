@@ -6,12 +6,15 @@ import grp
 import os
 import pwd
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from stackhand.errors import BadArgument, UnknownUser, nearest
 from stackhand.perms.policy.rules import Target
 
 # The largest user or group number: chown(2) takes the one after it, -1, for "unchanged".
 _LAST = 2**32 - 2
+# The first and the last user number that is given to a person.
+_PEOPLE = (1000, 60000)
 
 
 def target(owner: str | None, environ: Mapping[str, str]) -> Target:
@@ -41,6 +44,21 @@ def ids(owner: str | None) -> tuple[int, int]:
             "the names of users differ from image to image; `docker compose exec SERVICE id` shows the numbers",
         )
     return _number(uid), _number(gid)
+
+
+@lru_cache(maxsize=4096)
+def is_person(uid: int) -> bool:
+    """Return whether a number is that of a person who works on this machine: neither unknown nor a system account.
+
+    Accounts of people begin at 1000 and end at 60000 (UID_MIN, UID_MAX in login.defs(5)).
+    """
+    if not _PEOPLE[0] <= uid <= _PEOPLE[1]:
+        return False
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def docker_group_missing(user: str, socket: str = "/var/run/docker.sock") -> str | None:

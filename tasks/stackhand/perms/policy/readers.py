@@ -6,98 +6,21 @@ mode of the paths that it names.
 
 from __future__ import annotations
 
-import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from stackhand.engine.compose.project import Project
 from stackhand.model import Finding, Status
-from stackhand.perms.policy.rules import PLAIN, PathRule, Rules, Target
+from stackhand.perms.policy import strict
+from stackhand.perms.policy.content import PRIVATE
+from stackhand.perms.policy.mounts import PathFacts, PathUse, mounted, uses
+from stackhand.perms.policy.rules import PLAIN, REST, PathRule, Rules, Target
+from stackhand.perms.policy.users import User
 
 PHASE = "permissions"
-# The folders of a container where images usually keep their data.
-_DATA_PLACES = ("/var/lib/", "/data/", "/bitnami/", "/qdrant/", "/var/opt/", "/opt/data/")
-
-
-@dataclass(frozen=True)
-class User:
-    """The user that a service's container runs as.
-
-    `uid` is None if it is not known; then `name` may be. `running` are the users of its processes now: an image that
-    starts as root often goes on as another user. `all_powerful` says whether root in it may read all files.
-    """
-
-    uid: int | None = None
-    gids: frozenset[int] = frozenset()
-    name: str = ""
-    running: frozenset[int] = frozenset()
-    all_powerful: bool = True
-
-    @property
-    def is_root(self) -> bool:
-        """Whether modes do not stop it: it is root, with the capabilities that root usually has in a container."""
-        return self.uid == 0 and self.all_powerful
-
-    @property
-    def is_known(self) -> bool:
-        """Whether its number or its name is known."""
-        return self.uid is not None or bool(self.name)
-
-    def __str__(self) -> str:
-        return f"uid {self.uid}" if self.uid is not None else f"user {self.name}"
-
-
-@dataclass(frozen=True)
-class PathFacts:
-    """Owner and mode of a path.
-
-    `mark` names the database that keeps its data in this folder, by what is in it. `usual` is the mode of a file by its
-    content and name: 644, 755 for a script, 600 for a private key.
-    """
-
-    uid: int
-    gid: int
-    mode: int
-    mark: str = ""
-    usual: int = 0o644
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether the path is a folder."""
-        return stat.S_ISDIR(self.mode)
-
-    def readable_by(self, user: User) -> bool | None:
-        """Return whether the modes let this user read it; None if that depends on the unknown number of its name."""
-        if user.is_root:
-            return True
-        need = 0o5 if self.is_folder else 0o4
-        if user.uid is not None and user.uid == self.uid:
-            return self.mode >> 6 & need == need
-        shift = 3 if self.gid in user.gids else 0
-        if self.mode >> shift & need == need:
-            return True
-        # A user with a name may be any owner but root.
-        maybe = user.uid is None and self.uid != 0 and self.mode >> 6 & need == need
-        return None if maybe else False
-
-
-@dataclass(frozen=True)
-class PathUse:
-    """One use of a path by a service: `what` is "secret", "config" or "bind mount"."""
-
-    service: str
-    what: str
-    path: Path
-    target: str = ""
-    writes: bool = False
-
-    @property
-    def keeps_data(self) -> bool:
-        """Whether the service can write to it, and it is mounted where images usually keep their data."""
-        return self.writes and f"{self.target.rstrip('/')}/".startswith(_DATA_PLACES)
 
 
 @dataclass(frozen=True)
@@ -106,40 +29,6 @@ class ComposeRules:
 
     special: Mapping[str, Mapping[str, PathRule]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
-
-
-def uses(project: Project) -> Iterator[PathUse]:
-    """Yield the files of the host that each service uses. Symbolic links are followed, as the engine does."""
-    for name, service in project.services.items():
-        for what, _, path in project.files_of(name):
-            yield PathUse(name, what, Path(os.path.realpath(path)))
-        for mount in service.raw.get("volumes") or ():
-            if mount.get("type") == "bind" and mount.get("source"):
-                source = Path(os.path.realpath(project.directory / mount["source"]))
-                yield PathUse(name, "bind mount", source, mount.get("target") or "", not mount.get("read_only"))
-
-
-def declared(raw: Mapping[str, Any], image_user: str | None) -> User:
-    """Return the user of a service by its compose entry, else by its image. `image_user` is None without the image.
-
-    >>> str(declared({"user": "1000:50"}, ""))
-    'uid 1000'
-    >>> str(declared({}, "app")), declared({}, "").is_root, declared({}, None).is_known
-    ('user app', True, False)
-    """
-    text = str(raw.get("user") or "") or image_user
-    if text is None:
-        return User()
-    user, _, group = (text or "0").partition(":")
-    powers = raw.get("cap_drop") or ()
-    given = {str(each).upper().removeprefix("CAP_") for each in raw.get("cap_add") or ()}
-    dropped = {str(each).upper().removeprefix("CAP_") for each in powers}
-    powerful = not dropped & {"ALL", "DAC_OVERRIDE"} or bool(given & {"ALL", "DAC_OVERRIDE"})
-    gids = {int(each) for each in (group, *(raw.get("group_add") or ())) if str(each).isdigit()}
-    if user == "root" or user.isdigit():
-        uid = 0 if user == "root" else int(user)
-        return User(uid, frozenset(gids or {0}), all_powerful=powerful)
-    return User(None, frozenset(gids), user, all_powerful=powerful)
 
 
 def known(
@@ -152,14 +41,24 @@ def known(
     """
     special: dict[str, dict[str, PathRule]] = {}
     after: dict[Path, PathFacts] = {}
-    for path, found in _by_path(project, facts).items():
+    by_path = _by_path(project, facts)
+    for path, found in by_path.items():
         now, relative = facts[path], _below(path, root)
-        exception = _exception(relative, now, found, rules, users) if relative else None
+        data = mounted(_covering(path, by_path), users)
+        exception = _exception(relative, now, found, data, rules, users) if relative else None
         if exception and relative:
             folder, _, name = relative.rpartition("/")
             special.setdefault(folder, {})[name] = exception
         after[path] = _after(now, exception, relative, rules)
+    whole = mounted(_covering(root, by_path), users)
+    if whole:
+        special.setdefault("", {})["."] = whole
     return ComposeRules(special, findings(project, root, rules.target, users, facts, after))
+
+
+def _covering(path: Path, by_path: Mapping[Path, list[PathUse]]) -> list[PathUse]:
+    """Return the uses of a path, and those of the folders above it."""
+    return [use for each in (path, *path.parents) for use in by_path.get(each, ())]
 
 
 def findings(
@@ -171,12 +70,13 @@ def findings(
     after: Mapping[Path, PathFacts],
 ) -> tuple[Finding, ...]:
     """Return findings about who reads the paths that exist, before and after a fix."""
-    return tuple(
-        finding
-        for path, found in _by_path(project, before).items()
-        if path in after
-        for finding in _findings(_below(path, root) or str(path), before[path], after[path], found, users, target)
-    )
+    found: list[Finding] = []
+    for path, used in _by_path(project, before).items():
+        if path in after:
+            name = _below(path, root) or str(path)
+            found += _findings(name, before[path], after[path], used, users, target)
+            found += _refused(name, before[path], used, users)
+    return tuple(found)
 
 
 def _by_path(project: Project, facts: Mapping[Path, PathFacts]) -> dict[Path, list[PathUse]]:
@@ -195,61 +95,109 @@ def _below(path: Path, root: Path) -> str | None:
     return str(relative) if relative.parts else None
 
 
-def _exception(  # noqa: PLR0911  one for each line of the table in the documentation
-    path: str, now: PathFacts, found: list[PathUse], rules: Rules, users: Mapping[str, User]
+def _exception(
+    path: str,
+    now: PathFacts,
+    found: list[PathUse],
+    data: PathRule | None,
+    rules: Rules,
+    users: Mapping[str, User],
 ) -> PathRule | None:
-    target = rules.target
-    secret = any(use.what == "secret" for use in found)
+    program = next((program for use in found if (program := strict.program_at(use.target))), None)
+    if program:
+        return PathRule(strict=program.name)
     if now.is_folder:
-        return _folder_exception(path, now, found, rules, users)
-    keeper = next((use.service for use in found if use.keeps_data), None)
-    if keeper and now.uid not in (0, target.uid):
-        return PathRule(leave=_data_of(keeper, now))
-    key = now.usual == 0o600 and rules.zone(path, folder=False) is PLAIN
-    private = secret or key or rules.is_secret(path)
-    if not private:
-        return None
-    others = _others(found, users, target)
-    if not others:
-        return PathRule(mode=0o600)
-    if now.uid not in (0, target.uid) and all(user.uid in (None, now.uid) for user in others.values()):
-        # It belongs to its readers, and nobody else reads it: it can't be more private.
-        return PathRule(mode=0o600, keep_owner=True)
-    if rules.in_secret_folder(path) or any(now.readable_by(user) for user in others.values()):
-        # A container gets the file itself. On this machine, the folder around it keeps others out.
+        return _folder_exception(path, now, found, data, rules, users)
+    reason = rules.reason_of_container(data, now.uid, now.gid, now.mode) if data else None
+    if reason:
+        return PathRule(leave=reason)
+    zone = rules.zone(path, folder=False)
+    key = now.usual == PRIVATE and zone is PLAIN
+    private = any(use.what == "secret" for use in found) or key or rules.is_secret(path)
+    if now.is_closed and (private or zone in (PLAIN, REST)):
+        return _closed(path, now, found, rules, users, private=private)
+    return _open_secret(path, now, _others(found, users, rules.target), rules) if private else None
+
+
+def _open_secret(path: str, now: PathFacts, others: Mapping[str, User], rules: Rules) -> PathRule:
+    """Return the rule for a secret or a private key that others can read now."""
+    if others and _is_its_readers(now, others, rules.target):
+        return PathRule(mode=PRIVATE, keep_owner=True)
+    # A container gets the file itself. On this machine, the folder around it keeps others out.
+    shared = rules.in_secret_folder(path) or any(now.readable_by(user) for user in others.values())
+    return PathRule(mode=0o644 if others and shared else PRIVATE)
+
+
+def _closed(
+    path: str, now: PathFacts, found: list[PathUse], rules: Rules, users: Mapping[str, User], *, private: bool
+) -> PathRule | None:
+    """Return the rule for a file that others can't read now: it stays so, and its readers can read it, no one else."""
+    target = rules.target
+    others = {name: user for name, user in _others(found, users, target).items() if not now.lists(user)}
+    if others and _is_its_readers(now, others, target):
+        if private:
+            return PathRule(mode=PRIVATE, keep_owner=True)
+        return PathRule(leave=f"{', '.join(others)} reads it as uid {now.uid}, which owns it, and others may not")
+    if not others or now.uid == 0:
+        # The owner or the group that may read it is most probably one that a server goes on as after its start.
+        uids = frozenset[int]().union(*(users.get(use.service, User()).uids for use in found))
+        readers = PathRule(data=found[0].service, uids=uids, writes=False)
+        reason = rules.reason_of_container(readers, now.uid, now.gid, now.mode)
+        if reason:
+            return PathRule(leave=reason)
+    group = _group(now, others, target) if others else None
+    if group is not None:
+        return PathRule(mode=0o750 if now.usual == 0o755 else 0o640, gid=group)
+    if others and rules.in_secret_folder(path):
+        # Its readers are in no group that we know. The folder keeps others out, a container gets the file itself.
         return PathRule(mode=0o644)
-    return PathRule(mode=0o600)
+    return PathRule(mode=PRIVATE) if private else None
+
+
+def _is_its_readers(now: PathFacts, others: Mapping[str, User], target: Target) -> bool:
+    """Return whether a file belongs to the only other user that reads it: then it can't be more private."""
+    return now.uid not in (0, target.uid) and all(user.uid in (None, now.uid) for user in others.values())
+
+
+def _group(now: PathFacts, others: Mapping[str, User], target: Target) -> int | None:
+    """Return the group by which the readers of a closed file can read it; None if it is not known."""
+    if now.mode & 0o040 and (now.gid not in (0, target.gid) or all(now.gid in user.gids for user in others.values())):
+        return now.gid
+    groups = {user.group for user in others.values()}
+    return groups.pop() if len(groups) == 1 else None
 
 
 def _folder_exception(
-    path: str, now: PathFacts, found: list[PathUse], rules: Rules, users: Mapping[str, User]
+    path: str,
+    now: PathFacts,
+    found: list[PathUse],
+    data: PathRule | None,
+    rules: Rules,
+    users: Mapping[str, User],
 ) -> PathRule | None:
-    target = rules.target
     mounts = [use for use in found if use.what == "bind mount"]
     if mounts and now.mark:
         return PathRule(leave=f"it is the {now.mark} data of {mounts[0].service} (uid {now.uid})")
-    if now.uid not in (0, target.uid):
-        for use in mounts:
-            user = users.get(use.service, User())
-            if use.writes and now.uid in user.running | {user.uid}:
-                return PathRule(leave=f"{use.service} keeps its data there as uid {now.uid}")
-            if use.keeps_data:
-                return PathRule(leave=_data_of(use.service, now))
+    for use in mounts:
+        user = users.get(use.service, User())
+        if use.writes and now.uid not in (0, rules.target.uid) and now.uid in user.uids:
+            return PathRule(leave=f"{use.service} keeps its data there as uid {now.uid}")
+        if use.writes and now.mode & 0o020 and now.gid not in (0, rules.target.gid) and now.gid in user.gids:
+            return PathRule(leave=f"{use.service} keeps its data there as group {now.gid}")
+    reason = rules.reason_of_container(data, now.uid, now.gid, now.mode) if data else None
+    if reason:
+        return PathRule(leave=reason)
     if rules.is_secret(path):
         readers = {use.service: users.get(use.service, User()) for use in mounts}
         names = [
-            name for name, user in readers.items() if not user.is_root and user.uid != target.uid and user.is_known
+            name
+            for name, user in readers.items()
+            if not user.is_root and user.uid != rules.target.uid and user.is_known
         ]
         if names:
             told = ", ".join(f"{name} ({readers[name]})" for name in names)
             return PathRule(leave=f"{told} reads the whole folder as another user; give it single files as secrets")
-    # Docker makes the folder, as root. The entries that the container makes in it are the container's.
-    keeper = next((use.service for use in mounts if use.keeps_data), "")
-    return PathRule(data=keeper) if keeper else None
-
-
-def _data_of(service: str, now: PathFacts) -> str:
-    return f"it is data of {service}, and its container has given it to uid {now.uid}"
+    return data
 
 
 def _others(found: list[PathUse], users: Mapping[str, User], target: Target) -> dict[str, User]:
@@ -267,7 +215,7 @@ def _after(now: PathFacts, exception: PathRule | None, relative: str | None, rul
     zone = rules.zone(relative, folder=now.is_folder)
     kind = stat.S_IFMT(now.mode)
     uid, gid, mode = rules.desired(zone, kind, now.uid, now.gid, stat.S_IMODE(now.mode), now.usual, exception)
-    return PathFacts(uid, gid, kind | mode)
+    return replace(now, uid=uid, gid=gid, mode=kind | mode)
 
 
 def _findings(
@@ -305,6 +253,28 @@ def _findings(
             f"{path}: the user that {', '.join(unknown)} {'reads' if len(unknown) == 1 else 'read'} it as is not known",
             "the image is not here, or the engine does not answer",
         )
+
+
+def _refused(path: str, now: PathFacts, found: list[PathUse], users: Mapping[str, User]) -> Iterator[Finding]:
+    """Yield findings about files that a strict program refuses now, for root does not own them."""
+    for use in found:
+        program = strict.program_at(use.target)
+        if program is None or not program.only_roots:
+            continue
+        seen = [(f"{path}/{name}", uid) for name, uid in now.inner] if now.is_folder else [(path, now.uid)]
+        # One that runs as another user may take what is its own; and so may root in a user namespace.
+        own = users.get(use.service, User()).uids | {0}
+        wrong = [f"{name} (uid {uid})" for name, uid in seen if uid not in own]
+        if wrong:
+            yield Finding(
+                "perms.strict",
+                use.service,
+                PHASE,
+                "warn",
+                f"{path}: {program.name} in {use.service} refuses what root does not own",
+                f"not root's: {', '.join(wrong)}",
+                f"sudo chown -R root:root {shlex.quote(path)}, or copy it into the image",
+            )
 
 
 def _status(before: bool | None, after: bool | None) -> Status:

@@ -11,14 +11,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from stat import S_IFDIR, S_IFREG
+from stat import S_IFLNK, S_IFREG
 
-from stackhand.perms.policy.content import MODES
+from stackhand.perms.policy import strict
+from stackhand.perms.policy.content import MODES, PRIVATE
 
 SPECIAL_BITS = 0o7000
 # Goes up when the rules here or in content.py change, so that files that were right by the old rules are looked at
 # again.
-_EDITION = 2
+_EDITION = 3
 # Folders that other programs make. They know best which mode each of their files needs.
 _VENDORED = frozenset({".git", "node_modules", ".venv", "venv", "virtualenv"})
 VENV_MARK = "pyvenv.cfg"
@@ -54,6 +55,12 @@ SECRET = Zone("secret", 0o700, 0o600, 0o600, all_owners=True)
 VENDORED = Zone("vendored", None, None, None, all_owners=True)
 REST = Zone("rest", None, None, None, all_owners=False)
 VOLUME = Zone("volume", None, None, None, all_owners=True, keeps_none=True)
+# What a strict program reads (see strict.py): owners stay, and only what others could write to changes.
+STRICT = Zone("strict", None, None, None, all_owners=False, keeps_none=True)
+# Zones where the mode of a file depends on its content.
+BY_CONTENT = (PLAIN, STRICT)
+# Zones where a private entry keeps a group that may read it.
+_KEEPS_READING_GROUP = (PLAIN, VENDORED, REST)
 
 
 Owned = tuple[int, int, int]
@@ -74,10 +81,13 @@ class Target:
 class PathRule:
     """The rule for one path, an exception from that of its zone.
 
-    With a `mode`, a file gets that mode; it is a secret, or with `plain` a script. With `keep_owner` its owner stays.
-    `data` names a service that keeps its data in this folder: entries there that belong neither to root nor to the
-    target user are left alone. With neither mode nor data, the path and all below it are left alone; `leave` is the
-    reason, "" if nobody needs to know.
+    With a `mode`, a file gets that mode; it is a secret, or with `plain` a script. With `keep_owner` its owner stays,
+    with `gid` it gets that group. `strict` names the strict program that reads it. `data` names a service that mounts
+    this folder: what its container made there is left alone (see `Rules.reason_of_container`). With none of these, the
+    path and all below it are left alone; `leave` is the reason, "" if nobody needs to know.
+
+    `uids` are the users that the containers which mount the folder run as, None if all that belongs neither to root nor
+    to the target user is the container's. `writes` says whether one of them can write to it.
     """
 
     mode: int | None = None
@@ -85,6 +95,15 @@ class PathRule:
     leave: str = ""
     plain: bool = False
     data: str = ""
+    gid: int | None = None
+    strict: str = ""
+    uids: frozenset[int] | None = None
+    writes: bool = True
+
+    @property
+    def leaves_all(self) -> bool:
+        """Whether the path and all below it are left alone."""
+        return self.mode is None and not self.data and not self.strict
 
 
 class Rules:
@@ -94,7 +113,7 @@ class Rules:
     root) to the rules for its entries, by name. Below `deepest` folders no path has a rule of its own. With
     `spares_data`, a folder that a database keeps its data in is left alone, wherever it is. With `keeps_executable`,
     executable files stay so, since git could not be asked. With `links_stay_inside`, all names of a file lie inside the
-    tree.
+    tree. `is_person` says whether a number is that of a person who works on this machine.
     """
 
     def __init__(
@@ -110,8 +129,10 @@ class Rules:
         spares_data: bool = True,
         keeps_executable: bool = False,
         links_stay_inside: bool = False,
+        is_person: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self.root_zone = root_zone
+        self._is_person = is_person
         self.keeps_executable = keeps_executable
         self.links_stay_inside = links_stay_inside
         self._spares_data = spares_data
@@ -140,19 +161,23 @@ class Rules:
             return SECRET
         if path in self._roots:
             return PLAIN
-        return VENDORED if above is PLAIN and name in _VENDORED else above
+        if above is PLAIN and name in _VENDORED:
+            return VENDORED
+        return STRICT if name in strict.FOLDERS and above in (PLAIN, REST) else above
 
     def file(self, above: Zone, path: str, name: str) -> Zone:
         """Return the zone of a file in a folder of zone `above`: its own in the root, or if a setting names it."""
         if above is SECRET or path in self._secrets:
             return SECRET
-        return PLAIN if path in self._roots or (path == name and self._top(name)) else above
+        if path in self._roots or (path == name and self._top(name)):
+            return PLAIN
+        return STRICT if name in strict.FILES and above in (PLAIN, REST) else above
 
     def fingerprint(self) -> str:
         """Return a text that is equal for equal rules, and no others."""
         special = {path: {name: vars(each) for name, each in found.items()} for path, found in self.special.items()}
         given = [_EDITION, vars(self.target), self._given, self.keeps_executable, special]
-        text = json.dumps(given, sort_keys=True)
+        text = json.dumps(given, sort_keys=True, default=sorted)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def zone(self, path: str, *, folder: bool) -> Zone:
@@ -200,20 +225,59 @@ class Rules:
         content and name (see `usual_mode`): it counts in a plain zone, and for a file with the mode 000.
         """
         named: int | None = None
-        if exception is not None and exception.mode is not None:
+        if exception is not None and exception.strict:
+            zone = STRICT
+        elif exception is not None and exception.mode is not None:
             zone, named = (PLAIN, None) if exception.plain else (SECRET, exception.mode)
-        if (uid == 0 or zone.all_owners) and not (exception is not None and exception.keep_owner):
-            uid, gid = self.target.uid, self.target.gid
+        wanted = self._mode(zone, kind, mode, usual, named)
+        if exception is not None and exception.keep_owner:
+            return uid, gid, wanted
+        if exception is not None and exception.gid is not None:
+            return self.target.uid, exception.gid, wanted
+        if zone is STRICT or not (uid == 0 or zone.all_owners):
+            return uid, gid, wanted
+        if wanted & 0o044 == 0o040 and gid not in (0, self.target.gid) and zone in _KEEPS_READING_GROUP:
+            return self.target.uid, gid, wanted
+        return self.target.uid, self.target.gid, wanted
+
+    def _mode(self, zone: Zone, kind: int, mode: int, usual: int, named: int | None) -> int:
+        if kind == S_IFLNK:
+            return mode
+        if zone is STRICT:
+            return mode & (0o7700 if kind == S_IFREG and usual == PRIVATE else 0o7755)
         if kind == S_IFREG:
             wanted, fallback = named or (usual if zone is PLAIN else zone.file), usual
-        elif kind == S_IFDIR:
-            wanted, fallback = zone.directory, 0o755
         else:
-            return uid, gid, mode
+            wanted, fallback = zone.directory, 0o755
         if wanted is None:
             # As it is, but not 000: that is of no use to anybody.
-            return uid, gid, mode if mode & 0o777 or zone.keeps_none else keep_special(fallback, mode)
-        return uid, gid, keep_special(wanted, mode)
+            if mode & 0o777 or zone.keeps_none:
+                return mode
+            wanted = fallback
+        if zone is not SECRET:
+            wanted = no_wider(wanted, mode)
+        return keep_special(wanted, mode)
+
+    def reason_of_container(self, mounted: PathRule, uid: int, gid: int, mode: int) -> str | None:
+        """Return why an entry of a mounted folder is left to its containers; None if it is not.
+
+        What belongs to root or to the target user is theirs, unless it was opened to a group of a container alone. Of
+        the rest, a container made what belongs to its own user, or to nobody who works on this machine. Where the
+        containers can't write, they need only the files that others can't read.
+        """
+        is_closed = not mode & 0o004
+        if uid in (0, self.target.uid):
+            to_group = uid == 0 and is_closed and mode & 0o040 and gid not in (0, self.target.gid)
+            return f"group {gid} reads it, others may not, and {mounted.data} mounts it" if to_group else None
+        if mounted.uids is None:
+            return f"it is data of {mounted.data}, and its container has given it to uid {uid}"
+        if not (mounted.writes or is_closed):
+            return None
+        if uid in mounted.uids:
+            return f"{mounted.data} runs as uid {uid}, which owns it"
+        if not self._is_person(uid):
+            return f"{mounted.data} mounts it, and uid {uid}, which owns it, is no person of this machine"
+        return None
 
     def stays(self, zone: Zone, kind: int, uid: int, gid: int, mode: int) -> bool | None:
         """Return whether an entry is right as it is, whatever its content; None if that depends on the content."""
@@ -232,6 +296,17 @@ def _depth(path: str) -> int:
 
 def _any_of(patterns: Iterable[str]) -> Callable[[str], object]:
     return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
+
+
+def no_wider(wanted: int, mode: int) -> int:
+    """Return a wanted mode without the rights of a group, or of others, who may not read the entry now.
+
+    >>> [oct(no_wider(0o755, mode)) for mode in (0o604, 0o640, 0o600, 0o711, 0)]
+    ['0o705', '0o750', '0o700', '0o711', '0o700']
+    """
+    group = wanted if mode & 0o040 else wanted & mode
+    others = wanted if mode & 0o004 else wanted & mode
+    return wanted & ~0o077 | group & 0o070 | others & 0o007
 
 
 def keep_special(wanted: int, mode: int) -> int:

@@ -19,7 +19,7 @@ _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 DIRECT = _READ | os.O_NOFOLLOW | os.O_NOATIME
 CAPABILITY = "security.capability"
-_ACL = "system.posix_acl_access"
+ACL = "system.posix_acl_access"
 # The longest step of the clock that file times are taken from, in nanoseconds (CONFIG_HZ=100, doubled for safety).
 TICK = 20_000_000
 
@@ -145,7 +145,7 @@ class Entry:
 
     def mode_with_acl(self, mode: int, attributes: list[str]) -> int:
         """Return `mode` with the group's bits as they are if there is an ACL: they are its mask (acl(5))."""
-        return (mode & ~0o070) | (self.mode & 0o070) if _ACL in attributes else mode
+        return (mode & ~0o070) | (self.mode & 0o070) if ACL in attributes else mode
 
     def become(self, uid: int, gid: int, mode: int, attributes: list[str], *, look: bool = True) -> None:
         """Set owner and mode; with `look`, check that they are set. Raises OSError, Unchanged."""
@@ -193,7 +193,7 @@ def attributes_of(handle: int | str) -> list[str]:
         names = os.listxattr(handle)
     except OSError:
         return []
-    return [name for name in names if name in (_ACL, CAPABILITY)] if names else names
+    return [name for name in names if name in (ACL, CAPABILITY)] if names else names
 
 
 def mode_back(held: int, handle: int | str, uid: int, gid: int, mode: int) -> None:

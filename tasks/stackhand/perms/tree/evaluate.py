@@ -12,8 +12,9 @@ import stat
 from typing import NamedTuple
 
 from stackhand.perms.journal import Change, Writer
+from stackhand.perms.policy import strict
 from stackhand.perms.policy.content import BUNDLE, HEAD, SHORTEST, may_hold_a_key, usual_mode
-from stackhand.perms.policy.rules import PLAIN, SECRET, PathRule, Rules, Zone
+from stackhand.perms.policy.rules import BY_CONTENT, PLAIN, SECRET, STRICT, PathRule, Rules, Zone
 from stackhand.perms.policy.steps import steps, why
 from stackhand.perms.tree.apply import Batch, refusal
 from stackhand.perms.tree.counts import Counts
@@ -33,13 +34,13 @@ class PendingDir(NamedTuple):
     """A folder that is still to be visited: the names of its path below the root, its zone, and how to treat its files.
 
     With `fresh`, it or a folder above it has changed since the last clean run, so files may have been moved into it.
-    `data` names the service that keeps its data there. With `keeps_executable`, files that are executable stay so.
+    `data` is the rule for what containers made there. With `keeps_executable`, files that are executable stay so.
     """
 
     names: tuple[str, ...]
     zone: Zone
     fresh: bool
-    data: str = ""
+    data: PathRule | None = None
     keeps_executable: bool = False
 
 
@@ -86,6 +87,7 @@ class Evaluator:
                 directory.zone,
                 self._cursor.dev,
                 self.before,
+                mounted=directory.data,
                 keeps_executable=directory.keeps_executable,
             )
             found = sum(len(each.names) for each in wrong.values())
@@ -102,9 +104,10 @@ class Evaluator:
         """Open a file or symbolic link, evaluate it, and add it to the batch if it is wrong."""
         zone = directory.zone
         if exception is not None:
-            zone = PLAIN if exception.plain else SECRET
-        elif path is not None:
-            zone = self._rules.file(zone, f"{path}/{name}" if path else name, name)
+            zone = STRICT if exception.strict else PLAIN if exception.plain else SECRET
+        else:
+            at = "" if path is None else f"{path}/{name}" if path else name
+            zone = self._rules.file(zone, at, name)
         entry = self._hold(name, self.before)
         if entry is None:
             return
@@ -112,10 +115,12 @@ class Evaluator:
         try:
             if entry.seen.st_dev != self._cursor.dev and self._cursor.is_mounted(entry.held):
                 self.leave(self.path(name), MOUNTED)
-            elif directory.data and self._is_a_containers(entry):
+            elif (reason := self._reason_of_container(entry, directory.data)) is not None:
                 if entry.kind in (stat.S_IFREG, stat.S_IFLNK):
-                    self.leave(self.path(name), _data_of(directory.data, entry))
+                    self.leave(self.path(name), reason)
             elif entry.kind == _FILE:
+                if zone is STRICT and directory.zone is not STRICT:
+                    self.leave_to_program(name, exception)
                 usual = self._usual(entry, name, zone, exception, directory.keeps_executable)
                 kept = self._evaluate(entry, name, zone, usual, exception)
             elif entry.kind == _LINK:
@@ -142,7 +147,7 @@ class Evaluator:
         """Return the mode that a regular file gets if no rule names one. Its content counts only in a plain zone."""
         mode = entry.mode
         script = (exception is not None and exception.plain) or self._rules.is_executable(name)
-        if zone is not PLAIN:
+        if zone not in BY_CONTENT:
             return 0o755 if script else 0o644
         size = entry.seen.st_size
         head = entry.read(min(size, HEAD)) if size >= SHORTEST else b""
@@ -150,7 +155,7 @@ class Evaluator:
             head = entry.read(BUNDLE) or head
         return usual_mode(head, mode, name, script=script or (keeps_executable and bool(mode & 0o100)))
 
-    def folder(self, name: str, zone: Zone, data: str) -> tuple[os.stat_result | None, int | None]:
+    def folder(self, name: str, zone: Zone, data: PathRule | None) -> tuple[os.stat_result | None, int | None]:
         """Evaluate a folder of the current one; return what it was, and a readable descriptor if there is one.
 
         The first is None if the folder is gone, or must not be entered. The caller closes the descriptor.
@@ -173,17 +178,18 @@ class Evaluator:
         self.flush()  # which closes it
         return seen, None
 
-    def _reason_to_leave(self, folder: Entry, data: str) -> str | None:
+    def _reason_to_leave(self, folder: Entry, data: PathRule | None) -> str | None:
         """Return why a folder is left alone with all that is in it; None if it is not."""
         if folder.seen.st_dev != self._cursor.dev:
             return MOUNTED
-        if data and self._is_a_containers(folder):
-            return _data_of(data, folder)
-        return self._rules.left_to_its_database(folder.seen.st_uid, folder.mode, folder.holds)
+        reason = self._reason_of_container(folder, data)
+        return reason or self._rules.left_to_its_database(folder.seen.st_uid, folder.mode, folder.holds)
 
-    def _is_a_containers(self, entry: Entry) -> bool:
-        """Return whether a container made an entry of its data: neither root nor the target user owns it."""
-        return entry.seen.st_uid not in (0, self._uid)
+    def _reason_of_container(self, entry: Entry, data: PathRule | None) -> str | None:
+        """Return why an entry is left to the containers that mount it; None if it is not."""
+        if data is None:
+            return None
+        return self._rules.reason_of_container(data, entry.seen.st_uid, entry.seen.st_gid, entry.mode)
 
     def _evaluate(
         self, entry: Entry, name: str, zone: Zone, usual: int = 0o644, exception: PathRule | None = None
@@ -208,8 +214,6 @@ class Evaluator:
         change = whole if self._me == 0 else self._within_rights(whole)
         if change is not whole:
             counts.needs_root += 1
-        if name.endswith(".env") and zone is not SECRET and not mode & 0o007 and change.new_mode & 0o004:
-            self._add_event("opened", self.path(name), f"mode {mode:03o} before")
         if self._journal is None:
             needs = "" if change is whole else f"{NEEDS_ROOT}: "
             self._add_event("wrong", self.path(name), needs + why(*whole[2:]))
@@ -252,11 +256,13 @@ class Evaluator:
         self.counts.left += 1
         self._add_event("left", path, reason)
 
+    def leave_to_program(self, name: str, exception: PathRule | None) -> None:
+        """Add an event that says which strict program reads an entry of the current folder, and so keeps its owner."""
+        known = exception.strict if exception is not None else ""
+        program = strict.BY_NAME[known] if known else strict.FOLDERS.get(name) or strict.FILES[name]
+        self.leave(self.path(name), program.reason)
+
     def fail(self, path: str, error: OSError) -> None:
         """Count an entry that could not be looked at or changed, and add an event with the error."""
         self.counts.failed += 1
         self._add_event("failed", path, error.strerror or str(error))
-
-
-def _data_of(service: str, entry: Entry) -> str:
-    return f"it is data of {service}, and its container has given it to uid {entry.seen.st_uid}"

@@ -15,7 +15,7 @@ from stackhand.errors import JournalFailed
 _KEPT = 100
 
 AddEvent = Callable[[str, str, str], None]
-"""Takes a kind (wrong, refused, failed, left, opened), a path below the root, and the reason."""
+"""Takes a kind (wrong, refused, failed, left), a path below the root, and the reason."""
 
 
 class Event(NamedTuple):

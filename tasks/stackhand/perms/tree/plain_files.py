@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from stackhand.perms.journal import Transition
 from stackhand.perms.policy.content import HEAD, SHORTEST, may_hold_a_key, mode_by_content
-from stackhand.perms.policy.rules import PLAIN, Rules, Zone
+from stackhand.perms.policy.rules import BY_CONTENT, PathRule, Rules, Zone
 from stackhand.perms.tree.entry import DIRECT, TICK, attributes_of
 
 
@@ -53,14 +53,22 @@ class PlainFiles:
                 os.close(fd)
 
     def wrong(
-        self, rules: Rules, zone: Zone, dev: int, before: int, *, keeps_executable: bool
+        self,
+        rules: Rules,
+        zone: Zone,
+        dev: int,
+        before: int,
+        *,
+        mounted: PathRule | None = None,
+        keeps_executable: bool,
     ) -> dict[Transition, AlikeFiles]:
         """Return the files that are wrong, by the change that puts them right.
 
-        `before` is a moment before they were opened, in nanoseconds since the epoch, as for an `Entry`.
+        `before` is a moment before they were opened, in nanoseconds since the epoch, as for an `Entry`. `mounted` is
+        the rule for what containers made in the folder; these files go into `others`.
         """
         settled = before - TICK
-        by_content, is_executable = zone is PLAIN, rules.is_executable
+        by_content, is_executable = zone in BY_CONTENT, rules.is_executable
         usual = 0o644  # outside of plain zones it counts for the mode 000 only, and these files have another
         # By owner, mode and usual mode: the change, None if there is none. Most files of a folder are alike.
         transitions: dict[tuple[int, int, int, int], Transition | None] = {}
@@ -89,8 +97,7 @@ class PlainFiles:
                 transition = transitions[now] = _transition(rules, zone, *now)
             if transition is None:
                 continue
-            opened = transition[5] & 0o004 and not mode & 0o007 and name.endswith(".env")
-            if opened or attributes_of(fd):
+            if attributes_of(fd) or (mounted is not None and rules.reason_of_container(mounted, *now[:3]) is not None):
                 self.others.append(name)
                 continue
             alike = found.get(transition)

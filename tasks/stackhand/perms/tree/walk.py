@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from stackhand.perms.journal import Writer
-from stackhand.perms.policy.rules import PLAIN, REST, VENDORED, VENV_MARK, Rules, Zone
+from stackhand.perms.policy.rules import PLAIN, REST, STRICT, VENDORED, VENV_MARK, PathRule, Rules, Zone
+from stackhand.perms.policy.strict import FILES as STRICT_FILES
 from stackhand.perms.tree.counts import Counts
 from stackhand.perms.tree.cursor import Cursor, OtherFileSystem
 from stackhand.perms.tree.evaluate import VANISHED, Evaluator, PendingDir
@@ -75,7 +76,10 @@ class Walker:
 
     def root(self) -> list[PendingDir]:
         """Visit the root; return the folders in it."""
-        directory = PendingDir((), self._rules.root_zone, fresh=False, keeps_executable=self._rules.keeps_executable)
+        rules = self._rules
+        # The rule for the project's folder itself, where a service mounts that.
+        data = rules.special.get("", {}).get(".")
+        directory = PendingDir((), rules.root_zone, fresh=False, data=data, keeps_executable=rules.keeps_executable)
         _, fd = self._evaluator.folder(".", directory.zone, directory.data)
         if fd is not None:
             os.close(fd)
@@ -155,13 +159,13 @@ class Walker:
         """Evaluate an entry by the rule for its path; return False if there is none."""
         name = entry.name
         exception = self._rules.special.get(path, {}).get(name)
-        if exception is not None and exception.mode is None and not exception.data:
+        if exception is not None and exception.leaves_all:
             if exception.leave:
                 self._evaluator.leave(self._evaluator.path(name), exception.leave)
             return True
         if entry.is_dir(follow_symlinks=False):
             if exception is not None:
-                folders.append(self._inner(name, directory._replace(data=exception.data), path))
+                folders.append(self._inner(name, directory, path, exception))
             return exception is not None
         # In the root, any file may be one of the project's own (`top_files`).
         if exception is None and path and name not in self._rules.named.get(path, ()):
@@ -171,11 +175,17 @@ class Walker:
             self._evaluator.file(name, directory, path, exception)
         return True
 
-    def _inner(self, name: str, directory: PendingDir, path: str | None) -> PendingDir:
+    def _inner(
+        self, name: str, directory: PendingDir, path: str | None, exception: PathRule | None = None
+    ) -> PendingDir:
         """Return a folder of this one, to be visited later."""
         at = "" if path is None else f"{path}/{name}" if path else name
-        inner = self._rules.folder(directory.zone, at, name)
-        return PendingDir((*directory.names, name), inner, directory.fresh, directory.data, directory.keeps_executable)
+        strict = exception is not None and exception.strict
+        zone = STRICT if strict else self._rules.folder(directory.zone, at, name)
+        if zone is STRICT and directory.zone is not STRICT:
+            self._evaluator.leave_to_program(name, exception)
+        data = directory.data if strict or exception is None else exception
+        return PendingDir((*directory.names, name), zone, directory.fresh, data, directory.keeps_executable)
 
     def _files(
         self, chunk: list[os.DirEntry[str]], directory: PendingDir, path: str | None, folders: list[PendingDir]
@@ -184,7 +194,7 @@ class Walker:
         stays = self._stays.setdefault(zone.name, {})
         # The content of a file that nobody has touched since the last clean run need not be read again.
         began, ended = (0, 0) if directory.fresh else (last_clean.began, last_clean.ended)
-        together = self._evaluator.together and not directory.data
+        together = self._evaluator.together
         likely_wrong = self._evaluator.likely_wrong and together
         suspects: list[str] = []
         for entry in chunk:
@@ -195,6 +205,9 @@ class Walker:
             self.counts.scanned += 1
             if not is_file and not entry.is_symlink():
                 continue  # sockets, devices, fifos
+            if entry.name in STRICT_FILES and zone is not STRICT:
+                self._evaluator.file(entry.name, directory, path, None)
+                continue
             if not (is_file and likely_wrong):
                 try:
                     seen = entry.stat(follow_symlinks=False)

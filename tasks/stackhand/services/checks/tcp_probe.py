@@ -17,7 +17,7 @@ from stackhand.checks.context import CheckContext
 
 Result = Literal["reached", "refused", "unresolved", "silent"]
 # Seconds.
-_TIMEOUT = 12.0
+_CONNECT_TIMEOUT, _TIMEOUT = 2.0, 12.0
 # States of /proc/net/tcp (Linux, include/net/tcp_states.h).
 _SYN_SENT = "02"
 
@@ -61,11 +61,13 @@ class ConnectionReport:
 def probe(context: CheckContext, service: str, targets: Sequence[tuple[str, int]]) -> ConnectionReport:
     """Ask a container of a service about these hosts and ports. Raises NoAnswer."""
     words = [word for host, port in targets for word in (host, str(port))]
-    answer = context.shell(service, scripts.read(__package__, "tcp_probe.sh"), *words, timeout=_TIMEOUT)
+    script = scripts.read(__package__, "tcp_probe.sh")
+    limit = {"WITHIN": f"{context.within(_CONNECT_TIMEOUT):.0f}"}
+    answer = context.shell(service, script, *words, environment=limit, timeout=_TIMEOUT)
     if answer.not_found:
         return ConnectionReport({}, problem="there is no shell in its container")
     if answer.exit_code is None:
-        raise NoAnswer(f"no answer from inside {service} within {_TIMEOUT:.0f} s")
+        raise NoAnswer(f"no answer from inside {service} within {context.within(_TIMEOUT):.0f} s")
     return parse(answer.stdout)
 
 
@@ -102,7 +104,7 @@ def _reply(reached: bool, address: str, said: str) -> Reply:
     if not known and any(word in said.lower() for word in nameless):
         return Reply("unresolved", said)
     # Without getent nobody knows, and an error that is not about names is about the way.
-    return Reply("silent", said or "no answer within 2 s", known)
+    return Reply("silent", said or "no answer", known)
 
 
 def _pending(table: str) -> Iterable[PendingConnection]:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Asks from inside a container which hosts and ports it reaches: $1 $2 $3 $4 … are host, port, host, port.
-# Connections that wait for an answer are read first, before this script tries some of its own.
+# Each gets $WITHIN whole seconds. Connections that wait for an answer are read first, before this script makes its own.
 export LC_ALL=C
 has() { command -v "$1" >/dev/null 2>&1; }
 printf '\036now %s\n' "$(date +%s)"
@@ -9,7 +9,7 @@ for table in /proc/net/tcp /proc/net/tcp6; do
   # State 02 is SYN_SENT (Linux, include/net/tcp_states.h).
   if has grep; then grep ' 02 ' $table; else cat $table; fi
 done
-limit=; has timeout && timeout 2 true 2>/dev/null && limit='timeout 2'
+limit=; has timeout && timeout "$WITHIN" true 2>/dev/null && limit=timeout
 tool=
 if [ "$limit" ] && has bash; then tool=bash
 elif has nc; then
@@ -21,20 +21,21 @@ fi
 reach() {
   # shellcheck disable=SC2016  # bash, not this shell, has $0 and $1
   case $tool in
-  bash) said=$(timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>&1) ;;
-  ncz) said=$(nc -v -z -w 2 "$1" "$2" 2>&1 </dev/null) ;;
-  nc) said=$(timeout 2 nc -w 1 "$1" "$2" 2>&1 >/dev/null </dev/null) ;;
+  bash) said=$(timeout "$WITHIN" bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>&1) ;;
+  ncz) said=$(nc -v -z -w "$WITHIN" "$1" "$2" 2>&1 </dev/null) ;;
+  nc) said=$(timeout "$WITHIN" nc -w 1 "$1" "$2" 2>&1 >/dev/null </dev/null) ;;
   python3) said=$(python3 -c 'import socket, sys
 try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), int(sys.argv[3])).close()
 except OSError as error:
-    sys.exit(str(error))' "$1" "$2" 2>&1) ;;
+    sys.exit(str(error))' "$1" "$2" "$WITHIN" 2>&1) ;;
   esac
   code=$?
   [ $tool = nc ] && [ -z "$said" ] && case $code in 124|143) code=0 ;; esac
   address=
   if [ $code != 0 ]; then
     address=-
+    [ "$said" ] || said="no answer within $WITHIN s"
     if has getent && hosts=$(getent hosts "$1"); then address=${hosts%% *}; fi
   fi
   set -f

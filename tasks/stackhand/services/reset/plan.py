@@ -1,7 +1,7 @@
 """The reset: what goes and what stays of a project, decided from facts, listed, and removed.
 
-What a volume holds is for the kinds of services to say. In doubt it stays, and is listed with the doubt: it can be
-removed by hand at any time, and brought back never.
+A volume with a name stays in a soft reset, unless it is surely a cache or its label says that it may go: what it holds
+nobody knows for sure, it can be removed by hand at any time, and brought back never.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from stackhand.engine.api import resources
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
 from stackhand.engine.compose.cli import Compose
-from stackhand.engine.compose.project import Project, Volume
+from stackhand.engine.compose.project import Project, Service, Volume
 from stackhand.errors import ResetFailed, StackError, VolumeInUse
 from stackhand.graph import schedule
-from stackhand.kinds.data_volumes import looks_like_data
+from stackhand.kinds.data_volumes import is_data_place, surely_cache
 from stackhand.kinds.registry import data_kind
 from stackhand.model import Action, Plan
 from stackhand.services.reset.journal import Mode
@@ -161,29 +161,61 @@ def _volume(project: Project, seen: ProjectResources, mode: Mode, volume: Resour
     stays = _not_ours(project, declared.values(), volume)
     if stays:
         return Item("volume", name, False, stays, volume.name)
+    goes, reason = _content(project, seen, mode, volume, declared)
+    return Item("volume", name, goes, reason, volume.name)
+
+
+def _content(
+    project: Project, seen: ProjectResources, mode: Mode, volume: Resource, declared: Mapping[str, Volume]
+) -> tuple[bool, str]:
+    """Return whether a volume of this project goes, by what it may hold, and the reason."""
     places, unknown = _users(project, seen, volume, declared)
-    users = sorted(places)
-    kinds = {user: kind for user in users if (kind := data_kind(project.services[user]))}
+    kinds = {user: kind for user in sorted(places) if (kind := data_kind(project.services[user]))}
     held = f"holds {next(iter(kinds.values()))} data of {', '.join(kinds)}" if kinds else ""
-    labels = (volume.labels, *(each.labels for each in declared.values()))
-    keep = any(each.get(KEEP_LABEL, "").lower() == "true" for each in labels)
-    used = f"of {', '.join(users)}" if users else "no service mounts it"
+    used = f"of {', '.join(sorted(places))}" if places else "no service mounts it"
     if mode == "full":
-        return Item("volume", name, True, held or used, volume.name)
-    doubt = f"{', '.join(unknown)} mounts it and is not in the compose file" if unknown else "" if users else used
-    kept = (f"label {KEEP_LABEL}=true" if keep else "") or held or (doubt and f"{doubt}: what it holds is not known")
-    kept = kept or _looks_like_data(project, places)
-    return Item("volume", name, not kept, kept or f"{used}, holds no data of a known kind", volume.name)
+        return True, held or used
+    label = _label(volume, declared.values())
+    if label is not None:
+        return not label, f"label {KEEP_LABEL}={str(label).lower()}"
+    doubt = f"{', '.join(unknown)} mounts it and is not in the compose file" if unknown else "" if places else used
+    if held or doubt:
+        return False, held or f"{doubt}: what it holds is not known"
+    cache = _surely_cache(project, volume, declared, places)
+    if cache:
+        return True, f"{used}, {cache}"
+    how = "give it a name" if volume.anonymous else f"label it {KEEP_LABEL}=false if not"
+    return False, f"{used}, may hold data; {how}"
 
 
-def _looks_like_data(project: Project, places: Mapping[str, set[tuple[str, str]]]) -> str:
-    """Return why a volume may hold data although no kind of its services says so; "" where nothing does."""
-    for user, mounts in sorted(places.items()):
-        for key, target in sorted(mounts):
-            why = looks_like_data(project.services[user], key, target)
-            if why:
-                return f"may hold data of {user}, {why}; `docker volume rm` if not"
-    return ""
+def _label(volume: Resource, declared: Iterable[Volume]) -> bool | None:
+    """Return what the label says about keeping a volume: in the compose file, else in the engine; None for nothing."""
+    for labels in ([each.labels for each in declared], [volume.labels]):
+        said = [each[KEEP_LABEL].lower() for each in labels if KEEP_LABEL in each]
+        if said:
+            return any(each != "false" for each in said)
+    return None
+
+
+def _surely_cache(
+    project: Project, volume: Resource, keys: Collection[str], places: Mapping[str, set[tuple[str, str]]]
+) -> str:
+    """Return why a volume surely holds nothing to lose; "" in any doubt."""
+    mounts = {(user, target) for user, some in places.items() for _, target in some}
+    targets = {target for _, target in mounts}
+    cache = min((surely_cache(key, targets) for key in keys or ("",)), default="")
+    if cache or not volume.anonymous:
+        return cache
+    # The image's own volume holds what the program keeps. One that the compose file mounts without a name is scratch.
+    scratch = all(_mounts_nameless(project.services[user], place) for user, place in mounts)
+    return "mounted without a name" if scratch and not any(map(is_data_place, targets)) else ""
+
+
+def _mounts_nameless(service: Service, target: str) -> bool:
+    entries = service.raw.get("volumes") or ()
+    return any(
+        entry.get("type") == "volume" and not entry.get("source") and entry.get("target") == target for entry in entries
+    )
 
 
 def _not_ours(project: Project, declared: Iterable[Volume], volume: Resource) -> str | None:

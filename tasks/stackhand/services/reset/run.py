@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
+from stackhand.services import origin
 from stackhand.services.reset import plan as planning
 from stackhand.services.reset.journal import Journal, Mode
 from stackhand.services.reset.plan import Item, Reset
@@ -30,11 +31,14 @@ class Resetter:
         self._everything = loader.all_profiles.config()
 
     def plan(self, mode: Mode) -> Reset:
-        """Return what a reset would remove and keep, and which services it would start. Raises VolumeInUse.
+        """Return what a reset would remove and keep, and which services it would start.
+
+        Raises VolumeInUse, ForeignContainers.
 
         Those are the services that are active now, that run, or that an unfinished reset was to start.
         """
         seen = planning.read(self._engine, self._everything)
+        origin.refuse(self._everything, seen.containers)
         before = self._journal.unfinished()
         running = {each.service for each in seen.containers if each.running and not each.one_off}
         wanted = {*self._loader.project.services, *running, *(before[1] if before else ())}

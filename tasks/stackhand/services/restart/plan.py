@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
-from stackhand.services.start.decide import rerun, service_action
+from stackhand.services.start import sharing
+from stackhand.services.start.decide import rerun, service_action, with_folder
 from stackhand.services.start.facts import Facts, completed
 from stackhand.services.start.plan import MAKES, StartAction, StartPlan, connect, needs
 
@@ -44,7 +45,8 @@ def scope(project: Project, facts: Facts, names: Collection[str]) -> list[str]:
     while leaders:
         for service, dependency in project.dependants(leaders.pop()):
             runs = any(container.running for container in facts.of(service.name))
-            if dependency.restart and runs and service.name not in wanted:
+            follows = dependency.restart or dependency.service in service.shares
+            if follows and runs and service.name not in wanted:
                 wanted.append(service.name)
                 leaders.append(service.name)
     return wanted
@@ -99,7 +101,8 @@ class _Planner:
             action = None if name in decided else self._needed_by_others(name, decided)
             if action:
                 decided[name] = [action]
-        return connect(self._project, [action for name in self._ordered for action in decided.get(name, ())])
+        actions = [action for name in self._ordered for action in decided.get(name, ())]
+        return connect(self._project, [with_folder(action, self._facts) for action in actions])
 
     def _decide(self, name: str, decided: Decided) -> list[StartAction]:
         """Return what a service needs for itself, given what was decided for those that it depends on."""
@@ -125,6 +128,8 @@ class _Planner:
         return self._unless_unhealthy(action)
 
     def _image(self, service: Service) -> StartAction | None:
+        if service.replicas == 0:
+            return None  # no container of it will need one
         facts, changes = self._facts, self._changes
         if facts.images is not None and facts.image_id(service) is None:
             missing = f"image {service.image} is not here"
@@ -160,22 +165,22 @@ class _Planner:
         return action
 
     def _follow(self, name: str, action: StartAction | None, decided: Decided) -> StartAction | None:
-        """Return how a service follows those that it depends on with `restart: true`, None where it does not."""
+        """Return how a service follows what it shares something with, or depends on with `restart: true`; or None."""
         service = self._project.services[name]
+        verbs = {each: actions[-1].verb for each, actions in decided.items()}
+        if service.shares and (action is None or action.verb not in MAKES):
+            shared = sharing.renewal(self._project, name, self._facts.containers, verbs)
+            if shared:
+                return shared
         if action and action.verb not in ("check", "restart"):
             return None
         if not any(container.running for container in self._facts.of(name)):
             return None
         leaders = {
-            entry.service: decided[entry.service][-1].verb
+            entry.service: verbs[entry.service]
             for entry in service.depends_on
-            if entry.restart and entry.service in decided
+            if entry.restart and entry.service in verbs
         }
-        for leader, verb in leaders.items():
-            if verb == "recreate" and _shares_namespace(service, leader):
-                # A namespace of the container goes with it.
-                cause = f"it shares a namespace with {leader}, which is recreated"
-                return StartAction(name, "recreate", cause, (leader,))
         renewed = tuple(leader for leader, verb in leaders.items() if verb in ("recreate", "restart"))
         if renewed and (action is None or action.verb == "check"):
             return StartAction(name, "restart", f"{renewed[0]} is renewed, and {name} asks to follow it", renewed)
@@ -193,8 +198,3 @@ class _Planner:
         if waiting and unhealthy:
             return StartAction(name, "check", f"{waiting[0]} waits for it, and its health is unhealthy")
         return None
-
-
-def _shares_namespace(service: Service, other: str) -> bool:
-    modes = (service.raw.get(key) for key in ("network_mode", "ipc", "pid"))
-    return f"service:{other}" in modes

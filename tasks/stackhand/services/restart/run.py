@@ -88,12 +88,13 @@ class Restarter:
         """Restart what changed of these services; return when all of it is ready, has failed or was skipped.
 
         `found` is called with what has changed as soon as that is known, before anything is done about it.
-        Raises LockHeld, MissingFile, and what makes the whole restart impossible.
+        Raises LockHeld, OtherFolder, MissingFile, and what makes the whole restart impossible.
         """
         run = self._starter.begin()
         seen = self._look(run, names, named)
         plan = self._worth_it(plan_restart(run.project, names, seen.facts, seen.changes))
         check_files(run.project, plan.services())
+        run.ask_first(plan, seen.facts)
         if not plan:
             self._settle(run, seen, names)
             # One that the engine has not asked yet may well be healthy: there is nothing to say about it.

@@ -10,9 +10,10 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph.clock import Clock
+from stackhand.graph.slots import TimedSemaphore
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
-from stackhand.services.start.limits import TimedSemaphore
+from stackhand.services.origin import Takeover
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.prepare import Preparation
 from stackhand.services.start.progress import RunRecords
@@ -62,6 +63,7 @@ class Shared:
     tell: Callable[[str, str, str], None]
     began: float
     involved: Involved = field(default_factory=Involved)
+    takeover: Takeover = field(default_factory=Takeover)
 
     def now(self) -> float:
         """Return seconds since the process began to start services."""

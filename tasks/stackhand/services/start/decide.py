@@ -7,12 +7,14 @@ Compose may have kept or others followed, and `plan_retry` for what crashed afte
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
+from stackhand.services.start import sharing
 from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
-from stackhand.services.start.plan import IMAGES, MAKES, StartAction, StartPlan, connect, needs, unable
+from stackhand.services.start.plan import IMAGES, LAUNCHES, MAKES, StartAction, StartPlan, connect, needs, unable
 from stackhand.services.start.record import Failure, Record
 
 
@@ -40,6 +42,7 @@ def plan_start(
             actions.append(image)
         if image or not completed(project, name, facts):
             action = service_action(project, name, facts, image_changes=bool(image))
+            action = _sharing(project, facts, actions, name, action)
             actions += [action] if action else []
     busy = {action.service for action in actions if action.verb != "check"}
     # Last: whether a completed one-shot runs again depends on those that wait for it.
@@ -47,8 +50,31 @@ def plan_start(
         action = rerun(project, name, facts, busy, named)
         if action:
             busy.add(name)
-            actions.append(action)
-    return connect(project, actions)
+            actions.append(_sharing(project, facts, actions, name, action) or action)
+    return connect(project, [with_folder(action, facts) for action in actions])
+
+
+def plan_with_sharers(
+    project: Project, names: Collection[str], facts: Facts, *, named: Collection[str] = (), rebuild: bool = False
+) -> tuple[list[str], StartPlan]:
+    """Return the plan for `names` and all that they depend on, and these names with those that have to follow.
+
+    That is who runs and shares a namespace or volumes with a service that the plan restarts or renews.
+    """
+    wanted = list(names)
+    while True:
+        needed = project.closure(wanted)
+        plan = plan_start(project, needed, facts, named=named, rebuild=rebuild)
+        more = sharing.outdated(project, needed, facts.containers, plan)
+        if not more:
+            return wanted, plan
+        wanted += more
+
+
+def with_folder(action: StartAction, facts: Facts) -> StartAction:
+    """Return an action that says so where it changes a container that was made from another folder."""
+    folder = facts.folder_of(action.service) if action.verb in (*MAKES, *LAUNCHES) else ""
+    return replace(action, cause=f"{action.cause}; it was started from another folder, {folder}") if folder else action
 
 
 def plan_alone(
@@ -105,6 +131,7 @@ def replan(
         for action in followers(project, names, {*renewed, *leaders}):
             if action.service not in left or left[action.service].verb == "check":
                 left[action.service] = action
+    _follow_starts(project, names, now, left, failed)
     outdated = plan.services("recreate")
     return connect(project, left.values(), {n: why for n, why in unable(project, failed).items() if n in outdated})
 
@@ -115,15 +142,18 @@ def plan_retry(
     records: Mapping[str, Record],
     crashed: Collection[str],
     now: Containers,
+    behind: Collection[str] = (),
 ) -> StartPlan:
     """Return what to do once more for `names` when some of them crashed after they were ready.
 
     Those, and what was skipped because of them, are started again; not what failed for reasons of its own, nor what
-    can't do without that.
+    can't do without that. Who shares something with those follows, and so do those that are `behind`.
     """
     lost = [name for name in names if records[name].state in ("failed", "skipped")]
     failed = unable(project, [n for n in lost if n not in crashed and records[n].state == "failed"])
-    return plan_start(project, [name for name in lost if name not in failed], Facts(now))
+    sharers = {name for each in crashed for name in sharing.all_sharers(project, each)} | set(behind)
+    again = [name for name in names if name in lost or name in sharers]
+    return plan_start(project, [name for name in again if name not in failed], Facts(now))
 
 
 def followers(project: Project, names: Collection[str], renewed: Collection[str]) -> list[StartAction]:
@@ -204,6 +234,28 @@ def with_containers(project: Project, names: Collection[str]) -> list[str]:
     return [name for name in names if name in project.services and project.services[name].replicas]
 
 
+def _sharing(
+    project: Project, facts: Facts, actions: Sequence[StartAction], name: str, action: StartAction | None
+) -> StartAction | None:
+    """Return what a service has to do given what it shares with others, and what is done to those."""
+    if not project.services[name].shares or (action and action.verb in MAKES):
+        return action
+    follow = sharing.renewal(project, name, facts.containers, sharing.verbs(StartPlan(tuple(actions))))
+    return follow or action
+
+
+def _follow_starts(
+    project: Project, names: Collection[str], now: Containers, left: dict[str, StartAction], failed: Collection[str]
+) -> None:
+    """Add the restarts of what runs and shares a namespace with a service that is started: its container was kept."""
+    for name in schedule.order(needs(project, names)):
+        if project.services[name].shares and (name not in left or left[name].verb == "check"):
+            launched = {n: a.verb for n, a in left.items() if a.verb in LAUNCHES and n not in failed}
+            action = sharing.renewal(project, name, now, launched)
+            if action and action.verb == "restart":
+                left[name] = action
+
+
 def _follow(name: str, leader: str) -> StartAction:
     return StartAction(name, "restart", f"{leader} was recreated, and {name} asks to follow it")
 
@@ -213,6 +265,8 @@ def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
 
 
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
+    if service.replicas == 0:
+        return None  # no container of it will need one
     here = facts.images is None or facts.image_id(service) is not None
     policy = service.pull_policy
     if service.builds and (rebuild or policy == "build" or not here):

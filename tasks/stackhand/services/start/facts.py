@@ -23,6 +23,7 @@ class Facts:
     where it is not here. Without hashes and images, all containers count as up to date.
     `completed` are the runs of containers that were seen to end by themselves, their work done. `made` has the
     `fingerprint` that some containers were made from, by id. `file_stats` has the metadata of mounted files, by path.
+    `elsewhere` has the folder of each container, by id, that was made from another one than the project's.
     """
 
     containers: Containers
@@ -31,6 +32,11 @@ class Facts:
     completed: frozenset[str] = frozenset()
     made: Mapping[str, str] = field(default_factory=dict)
     file_stats: Mapping[str, FileStat | None] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def folder_of(self, name: str) -> str:
+        """Return the other folder that containers of a service were made from, "" where there is none."""
+        return next((self.elsewhere[each.id] for each in self.of(name) if each.id in self.elsewhere), "")
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""

@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
+from stackhand.engine.compose.project import FOLDER_LABEL, PROJECT_LABEL, SERVICE_LABEL, Project
 from stackhand.engine.host import ports as host
-from stackhand.engine.messages import classify
+from stackhand.engine.messages import classify, name_in, port_in
 from stackhand.errors import CommandFailed, StackError
+from stackhand.kinds.first_start import STILL_INITIALISES
 from stackhand.output.redact import Redactor, mask_part
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
 
-_PORT = re.compile(r":(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?(?: failed|: bind)")
+
+def create_failure(
+    engine: Engine, project: Project, service: str, error: CommandFailed, mask: Callable[[str], str]
+) -> Failure:
+    """Return the failure for an error of Compose when it makes a service's container, with the secrets in it masked."""
+    message = classify(error.stderr)
+    reason, hint = mask(message.detail), message.hint or f"`docker compose up --no-start {service}` shows all of it"
+    if message.kind == "name_in_use":
+        reason, hint = _name_holder(engine, project, service, message.detail) or (reason, hint)
+    return Failure(
+        "create",
+        message.kind if message.kind != "unknown" else "create_failed",
+        f"its container could not be made: {reason}",
+        retry=False,
+        exit_code=error.returncode,
+        hint=hint,
+    )
+
+
+def _name_holder(engine: Engine, project: Project, service: str, message: str) -> tuple[str, str] | None:
+    """Return in words whose container has the name that a message is about, and what to do; None if it is gone."""
+    name = name_in(message)
+    labels = engine.labels(name) if name else None
+    if labels is None:
+        return None
+    owner, other = labels.get(PROJECT_LABEL), labels.get(SERVICE_LABEL)
+    if owner == project.name:
+        whose = f"a container of this project, of the service {other}"
+    elif owner:
+        whose = f"a container of the project {owner} (service {other}, folder {labels.get(FOLDER_LABEL, 'unknown')})"
+    else:
+        whose = "a container that was not made by Compose"
+    named = "container_name" in project.services[service].raw
+    instead = (
+        "give the service another container_name" if named else "give the project another name (COMPOSE_PROJECT_NAME)"
+    )
+    return (
+        f"the name {name} is taken by {whose}",
+        f"{instead}, or remove that container if nobody needs it: `docker rm -f {name}`",
+    )
 
 
 def start_failure(engine: Engine, service: str, error: Exception, mask: Callable[[str], str]) -> Failure:
@@ -40,22 +80,29 @@ def start_failure(engine: Engine, service: str, error: Exception, mask: Callable
 
 def port_holder(engine: Engine, message: str) -> str | None:
     """Return in words what holds the port that a message is about; None if it is free by now."""
-    found = _PORT.search(message)
+    found = port_in(message)
     if not found:
         return message
-    port = int(found["port"])
-    container = engine.holder_of_port(port)
+    port, protocol = found
+    container = engine.holder_of_port(port, protocol)
     if container:
         return f"port {port} is held by container {container}"
-    process = host.holder_of_port(port, found["protocol"] or "tcp")
+    process = host.holder_of_port(port, protocol or "tcp")
     return f"port {port} is held by {process}" if process else None
 
 
-def timeout(container: Container, limit: float, *, one_shot: bool, probe_code: int | None) -> Failure:
-    """Return the failure of a service that used up its time, `limit` in seconds."""
+def timeout(
+    container: Container, limit: float, *, one_shot: bool, probe_code: int | None, initialising: bool = False
+) -> Failure:
+    """Return the failure of a service that used up its time, `limit` in seconds.
+
+    `initialising` says that its data is still being made, `probe_code` what its healthcheck last ended with.
+    """
     check = container.healthcheck
     if one_shot:
         what = "it has not completed"
+    elif initialising:
+        what = STILL_INITIALISES
     elif check and probe_code is None:
         what = f"its healthcheck gave no answer within {check.timeout:g} s"
     elif check:

@@ -84,39 +84,3 @@ class Turn:
         with self._condition:
             self._taken = False
             self._condition.notify()
-
-
-class TimedSemaphore:
-    """Lets a number of bodies run at once.
-
-    Only the first `costly` seconds of a body count: one that takes longer is only waiting, so it gives its slot to the
-    next and goes on.
-    """
-
-    def __init__(self, number: int, costly: float, clock: Clock = SYSTEM) -> None:
-        self._number = number
-        self._costly = costly
-        self._clock = clock
-        self._condition = threading.Condition()
-        self._ends: list[float] = []  # until when each body that runs holds its slot
-
-    @contextlib.contextmanager
-    def slot(self) -> Iterator[None]:
-        """Wait for a slot, then run the body."""
-        with self._condition:
-            while held := self._held():
-                self._clock.wait_for(self._condition, lambda: not self._held(), held)
-            end = self._clock.monotonic() + self._costly
-            self._ends.append(end)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._ends.remove(end)
-                self._condition.notify()
-
-    def _held(self) -> float:
-        """Return for how many seconds from now all slots are held, 0 where one is free."""
-        now = self._clock.monotonic()
-        held = [end - now for end in self._ends if end > now]
-        return min(held) if len(held) >= self._number else 0.0

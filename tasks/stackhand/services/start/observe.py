@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stackhand.engine.api.client import Engine
-from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.graph import schedule
+from stackhand.kinds.first_start import initialises, may_initialise
 from stackhand.services.changes import mounted_files as mounted
-from stackhand.services.start.facts import Facts
+from stackhand.services.origin import made_elsewhere
+from stackhand.services.start import sharing
+from stackhand.services.start.facts import Containers, Facts
 from stackhand.services.start.remember import COMPLETED, MADE
 from stackhand.state.folder import StateFolder
 
@@ -32,24 +36,44 @@ def collect_facts(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
-            "containers": lambda: containers_of(engine, project, only),
+            "containers": lambda: _as_they_serve(engine, project, containers_of(engine, project, only)),
         }
     )
+    there: Containers = found["containers"]
     return Facts(
-        found["containers"],
+        there,
         found["hashes"],
         found["images"],
         COMPLETED.read(state),
         MADE.read(state),
         mounted.file_stats(project, services),
+        made_elsewhere(project, [each for some in there.values() for each in some]),
     )
 
 
-def containers_of(
-    engine: Engine, project: Project, only: str | None = None, *, brief: bool = False
-) -> dict[str, Sequence[Container]]:
-    """Return the project's containers as they are now, by service; `brief` as in `Engine.containers`."""
-    found: dict[str, Sequence[Container]] = {}
-    for container in engine.containers(project.name, only, brief=brief):
-        found[container.service] = [*found.get(container.service, ()), container]
-    return found
+def containers_of(engine: Engine, project: Project, only: str | None = None, *, brief: bool = False) -> Containers:
+    """Return the project's containers as they are now, by service; `brief` as in `Engine.containers`.
+
+    With `only`, those of one service and of the services that it shares something with.
+    """
+    found = engine.containers(project.name, only, brief=brief)
+    # What a service shares with others can't be judged without theirs.
+    for leader in project.services[only].shares if only else ():
+        found += engine.containers(project.name, leader)
+    return sharing.by_service(found)
+
+
+def _as_they_serve(engine: Engine, project: Project, containers: Containers) -> Containers:
+    """Return the containers, those of databases that still make their data as `starting`, whatever the engine says."""
+    asked = {
+        each.id: partial(initialises, engine, project.services[name], each)
+        for name, some in containers.items()
+        if name in project.services and may_initialise(project.services[name])
+        for each in some
+        if each.running
+    }
+    not_yet = {id for id, still in schedule.gather(asked).items() if still}
+    return {
+        name: [replace(each, health="starting") if each.id in not_yet else each for each in some]
+        for name, some in containers.items()
+    }

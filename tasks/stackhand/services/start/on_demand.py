@@ -6,6 +6,7 @@ import threading
 from typing import Literal
 
 from stackhand.graph.clock import Clock
+from stackhand.services.start import sharing
 from stackhand.services.start.facts import Facts
 from stackhand.services.start.launch import ServiceStart
 from stackhand.services.start.limits import Turn
@@ -62,7 +63,14 @@ class OnDemand:
                 with run.locked():
                     part.start.ready()
                     run.remember(part.facts, containers_of(run.context.shared.engine, run.project))
+                self._renew_sharers(run, name)
         return record
+
+    def _renew_sharers(self, run: StartRun, name: str) -> None:
+        """Have what runs and shares a namespace or volumes with a service follow it. Raises ServiceFailed."""
+        for sharer in run.project.sharers(name):
+            if sharing.behind(run.project, [sharer.name], containers_of(run.context.shared.engine, run.project)):
+                self.up(sharer.name)
 
     def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
         """Bring a service up that no task requires. Returns why it is not up, None when it is."""

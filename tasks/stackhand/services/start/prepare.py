@@ -17,6 +17,7 @@ from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated
 from stackhand.services.start.coalesce import Coalescer
+from stackhand.services.start.failures import create_failure
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import MAKES, StartPlan, needs, unable
 from stackhand.services.start.record import Failure
@@ -87,7 +88,7 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = _create_failure(name, ticket.error, self._redactor.text)
+                failures[name] = create_failure(self._engine, self._project, name, ticket.error, self._redactor.text)
             elif ticket.error:
                 raise ticket.error
         return failures
@@ -185,15 +186,3 @@ class Preparation:
 def _service_of(line: str, names: Sequence[str]) -> str:
     """Return which of several builds a line of BuildKit's plain output is about: `#5 [api 2/7] RUN …`."""
     return next((name for name in names if f"[{name} " in line), names[0])
-
-
-def _create_failure(name: str, error: CommandFailed, mask: Callable[[str], str]) -> Failure:
-    message = classify(error.stderr)
-    return Failure(
-        "create",
-        message.kind if message.kind != "unknown" else "create_failed",
-        f"its container could not be made: {mask(message.detail)}",
-        retry=False,
-        exit_code=error.returncode,
-        hint=message.hint or f"`docker compose up --no-start {name}` shows all of it",
-    )

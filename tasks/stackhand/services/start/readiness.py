@@ -19,7 +19,8 @@ _FIRST_PER_START = 0.1
 _SHORT = 2.0
 _FEW = 4
 _FASTEST = 0.05
-_SLOWEST = 2.0
+# Seconds between two probes, at most.
+SLOWEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def pause(elapsed: float, probe_seconds: float, interval: float, *, starting: in
     (0.375, 0.75)
     """
     factor = max(3 if starting else 1, crowd / 2 if crowd > _FEW else 1)
-    return min(interval, _SLOWEST, max(_FASTEST, probe_seconds * factor, 0.05 * elapsed))
+    return min(interval, SLOWEST, max(_FASTEST, probe_seconds * factor, 0.05 * elapsed))
 
 
 def exit_reason(code: int, oom: bool) -> str:

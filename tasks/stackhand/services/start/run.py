@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,16 +15,19 @@ from stackhand.engine.compose.project import Project
 from stackhand.graph import clock as clocks
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
+from stackhand.graph.slots import EXEC_COSTS, EXECS_AT_ONCE, TimedSemaphore
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
+from stackhand.services.origin import Takeover
+from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
-from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, replan
+from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, plan_with_sharers, replan
 from stackhand.services.start.facts import Containers, Facts, recreated
 from stackhand.services.start.launch import Launcher, ServiceStart
-from stackhand.services.start.limits import StartLimiter, TimedSemaphore
+from stackhand.services.start.limits import StartLimiter
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
-from stackhand.services.start.plan import MAKES, Node, StartPlan, unable
+from stackhand.services.start.plan import LAUNCHES, MAKES, Node, StartPlan, unable
 from stackhand.services.start.prepare import Preparation, check_files
 from stackhand.services.start.progress import RunRecords
 from stackhand.services.start.record import Failure, ServiceFailed, StartReport, Step
@@ -33,12 +35,6 @@ from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.session import Session
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
-
-# A probe is an exec, which costs the engine some fifty milliseconds of a core: more of them at once get slower,
-# and take from the starts what these need (bench/README.md has the figures).
-_PROBES_AT_ONCE = os.cpu_count() or 2
-# Beginning a probe is what costs; one that takes longer than this is only waiting.
-_PROBE_COSTS = 0.5
 
 
 class StartRun:
@@ -62,6 +58,11 @@ class StartRun:
         """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
         return self._shared.session.locked(self.project.name)
 
+    def ask_first(self, plan: StartPlan, facts: Facts) -> None:
+        """Ask before a plan changes containers that were made from another folder. Raises OtherFolder."""
+        names = plan.services(*MAKES, *LAUNCHES)
+        self._shared.takeover.check(self.project, {name: facts.folder_of(name) for name in names})
+
     def execute(
         self,
         wanted: Collection[str],
@@ -76,10 +77,15 @@ class StartRun:
 
         The run is no failure when a service fails that is `optional`. `failures` are those of images that were got
         before; without them the plan's images are got. Without `recreate`, containers that are there are kept.
-        Raises LockHeld, MissingFile, and what makes the whole start impossible.
+        Raises LockHeld, OtherFolder, MissingFile, and what makes the whole start impossible.
         """
+        self.ask_first(plan, facts)
         self._records.begin(wanted, plan, facts.containers)
         self._records.mark_optional(optional)
+        for name in wanted:
+            if name not in plan.services() and facts.folder_of(name):
+                folder = facts.folder_of(name)
+                self._shared.tell(name, "note", f"it was started from another folder, {folder}")
         if plan:
             check_files(self.project, plan.services())
             with self.locked():
@@ -91,6 +97,7 @@ class StartRun:
         """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
         facts, involved = self.observe(name), self._shared.involved
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
+        self.ask_first(plan, facts)
         self._records.begin([name], plan, facts.containers)
         if not plan:
             return ServiceStart(self.context, self._records[name]), facts
@@ -196,15 +203,17 @@ class StartRun:
 
         Returns the containers as they were at the last look.
         """
+        brief = not any(service.shares for service in self.project.services.values())
         for last in (False, True):
-            now = containers_of(self._shared.engine, self.project, brief=True)
+            now = containers_of(self._shared.engine, self.project, brief=brief)
             fallen = crashed(self.project, self._records, wanted, now)
+            behind = sharing.behind(self.project, wanted, now)
             for name in fallen:
                 failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
                 self._records.fail(name, failure)
-            if last or not fallen:
+            if last or not (fallen or behind):
                 break
-            again = plan_retry(self.project, wanted, self._records, fallen, now)
+            again = plan_retry(self.project, wanted, self._records, fallen, now, behind)
             self._carry_out(wanted, again, now, recreate=recreate)
         return now
 
@@ -224,6 +233,7 @@ class Starter:
         state: StateFolder,
         redactor: Redactor,
         clock: Clock | None = None,
+        takeover: Takeover | None = None,
     ) -> None:
         clock = clock or clocks.SYSTEM
         self._select = select
@@ -240,13 +250,14 @@ class Starter:
             redactor=redactor,
             clock=clock,
             notifier=notifier,
-            probes=TimedSemaphore(_PROBES_AT_ONCE, _PROBE_COSTS, clock),
+            probes=TimedSemaphore(EXECS_AT_ONCE, EXEC_COSTS, clock),
             session=Session(engine, state, notifier),
             builds=Builds(engine, state),
             history=StartHistory(state),
             records=self.records,
             tell=self._tell,
             began=clock.monotonic(),
+            takeover=takeover or Takeover(),
         )
         self._limiter = StartLimiter(clock)
         self._tools: tuple[Project, Compose, Launcher, Preparation] | None = None
@@ -288,22 +299,24 @@ class Starter:
         )
 
     def plan(self, names: Sequence[str], named: Collection[str] = ()) -> StartPlan:
-        """Return what a start of these services and all that they depend on would do."""
+        """Return what a start of these services would do, with all that they depend on and what has to follow."""
         run = self.begin()
-        return plan_start(run.project, run.project.closure(names), run.observe(), named=named, rebuild=self._rebuild)
+        return plan_with_sharers(run.project, names, run.observe(), named=named, rebuild=self._rebuild)[1]
 
     def run(self, names: Sequence[str], named: Collection[str] = (), *, as_is: bool = False) -> StartReport:
         """Start services and all that they depend on; return when each is ready, has failed or was skipped.
 
-        With `as_is` they start as they were made, whatever has changed since.
+        With `as_is` they start as they were made, whatever has changed since. What runs and shares a namespace or
+        volumes with one of them follows it.
         Raises LockHeld, MissingFile, and what makes the whole start impossible.
         """
         run = self.begin()
         facts = run.observe().without_configuration() if as_is else run.observe()
+        rebuild = self._rebuild and not as_is
+        names, plan = plan_with_sharers(run.project, names, facts, named=named, rebuild=rebuild)
         needed = run.project.closure(names)
         wanted = [name for name in run.project.services if name in needed]
         optional = set(wanted) - set(run.project.closure(names, required_only=True))
-        plan = plan_start(run.project, wanted, facts, named=named, rebuild=self._rebuild and not as_is)
         return run.execute(wanted, plan, facts, optional=optional, recreate=not as_is)
 
     def start_as_is(self, name: str) -> StartReport:

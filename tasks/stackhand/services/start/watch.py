@@ -9,6 +9,7 @@ from datetime import datetime
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.errors import EngineUnreachable, StackError
+from stackhand.kinds.first_start import Stage, may_initialise, stage_of
 from stackhand.services.start import failures as explain
 from stackhand.services.start import readiness
 from stackhand.services.start.context import RunContext
@@ -47,6 +48,9 @@ class ContainerWatch:
         self._up_since: float | None = None
         self._first_death: float | None = None
         self._probe_at = 0.0
+        self._may_initialise = may_initialise(context.project.services[container.service])
+        self._through_first_start = False
+        self.initialising = self._told = False
 
     @property
     def seconds_since_start(self) -> float:
@@ -66,7 +70,9 @@ class ContainerWatch:
         if verdict.kind == "wait" and self.ready:
             # Its probe has succeeded since it started; another container of the service is the slower one.
             return readiness.Verdict("ready", self.ready)
-        if verdict.kind == "wait" and self._is_probed and self._clock.monotonic() >= self._probe_at:
+        if self._asks_for_first_start:
+            verdict = self._look_at_first_start(verdict, watched_since)
+        elif verdict.kind == "wait" and self._is_probed and self._clock.monotonic() >= self._probe_at:
             verdict = self._probe(watched_since)
         self.ready = verdict.state if verdict.kind == "ready" else None
         return verdict
@@ -76,7 +82,7 @@ class ContainerWatch:
         now = self._clock.monotonic()
         if not self.container.running or self.ready:
             return now + LONGEST_SLEEP
-        if self._is_probed:
+        if self._is_probed or (self._asks_for_first_start and self._probe_at > now):
             return self._probe_at
         if self.container.healthcheck is None and self._up_since is not None:
             settle = self._expected.settle
@@ -94,6 +100,7 @@ class ContainerWatch:
         self._version, self._seen_at = version, now
         if self.container.started_at != before:
             self.ready = None  # what was proven was the run before
+            self._through_first_start = False
         if (self.container.restart_count or self.container.status == "restarting") and self._first_death is None:
             self._first_death = now
         if not self.container.running:
@@ -123,6 +130,44 @@ class ContainerWatch:
             and readiness.worth_probing(check.interval, len(self._shared.involved.busy))
         )
 
+    @property
+    def _asks_for_first_start(self) -> bool:
+        return (
+            self._may_initialise
+            and not self._through_first_start
+            and self.container.running
+            and not self._expected.one_shot
+        )
+
+    def _look_at_first_start(self, verdict: readiness.Verdict, watched_since: float) -> readiness.Verdict:
+        """Return the verdict about a database, which is not ready before its data is made."""
+        if self._clock.monotonic() < self._probe_at or not (verdict.kind == "ready" or self._is_probed):
+            return readiness.WAIT
+        stage = self._stage(watched_since)
+        if not self.initialising and self.container.healthcheck:
+            # What has succeeded before may have asked the temporary server.
+            verdict = self._probe(watched_since)
+            if verdict.kind == "ready" and stage == "unknown":
+                self._stage(watched_since)
+        if self.initialising:
+            return readiness.WAIT
+        self._through_first_start = verdict.kind == "ready"
+        return verdict
+
+    def _stage(self, watched_since: float) -> Stage:
+        began = self._clock.monotonic()
+        with self._shared.probes.slot():
+            self._shared.notifier.check()
+            stage = stage_of(self._shared.engine, self.container.id)
+        now = self._clock.monotonic()
+        if stage == "initialising":
+            if not self._told:
+                self._shared.tell(self.container.service, "wait", "its data is still being made")
+            self._told = True
+            self._probe_at = now + readiness.pause(now - watched_since, now - began, readiness.SLOWEST)
+        self.initialising = stage == "initialising"
+        return stage
+
     def _probe(self, watched_since: float) -> readiness.Verdict:
         check = self.container.healthcheck
         assert check is not None
@@ -138,7 +183,7 @@ class ContainerWatch:
         except StackError as refused:
             self.probe_output = str(refused)
             self._probe_at = self._clock.monotonic() + check.interval
-            return readiness.WAIT
+            return self._judge()
         now = self._clock.monotonic()
         self.probe_output, self.probe_code = probe.output, probe.exit_code
         pause = readiness.pause(
@@ -256,7 +301,9 @@ class ServiceWatch:
             return Failure("ready", "timeout", f"not ready after {limit:g} s: it has no container")
         slow = self._watches[0]
         one_shot = self._expected.one_shot
-        failure = explain.timeout(slow.container, limit, one_shot=one_shot, probe_code=slow.probe_code)
+        failure = explain.timeout(
+            slow.container, limit, one_shot=one_shot, probe_code=slow.probe_code, initialising=slow.initialising
+        )
         return self._with_evidence(failure, slow)
 
 

@@ -14,6 +14,7 @@ from shells import Shell, context, running
 from stackhand.checks import scripts
 from stackhand.checks.check import CannotAsk, NoAnswer, Verdict
 from stackhand.checks.context import CheckContext
+from stackhand.engine.api.containers import Attachment
 from stackhand.errors import StackError
 from stackhand.kinds.redis.address import Listening, listening
 from stackhand.kinds.redis.facts import Account, collect
@@ -33,6 +34,7 @@ user=default listening=6379 at=6379
 while :; do
   case $1 in
     --user) user=$2; shift 2;; --no-auth-warning|--no-raw|--insecure) shift;; --tls) at="tls $at"; shift;;
+    -h) [ ! -e "$here/network" ] || { cat "$here/network"; exit 1; }; shift 2;;
     -p) at="${at% *}"; [ "$at" = tls ] && at="tls $2" || at=$2; shift 2;; -s) at=$2; shift 2;; *) break;;
   esac
 done
@@ -49,10 +51,12 @@ case "${*:-$line}" in
   PING) echo PONG;;
   INFO) [ "$user" = app ] && { echo "$user" >> "$here/denied"; echo "NOPERM no"; exit; }
     printf '# Server\\r\\nconfig_file:%s\\r\\n' "$here/redis.conf"
+    printf 'cluster_enabled:1\\r\\n'
     printf 'maxmemory:0\\r\\nmaxmemory_policy:allkeys-lru\\r\\naof_enabled:1\\r\\n';;
   "CONFIG GET dir") [ "$user" = admin ] || { echo "$user" >> "$here/denied"; echo "NOPERM no"; exit; }
     printf 'dir\\n/data\\n';;
   "CONFIG GET aclfile") printf 'aclfile\\n%s\\n' "$here/users.acl";;
+  "CLUSTER INFO") printf 'cluster_state:fail\\r\\ncluster_slots_assigned:0\\r\\n';;
   "ACL LIST") cat "$here/list";;
   *) printf '%s\\n' "$user ${*:-$line}" >> "$here/said"; [ -e "$here/refuse" ] && echo "(error) ERR not so" || echo OK;;
 esac
@@ -275,6 +279,49 @@ def test_a_password_of_the_command(tmp_path: Path, command: str) -> None:
     (finding,) = _logins(stage, "cache")
     assert (finding.status, finding.fix) == ("fail", None)
     assert "own-word" not in " ".join(word for argv, _ in shell.asked for word in argv)
+
+
+@pytest.mark.parametrize(
+    ("said", "summary"),
+    [
+        (
+            "DENIED Redis is running in protected mode because protected mode is enabled and no password is set",
+            "api and worker cannot connect: it is in protected mode, without a password",
+        ),
+        (
+            "Could not connect to Redis at 172.18.0.2:6379: Connection refused",
+            "api and worker cannot connect: it does not listen on its networks",
+        ),
+        ("NOAUTH Authentication required.", "api and worker can log in as app"),
+    ],
+)
+def test_it_is_asked_as_other_containers_ask(tmp_path: Path, said: str, summary: str) -> None:
+    stage, shell = _stack(tmp_path, users="app app-word\nadmin admin-word\n", listed=APP + ADMIN, file=APP + ADMIN)
+    (shell.folder / "network").write_text(f"{said}\n")
+    (before,) = _logins(stage)
+    assert before.status == "ok"  # it has no address of its own
+    shell._containers[0] = replace(shell._containers[0], attachments={"net": Attachment("172.18.0.2")})
+    (finding,) = _logins(stage)
+    assert (finding.summary, finding.status) == (summary, "ok" if "NOAUTH" in said else "fail")
+    assert finding.evidence in said
+    assert finding.fix is None
+
+
+def test_a_cluster_without_slots(tmp_path: Path) -> None:
+    stage, _ = _stack(tmp_path, users="admin admin-word\n", listed=ADMIN, file=ADMIN)
+    (finding,) = Redis().check_cluster(stage, "redis")
+    assert finding.status == "fail"
+    assert "16384 of its 16384 slots" in finding.summary
+
+
+@pytest.mark.parametrize(("told", "appends"), [("yes", True), ("no", False), ("$APPEND", True)])
+def test_appendonly_on_the_command_line(tmp_path: Path, told: str, appends: bool) -> None:
+    stage, shell = _stack(tmp_path, users="", listed="", file="")
+    command = ["redis-server", f"{shell.folder}/redis.conf", "--appendonly", told, "--dir", f"{shell.folder}/x"]
+    stage.project.services["redis"].raw["command"] = command  # type: ignore[index]
+    stage.project.services["redis"].environment["APPEND"] = "yes"  # type: ignore[index]
+    facts = collect(stage, "redis")
+    assert (facts.appends, facts.ephemeral) == (appends, True)
 
 
 def test_warm_up(tmp_path: Path) -> None:

@@ -11,15 +11,16 @@ from stackhand.engine.api.client import Engine
 
 
 class _Api:
-    def __init__(self, network: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: dict[str, Any] | None = None, **info: Any) -> None:
         self._network = network or {}
+        self._info = info
         self.connected: dict[str, Any] = {}
 
     def connect_container_to_network(self, container: str, network: str, **options: Any) -> None:
         self.connected = {key: value for key, value in options.items() if value}
 
     def info(self) -> dict[str, Any]:
-        return {"SystemTime": "2026-11-23T16:46:07.640747292+01:00"}
+        return {"SystemTime": "2026-11-23T16:46:07.640747292+01:00", **self._info}
 
     def inspect_network(self, network: str) -> dict[str, Any]:
         return self._network
@@ -65,3 +66,19 @@ def test_only_where_all_addresses_are_the_engines_is_there_a_range(driver: str, 
 
 def test_the_engines_clock() -> None:
     assert _engine(_Api()).now() == datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "shift"),
+    [
+        (["name=seccomp,profile=builtin", "name=cgroupns"], "/var/lib/docker", (0, 0)),
+        (None, "/var/lib/docker", (0, 0)),
+        (["name=userns"], "/var/lib/docker/231072.231073", (231072, 231073)),
+        (["name=userns"], "/data", None),
+        (["name=rootless", "name=cgroupns"], "/home/maria/.local/share/docker", None),
+    ],
+)
+def test_how_far_the_users_of_containers_are_shifted(
+    options: list[str] | None, folder: str, shift: tuple[int, int] | None
+) -> None:
+    assert _engine(_Api(SecurityOptions=options, DockerRootDir=folder)).user_shift() == shift

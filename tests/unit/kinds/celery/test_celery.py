@@ -12,13 +12,22 @@ from builders import container, project, service
 from shells import context, running
 
 from stackhand.checks.check import CannotAsk, Fix, NoAnswer, Verdict
+from stackhand.checks.context import CheckContext
 from stackhand.checks.traits import traits
 from stackhand.engine.api.exec import ExecResult
 from stackhand.kinds.celery import facts
-from stackhand.kinds.celery.facts import CeleryFacts, answer_in, collect
-from stackhand.kinds.celery.kind import Celery, evaluate_pool, evaluate_queues
+from stackhand.kinds.celery.application import StillImporting, answer_in
+from stackhand.kinds.celery.facts import CeleryFacts, collect
+from stackhand.kinds.celery.kind import Celery, evaluate_import, evaluate_pool, evaluate_queues
 
 MB = 2**20
+
+
+def said(**document: Any) -> ExecResult:
+    """What the program that asks prints, after the noise of an application."""
+    return ExecResult(0, "noise\n" + json.dumps({"stage": "import"}) + "\n" + json.dumps(document) + "\n")
+
+
 WELL = CeleryFacts(
     "worker@1", frozenset({"a"}), frozenset({"a"}), concurrency=2, children=(50 * MB, 40 * MB), main=60 * MB
 )
@@ -115,99 +124,206 @@ def test_a_pool_that_is_none_of_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "says"),
+    ("seconds", "ended", "status", "says"),
     [
-        ({"kind": "silent", "error": "worker@1 does not answer"}, NoAnswer, "does not answer"),
-        ({"kind": "silent", "error": "x", "solo": True}, CannotAsk, "solo"),
-        ({"kind": "broker", "error": "OperationalError: refused"}, NoAnswer, "refused"),
-        ({"kind": "app", "error": "ImportError: no"}, CannotAsk, "could not be loaded to ask it: ImportError"),
-        ({"kind": "control", "error": "no remote control"}, CannotAsk, "no remote control"),
+        (1.2, True, "ok", "in 1.2 s"),
+        (60.4, True, "warn", "it takes 60 s"),
+        (80.0, False, "warn", "it takes more than 80 s"),
+        (2.0, False, "warn", "more than 2 s"),
     ],
 )
-def test_why_there_is_no_answer(said: dict[str, Any], error: type[NoAnswer], says: str) -> None:
+def test_a_slow_application(seconds: float, ended: bool, status: str, says: str) -> None:
+    verdict = evaluate_import(seconds, ended=ended)
+    assert verdict.status == status
+    assert says in verdict.summary
+    assert ("importtime" in verdict.remedy) is (status == "warn")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says", "late"),
+    [
+        (said(kind="broker", error="OperationalError: refused"), NoAnswer, "refused", False),
+        (said(kind="broker", error="OperationalError: timed out"), NoAnswer, "timed out", True),
+        (said(kind="app", error="ImportError: no"), CannotAsk, "could not be loaded to ask it: ImportError", False),
+        (said(kind="control", error="no remote control"), CannotAsk, "no remote control", False),
+        (replace(said(stage="import"), exit_code=None, seconds=20.0), StillImporting, "imported after 20 s", True),
+        (replace(said(stage="ask"), exit_code=None, seconds=20.0), NoAnswer, "no answer within 20 s", True),
+        (ExecResult(None, "", seconds=20.0), NoAnswer, "no answer within 20 s", True),
+        (ExecResult(0, ""), NoAnswer, "printed no answer", False),
+        (ExecResult(1, "", "python: error while loading"), NoAnswer, "error while loading", False),
+    ],
+)
+def test_why_there_is_no_answer(answer: ExecResult, error: type[NoAnswer], says: str, late: bool) -> None:
     with pytest.raises(error, match=says) as caught:
-        answer_in("noise of the application\n" + json.dumps(said) + "\n", ["redis"])
+        answer_in(answer, ["redis"])
     assert type(caught.value) is error
-    assert caught.value.blames == (("redis",) if said["kind"] == "broker" else ())
+    assert caught.value.late is late
+    assert caught.value.blames == (("redis",) if '"broker"' in answer.stdout else ())
 
 
-def test_no_answer_at_all() -> None:
-    with pytest.raises(NoAnswer, match="printed no answer"):
-        answer_in("")
+class World:
+    """An engine whose containers are Celery workers. What is wrong with one is in a set by its container's id.
 
+    `asked` has the containers in which an application was imported, each with the workers that were asked from there.
+    """
 
-class _Engine:
-    """Gives the same answer to whatever is asked."""
-
-    def __init__(self, answer: ExecResult) -> None:
-        self.answer = answer
+    def __init__(self, *workers: Any) -> None:
+        self.workers = workers
+        self.asked: list[tuple[str, list[str]]] = []
+        self.users: list[str] = []
         self.restarted: list[str] = []
+        self.hung: set[str] = set()
+        self.deaf: set[str] = set()
+        self.cut_off: set[str] = set()
+        self.words = "celery\nworker\n-Qa"
+        self.owner = ""
 
     def containers(self, project: str) -> list[Any]:
-        return [container("worker", cpus=2.0, memory_limit=512 * MB)]
+        return [*running("redis"), *self.workers]
 
     def memory(self, container: str) -> int:
         return 100 * MB
 
-    def ask(self, *_: Any, **__: Any) -> ExecResult:
-        return self.answer
+    def restart(self, container: str) -> None:
+        self.restarted.append(container)
+
+    def ask(self, container: str, argv: Any, *, user: str, environment: Any, timeout: float) -> ExecResult:
+        self.users.append(user)
+        if user != self.owner:
+            return ExecResult(4, f"{self.owner}\n")
+        if "STACKHAND_ASK" not in (environment or {}):
+            return ExecResult(
+                0, f"\036worker 7 {container}\n{self.words}\n\036memory 7 2048\n\036memory 8 1024\n\036memory 9 5\n"
+            )
+        question = json.loads(environment["STACKHAND_ASK"])
+        self.asked.append((container, sorted(question["workers"])))
+        if container in self.cut_off:
+            return said(kind="broker", error="OperationalError: refused")
+        answers = {key: self._reply(key, each) for key, each in question["workers"].items()}
+        return said(workers=answers, default=["celery"], imported=0.5)
+
+    def _reply(self, key: str, asked: dict[str, str]) -> dict[str, Any]:
+        node = {"node": f"celery@{asked['host']}"}
+        if key in self.hung | self.cut_off:
+            return node
+        return {**node, "queues": [] if key in self.deaf else ["a"], "concurrency": 2, "processes": [8], "active": 0}
+
+
+def stage_of(tmp_path: Path, *workers: Any, **environments: dict[str, str]) -> tuple[CheckContext, World]:
+    """Return a context with these workers and a redis, and the world that it asks. Environments are by service."""
+    world = World(*workers)
+    names = list(dict.fromkeys(each.service for each in workers))
+    services = [service(name, environment=environments.get(name, {})) for name in names]
+    return context(project(*services, service("redis")), world, tmp_path, celery=names), world
 
 
 def test_facts(tmp_path: Path) -> None:
-    said = {
-        "name": "w@1",
-        "queues": ["a"],
-        "wanted": ["a"],
-        "concurrency": 2,
-        "autoscale": "",
-        "children": [1],
-        "main": 2,
-    }
-    stage = context(project(service("worker")), _Engine(ExecResult(0, f"noise\n{json.dumps(said)}\n")), tmp_path)
-    found = collect(stage, "worker")
-    assert found == CeleryFacts("w@1", frozenset("a"), frozenset("a"), 0, 2, "", (1,), 2, 2.0, 512 * MB, 100 * MB)
+    stage, _ = stage_of(tmp_path, container("worker", cpus=2.0, memory_limit=512 * MB))
+    assert collect(stage, "worker") == CeleryFacts(
+        name="celery@id-worker-1",
+        queues=frozenset("a"),
+        wanted=frozenset("a"),
+        concurrency=2,
+        children=(MB,),
+        main=2 * MB,
+        cpus=2.0,
+        memory_limit=512 * MB,
+        memory_used=100 * MB,
+        imported=0.5,
+    )
+
+
+def test_options_of_the_command_line(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, container("worker"))
+    world.words = "python3\n/bin/celery\n-Ashop\nworker\n-X\nb,c\n--autoscale=4,2"
+    facts = collect(stage, "worker")
+    assert (facts.wanted, facts.autoscale) == (frozenset({"celery"}), "4,2")
+    world.words = "celery\nworker\n-Q\na,b,c\n-X\nb"
+    stage.invalidate()
+    assert collect(stage, "worker").wanted == {"a", "c"}
+
+
+def test_all_workers_of_an_application_are_asked_at_once(tmp_path: Path) -> None:
+    workers = [container(f"worker{number}") for number in range(30)]
+    stage, world = stage_of(tmp_path, *workers)
+    names = {collect(stage, each.service).name for each in workers}
+    assert names == {f"celery@{each.id}" for each in workers}
+    assert [asked for _, asked in world.asked] == [sorted(each.id for each in workers)]
+
+
+def test_of_one_service_too(tmp_path: Path) -> None:
+    workers = [container("worker", number=number + 1) for number in range(3)]
+    stage, world = stage_of(tmp_path, *workers)
+    for each in workers:
+        assert collect(stage.for_container(each), "worker").name == f"celery@{each.id}"
+    assert len(world.asked) == 1
+
+
+def test_another_application_is_asked_by_itself(tmp_path: Path) -> None:
+    workers = [container("a"), container("b"), container("other"), container("old", image_id="sha256:old")]
+    stage, world = stage_of(tmp_path, *workers, other={"CELERY_APP": "other"})
+    for each in workers:
+        collect(stage, each.service)
+    assert sorted(asked for _, asked in world.asked) == [["id-a-1", "id-b-1"], ["id-old-1"], ["id-other-1"]]
+
+
+def test_a_hung_one_is_named_and_asked_from_its_own_container(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, *(container(name) for name in "abc"))
+    world.hung.add("id-b-1")
+    assert collect(stage, "a").name == "celery@id-a-1"
+    with pytest.raises(NoAnswer, match="celery@id-b-1 does not answer within 3 s, and its broker does") as caught:
+        collect(stage, "b")
+    assert caught.value.late
+    assert collect(stage, "c").name == "celery@id-c-1"
+    assert world.asked[1:] == [("id-b-1", ["id-b-1"])]
+
+
+def test_with_more_time_all_limits_grow(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, container("a"))
+    world.hung.add("id-a-1")
+    with pytest.raises(NoAnswer, match="within 12 s"):
+        collect(stage.with_more_time(4), "a")
+
+
+def test_one_that_is_cut_off_from_the_broker_does_not_hide_the_others(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, *(container(name) for name in "abc"))
+    world.cut_off.add("id-a-1")
+    with pytest.raises(NoAnswer, match="refused"):
+        collect(stage, "a")
+    assert [collect(stage, each).name for each in "bc"] == ["celery@id-b-1", "celery@id-c-1"]
+
+
+def test_a_solo_pool_answers_between_tasks(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, container("a"))
+    world.hung.add("id-a-1")
+    world.words = "celery\nworker\n-P\nsolo"
+    with pytest.raises(CannotAsk, match="solo"):
+        collect(stage, "a")
 
 
 @pytest.mark.parametrize(
     ("answer", "error", "says"),
     [
-        (ExecResult(None, "", seconds=12.0), NoAnswer, "no answer within 12 s"),
+        (ExecResult(None, "", seconds=5.0), NoAnswer, "no answer within 5 s"),
         (ExecResult(127, ""), CannotAsk, "no shell"),
         (ExecResult(3, "none of its processes can be seen"), CannotAsk, "none of its processes"),
         (ExecResult(4, "33:33"), CannotAsk, "cannot be looked at"),
-        (ExecResult(1, "", "python: error while loading"), NoAnswer, "error while loading"),
+        (ExecResult(1, "", "sh: error while loading"), NoAnswer, "error while loading"),
     ],
 )
 def test_the_script_does_not_get_far(tmp_path: Path, answer: ExecResult, error: type[Exception], says: str) -> None:
+    stage, world = stage_of(tmp_path, container("worker"))
+    world.ask = lambda *_, **__: answer  # type: ignore[assignment, method-assign]
     with pytest.raises(error, match=says):
-        collect(context(project(service("worker")), _Engine(answer), tmp_path), "worker")
-
-
-class _Dropped(_Engine):
-    """Its worker is another user's than the container's: an entrypoint has dropped root's rights."""
-
-    def __init__(self, answer: ExecResult) -> None:
-        super().__init__(answer)
-        self.users: list[str] = []
-
-    def ask(self, *_: Any, user: str, **__: Any) -> ExecResult:
-        self.users.append(user)
-        return self.answer if user else ExecResult(4, "33:34\n")
+        collect(stage, "worker")
 
 
 def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
-    said = {
-        "name": "w@1",
-        "queues": ["a"],
-        "wanted": ["a"],
-        "concurrency": 2,
-        "autoscale": "",
-        "children": [],
-        "main": 0,
-    }
-    engine = _Dropped(ExecResult(0, json.dumps(said)))
-    assert collect(context(project(service("worker")), engine, tmp_path), "worker").name == "w@1"
-    assert engine.users == ["", "33:34"]
+    """Its worker is another user's than the container's: an entrypoint has dropped root's rights."""
+    stage, world = stage_of(tmp_path, container("worker"))
+    world.owner = "33:34"
+    assert collect(stage, "worker").name == "celery@id-worker-1"
+    assert world.users == ["", "33:34", "33:34"]
 
 
 @pytest.mark.parametrize(
@@ -222,33 +338,17 @@ def test_a_worker_is_asked_as_its_own_user(tmp_path: Path) -> None:
 )
 def test_the_broker_of_a_worker(tmp_path: Path, environment: dict[str, str], brokers: list[str]) -> None:
     made = project(service("worker", environment=environment), service("redis"), service("rabbit"), service("db"))
-    assert facts.brokers(context(made, _Engine(ExecResult(0, "")), tmp_path), "worker") == brokers
-
-
-DEAF = {"name": "w@1", "queues": [], "wanted": ["a"], "concurrency": 1, "autoscale": "", "children": [], "main": 0}
-
-
-class _Workers(_Engine):
-    """Some workers of one service, all of them deaf."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(ExecResult(0, json.dumps(DEAF)))
-        self.workers = [container("worker", number=each + 1) for each in range(number)]
-
-    def containers(self, project: str) -> list[Any]:
-        return [*running("redis"), *self.workers]
-
-    def restart(self, container: str) -> None:
-        self.restarted.append(container)
+    assert facts.brokers(context(made, World(), tmp_path), "worker") == brokers
 
 
 @pytest.mark.parametrize(("workers", "restarted"), [(1, ["worker"]), (2, ["id-worker-2"])])
 def test_only_the_deaf_one_is_restarted(tmp_path: Path, workers: int, restarted: list[str]) -> None:
-    engine = _Workers(workers)
-    stage = context(project(service("worker"), service("redis")), engine, tmp_path)
+    containers = [container("worker", number=each + 1) for each in range(workers)]
+    stage, world = stage_of(tmp_path, *containers)
+    world.deaf.update(each.id for each in containers)
     check = next(each for each in Celery().checks() if each.id == "celery.consumes")
-    (verdict,) = check.run(stage.for_container(engine.workers[-1]) if workers > 1 else stage, "worker")
+    (verdict,) = check.run(stage.for_container(containers[-1]) if workers > 1 else stage, "worker")
     assert verdict.fix
     assert (verdict.fix.does, verdict.fix.strength) == ("restart", "restart")
     verdict.fix.act()
-    assert engine.restarted == restarted
+    assert world.restarted == restarted

@@ -61,6 +61,9 @@ def test_logins_are_tried_a_few_at_a_time() -> None:
     lock, now, most = threading.Lock(), [0], [0]
 
     class Asked:
+        def within(self, seconds: float) -> float:
+            return seconds
+
         def ask(self, *_: Any, **__: Any) -> ExecResult:
             with lock:
                 now[0] += 1
@@ -122,7 +125,10 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
         lambda *_: LoginMap(pooled=(POOLED,), bouncers={"pool": BOUNCER}),
     )
     stage: Any = SimpleNamespace(
-        scratch={}, ask=lambda *_, **__: answers.pop(0), facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000))
+        within=float,
+        scratch={},
+        ask=lambda *_, **__: answers.pop(0),
+        facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000)),
     )
     assert try_all(stage, "db")[POOLED].trouble == "later"
     expect_recovery(stage, "db")

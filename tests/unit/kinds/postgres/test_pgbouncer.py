@@ -83,6 +83,9 @@ class Stage:
         self.verified_healthy: list[str] = []
         self.has_shell = shell
 
+    def within(self, seconds: float) -> float:
+        return seconds
+
     def shell(self, service: str, script: str, user: str = "") -> ExecResult:
         self.users.append(user)
         return ExecResult(0, self.printed.pop(0)) if self.has_shell else ExecResult(127, "", "sh: not found")

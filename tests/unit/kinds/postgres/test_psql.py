@@ -15,6 +15,8 @@ from stackhand.kinds.postgres.psql import Admin, NoAdministrator, first_answer
 
 def test_without_psql_nobody_was_asked() -> None:
     class Bare:
+        within = float
+
         def shell(self, *_: Any, **__: Any) -> ExecResult:
             return ExecResult(127, "", "sh: psql: not found")
 
@@ -28,6 +30,8 @@ WHOLE = '{"section" : "cluster", "version" : 150004}'
 
 class AskedServer:
     """A server as psql shows it: an answer to each way in, then to `SELECT 1`."""
+
+    within = float
 
     def __init__(self, *answers: ExecResult, health: str = "none") -> None:
         self.answers = list(answers)

@@ -12,7 +12,14 @@ from stackhand.checks.check import Fix, Verdict
 from stackhand.checks.traits import Traits
 from stackhand.kinds.redis.acl import User, users_of
 from stackhand.kinds.redis.address import connection
-from stackhand.kinds.redis.checks import LoginFixes, evaluate_disk, evaluate_logins, evaluate_memory
+from stackhand.kinds.redis.checks import (
+    LoginFixes,
+    evaluate_cluster,
+    evaluate_disk,
+    evaluate_logins,
+    evaluate_memory,
+    evaluate_replication,
+)
 from stackhand.kinds.redis.facts import Account, Login, RedisFacts
 from stackhand.kinds.redis.kind import Redis
 
@@ -98,6 +105,64 @@ def test_disk() -> None:
     (well,) = evaluate_disk("redis", RedisFacts(info={"aof_last_write_status": "ok"}))
     (ill,) = evaluate_disk("redis", RedisFacts(info={"rdb_last_bgsave_status": "err"}))
     assert (well.status, ill.status) == ("ok", "fail")
+
+
+@pytest.mark.parametrize(
+    ("info", "status"),
+    [
+        ({"role": "master", "master_link_status": "down"}, None),
+        ({}, None),
+        ({"master_link_status": "up"}, "ok"),
+        ({"master_link_status": "down", "uptime_in_seconds": "2", "master_link_down_since_seconds": "-1"}, "skip"),
+        ({"master_link_status": "down", "uptime_in_seconds": "90", "master_link_down_since_seconds": "3"}, "skip"),
+        ({"master_link_status": "down", "uptime_in_seconds": "90", "master_link_down_since_seconds": "-1"}, "fail"),
+        ({"master_link_status": "down", "uptime_in_seconds": "90", "master_link_down_since_seconds": "60"}, "fail"),
+        ({"master_link_status": "down", "master_sync_in_progress": "1", "uptime_in_seconds": "90"}, "skip"),
+        ({"master_link_status": "down"}, "fail"),
+    ],
+)
+def test_a_replica(info: dict[str, str], status: str | None) -> None:
+    replica = {"role": "slave", "master_host": "main", "master_port": "6379", **info} if info else {}
+    found = list(evaluate_replication(RedisFacts(info=replica), ["main"]))
+    assert [each.status for each in found] == ([status] if status else [])
+    if status == "fail":
+        assert "main:6379" in found[0].summary
+        assert found[0].blames == ("main",)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ({}, []),
+        ({"cluster_state": "ok", "cluster_slots_assigned": "16384"}, ["its cluster serves"]),
+        (
+            {"cluster_state": "fail", "cluster_slots_assigned": "16383"},
+            ["its cluster does not serve: 1 of its 16384 slots belong to no server"],
+        ),
+        (
+            {"cluster_state": "fail", "cluster_slots_assigned": "16384"},
+            ["its cluster does not serve: servers of it are gone"],
+        ),
+    ],
+)
+def test_a_cluster(cluster: dict[str, str], says: list[str]) -> None:
+    assert [each.summary for each in evaluate_cluster("redis", RedisFacts(cluster=cluster))] == says
+
+
+@pytest.mark.parametrize(
+    ("refusal", "services", "status"),
+    [
+        ("DENIED Redis is running in protected mode", ("api",), "fail"),
+        ("DENIED Redis is running in protected mode", (), "warn"),
+        ("Could not connect to Redis", ("api",), "fail"),
+        # Nobody is known to connect: it may be for what shares its network.
+        ("Could not connect to Redis", (), None),
+    ],
+)
+def test_what_answers_nobody_outside(refusal: str, services: tuple[str, ...], status: str | None) -> None:
+    logins = (replace(LOGIN, answer="PONG", services=services),) if services else ()
+    found = list(evaluate_logins("redis", RedisFacts(logins=logins, refusal=refusal), FIXES))
+    assert [each.status for each in found] == ([status] if status else [])
 
 
 def test_users() -> None:

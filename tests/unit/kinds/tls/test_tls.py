@@ -276,6 +276,34 @@ def test_the_answer_of_the_script_and_its_secrets() -> None:
         (Traits(argv=("gunicorn", "--certfile", "/tls/a.crt")), True),
         (Traits(environment={"APP_TLS_CERT": "/tls/a.crt", "APP_TLS_KEY": "/tls/a.key"}), True),
         (Traits(environment={"CERT_NAMES": "localhost"}), False),
+        # What a client shows is no service's.
+        (Traits(environment={"PGSSLCERT": "/c/a.crt", "PGSSLKEY": "/c/a.key"}), False),
+        (Traits(environment={"DB_SSL_CERT": "/c/a.crt", "DB_SSL_KEY": "/c/a.key", "DB_HOST": "db"}), False),
+        (Traits(environment={"KAFKA_SSL_CERT_FILE": "/c/a.pem", "KAFKA_SSL_KEY_FILE": "/c/a.key"}), False),
+        (Traits(environment={"REDIS_TLS_CERT_FILE": "/c/a.crt", "REDIS_TLS_KEY_FILE": "/c/a.key"}), False),
+        (
+            Traits(
+                images=frozenset({"redis"}),
+                environment={"REDIS_TLS_CERT_FILE": "/c/a.crt", "REDIS_TLS_KEY_FILE": "/c/a.key"},
+            ),
+            True,
+        ),
+        (Traits(environment={"TLS_CERT": "/certs/client.crt", "TLS_KEY": "/certs/client.key"}), False),
+        (
+            Traits(environment={"LEDGER_TLS_CERT": "/c/a.crt", "LEDGER_TLS_KEY": "/c/a.key", "LEDGER_HOST": "ledger"}),
+            False,
+        ),
+        (Traits(environment={"APP_TLS_CERT": "/c/a.crt", "APP_TLS_KEY": "/c/a.key", "APP_HOST": "0.0.0.0"}), True),
+        (
+            Traits(environment={"APP_TLS_CERT": "/c/a.crt", "APP_TLS_KEY": "/c/a.key", "APP_HOST": "shop.example.com"}),
+            True,
+        ),
+        (Traits(argv=("agent", "--cert", "/certs/client.pem")), False),
+        (Traits(argv=("agent", "--tls-client-cert", "/c/a.pem")), False),
+        (Traits(argv=("mysql", "--ssl-mode=REQUIRED", "-h", "db")), False),
+        (Traits(argv=("redis-cli", "--tls", "--cert", "/c/a.crt", "--key", "/c/a.key")), False),
+        (Traits(argv=("app", "--tls-insecure")), False),
+        (Traits(argv=("redis-server", "--tls-port", "6379", "--tls-cert-file", "/c/a.crt")), True),
         (Traits(environment={"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"}), False),
         (Traits(images=frozenset({"nginx"}), ports=frozenset({443})), True),
         (Traits(images=frozenset({"nginx"}), ports=frozenset({80})), False),
@@ -347,3 +375,19 @@ def test_only_what_may_hold_certificates_is_searched() -> None:
     )
     assert traits(web).argv
     assert tls._places(web) == ["config:/etc/web.conf", "/tls", "config:/srv/uploads", "/run/secrets/web_key"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "word"),
+    [
+        (-80, 10, "soon"),
+        (-70, 20, ""),
+        (-0.2, 0.3, ""),
+        (-0.4, 0.1, "soon"),
+        (-3, 3, ""),
+        (-5, 1, "soon"),
+        (-1, 0, "expired"),
+    ],
+)
+def test_what_lives_shortly_is_renewed_shortly_before_its_end(begins: float, ends: float, word: str) -> None:
+    assert certificates.validity(leaf(begins=begins, ends=ends)[0], NOW, 14) == word

@@ -10,7 +10,6 @@ from builders import project, service
 from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
 from stackhand.engine.compose.project import Project, Volume
 from stackhand.errors import VolumeInUse
-from stackhand.kinds.data_volumes import looks_like_data
 from stackhand.services.reset.journal import Mode
 from stackhand.services.reset.plan import Reset, decide
 
@@ -53,10 +52,14 @@ def verdict(made: Reset, name: str) -> tuple[bool, str]:
         (ours("data"), "soft", False, "holds postgres data of db"),
         (ours("data"), "full", True, "holds postgres data of db"),
         (ours("shared"), "soft", False, "holds postgres data of db"),
-        (ours("cache"), "soft", True, "of web, holds no data of a known kind"),
+        (ours("cache"), "soft", True, "of web, a cache by its place /cache"),
         (ours("cache", **{"stackhand.keep": "true"}), "soft", False, "label stackhand.keep=true"),
         (ours("cache", **{"stackhand.keep": "true"}), "full", True, "of web"),
-        (ours("cache", **{"stackhand.keep": "false"}), "soft", True, "of web, holds no data of a known kind"),
+        (ours("cache", **{"stackhand.keep": "false"}), "soft", True, "label stackhand.keep=false"),
+        (ours("data", **{"stackhand.keep": "false"}), "soft", True, "label stackhand.keep=false"),
+        (ours("data", **{"stackhand.keep": "FALSE"}), "soft", True, "label stackhand.keep=false"),
+        (ours("data", **{"stackhand.keep": "no idea"}), "soft", False, "label stackhand.keep=true"),
+        (ours("kept"), "soft", False, "of web, may hold data; label it stackhand.keep=false if not"),
         (ours("old"), "soft", False, "no service mounts it: what it holds is not known"),
         (ours("old"), "full", True, "no service mounts it"),
         (Resource("shop_cache", "shop_cache", "shop-2"), "full", False, "belongs to project shop-2"),
@@ -70,6 +73,13 @@ def test_volumes(volume: Resource, mode: Mode, goes: bool, reason: str) -> None:
 def test_a_label_in_the_compose_file_counts_before_compose_has_put_it_on_the_volume() -> None:
     labelled = stack(cache=Volume("shop_cache", labels={"stackhand.keep": "true"}))
     assert verdict(decide(labelled, seen(ours("cache")), "soft"), "shop_cache")[0] is False
+
+
+@pytest.mark.parametrize(("said", "stays"), [("false", False), ("true", True)])
+def test_the_compose_file_says_more_than_an_older_label_on_the_volume(said: str, stays: bool) -> None:
+    labelled = stack(cache=Volume("shop_cache", labels={"stackhand.keep": said}))
+    before = ours("cache", **{"stackhand.keep": "false" if stays else "true"})
+    assert verdict(decide(labelled, seen(before), "soft"), "shop_cache")[0] is not stays
 
 
 @pytest.mark.parametrize("mode", ["soft", "full"])
@@ -103,7 +113,7 @@ def test_a_volume_in_use_by_somebody_else_is_refused() -> None:
     ],
 )
 def test_volumes_without_a_name(held: ContainerUse, mode: Mode, goes: bool, nameless_go: bool) -> None:
-    container = ContainerUse(held.id, held.name, held.project, held.service, held.one_off, True, {NAMELESS: "/app/x"})
+    container = ContainerUse(held.id, held.name, held.project, held.service, held.one_off, True, {NAMELESS: "/app/tmp"})
     made = decide(stack(), seen(Resource(NAMELESS, NAMELESS), containers=(container,)), mode)
     by_what = {item.what: item for item in made.items}
     assert by_what["container"].goes is goes
@@ -111,10 +121,23 @@ def test_volumes_without_a_name(held: ContainerUse, mode: Mode, goes: bool, name
     assert by_what["container"].volumes is (goes and nameless_go)
 
 
-@pytest.mark.parametrize(("place", "stays"), [("/var/lib/frob", True), ("/app/cache", False)])
-def test_a_volume_without_a_name_is_told_by_its_place(place: str, stays: bool) -> None:
+@pytest.mark.parametrize(
+    ("place", "written", "stays"),
+    [
+        ("/var/lib/frob", False, True),
+        ("/var/lib/frob", True, True),
+        ("/app/cache", False, False),
+        ("/app/node_modules", True, False),
+        # An image's own volume holds what its program keeps; one that the compose file itself mounts is scratch.
+        ("/app/x", False, True),
+        ("/app/x", True, False),
+    ],
+)
+def test_a_volume_without_a_name_is_told_by_its_place(place: str, written: bool, stays: bool) -> None:
+    mounts = [{"type": "volume", "target": place}] if written else []
+    shop = project(service("web", image="web", raw={"volumes": mounts}))
     container = ContainerUse("c", "shop-web-1", "shop", "web", volumes={NAMELESS: place})
-    made = decide(stack(), seen(Resource(NAMELESS, NAMELESS), containers=(container,)), "soft")
+    made = decide(shop, seen(Resource(NAMELESS, NAMELESS), containers=(container,)), "soft")
     assert [item.goes for item in made.items if item.what in ("container", "volume")] == [not stays] * 2
 
 
@@ -153,19 +176,45 @@ def test_the_plan_has_all_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "environment", "stays"),
+    ("key", "targets", "goes"),
     [
-        ("dbdata", "/somewhere", {}, True),
-        ("store", "/var/lib/postgresql/data", {}, True),
-        ("uploads", "/app/x", {}, True),
-        ("x", "/app/media", {}, True),
-        ("x", "/x", {"POSTGRES_PASSWORD": "x"}, True),
-        ("x", "/x", {"POSTGRES_PASSWORD": "x", "POSTGRES_HOST": "db"}, False),
-        ("node_modules", "/app/node_modules", {}, False),
-        ("cache", "/root/.cache", {}, False),
-        ("cache", "/cache", {}, False),
-        ("scratch", "/tmp/work", {}, False),
+        ("modules", ["/app/node_modules"], True),
+        ("web_modules", ["/srv/web/node_modules/"], True),
+        ("venv", ["/app/.venv"], True),
+        ("pip", ["/root/.cache/pip"], True),
+        ("build-cache", ["/app/.next/cache"], True),
+        ("nginx", ["/var/cache/nginx"], True),
+        ("scratch", ["/tmp/work"], True),
+        ("php", ["/run/php", "/var/run/php"], True),
+        ("sockets", ["/app/tmp", "/sockets"], True),
+        ("static", ["/app/static", "/usr/share/nginx/html/static"], True),
+        ("django_static", ["/app/staticfiles"], True),
+        # A name alone is no proof, and neither is one of several places.
+        ("redis-cache", ["/data"], False),
+        ("cache", ["/app/cache", "/var/lib/search"], False),
+        ("public", ["/app/static"], False),
+        ("static", ["/app/static/uploads"], False),
+        ("assets", ["/app/assets"], False),
+        # What somebody calls data is data.
+        ("data", ["/tmp/data"], False),
+        ("pgdata", ["/var/run/pg"], False),
+        ("uploads", ["/app/tmp"], False),
+        # Well-known products, and some that nobody has heard of.
+        ("vmail-vol-1", ["/var/vmail"], False),
+        ("postfix-vol-1", ["/var/spool/postfix"], False),
+        ("gpg_volume", ["/etc/passbolt/gpg"], False),
+        ("wordpress", ["/var/www/html"], False),
+        ("images", ["/var/www/html/images"], False),
+        ("synapse", ["/data"], False),
+        ("sonarr", ["/config"], False),
+        ("trilium", ["/home/node/trilium-data"], False),
+        ("whatever", ["/opt/acme/ledger"], False),
     ],
 )
-def test_a_volume_that_looks_like_data(name: str, target: str, environment: dict[str, str], stays: bool) -> None:
-    assert bool(looks_like_data(service("web", environment=environment), name, target)) is stays
+def test_only_what_is_surely_a_cache_goes(key: str, targets: list[str], goes: bool) -> None:
+    users = [
+        service(f"s{n}", raw={"volumes": [{"type": "volume", "source": key, "target": target}]})
+        for n, target in enumerate(targets)
+    ]
+    made = decide(project(*users, volumes={key: Volume(f"shop_{key}")}), seen(ours(key)), "soft")
+    assert verdict(made, f"shop_{key}")[0] is goes

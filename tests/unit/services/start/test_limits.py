@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 from sim.clock import SimClock
 
-from stackhand.services.start.limits import StartLimiter, TimedSemaphore, Turn
+from stackhand.graph.slots import TimedSemaphore
+from stackhand.services.start.limits import StartLimiter, Turn
 
 
 @pytest.fixture
