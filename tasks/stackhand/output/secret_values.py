@@ -188,8 +188,9 @@ def _decoded(text: str) -> str:
 def forms(value: str) -> Iterator[str]:
     """Yield a secret as programs print it: as it is, line by line, escaped for a URL, JSON and Compose, in base64."""
     lines = [line.strip() for line in value.splitlines()]
-    yield from (value, value.strip(), *(line for line in lines if not line.startswith("-----")))
+    # Without the line feed that ends a file: it also ends a line of a log.
     value = value.strip()
+    yield from (value, *(line for line in lines if not line.startswith("-----")))
     yield from (quote(value, safe=""), quote(value))
     yield quote(value, safe="").replace("%20", "+")
     yield value.replace("$", "$$")

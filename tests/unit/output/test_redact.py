@@ -296,6 +296,7 @@ def test_a_secret_that_the_end_of_a_text_cuts() -> None:
 
 
 def test_lines_are_masked_together() -> None:
+    assert knowing("from-a-file\n").lines(["it is from-a-file", "b"]) == ["it is ***", "b"]
     begin, end = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
     assert Redactor().lines(["a", begin, "MIIabc", end, "b"]) == ["a", f"{begin}***{end}", "b"]
     assert Redactor().lines([]) == []
