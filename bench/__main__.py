@@ -20,6 +20,7 @@ COMPARISONS = (
     "start_reference",
     "start_large",
     "fixes_healthy",
+    "fixes_workers",
     "restart_reference",
     "perms_fix",
 )

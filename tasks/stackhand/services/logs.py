@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from stackhand.engine.compose.cli import Compose
 from stackhand.output.redact import MASK, Redactor
+
+# Go's durations: https://pkg.go.dev/time#ParseDuration
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|ns)")
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class LogLine:
 
 def read(
     compose: Compose,
+    now: Callable[[], datetime],
     names: Sequence[str],
     tail: str,
     since: str | None,
@@ -29,7 +35,8 @@ def read(
 ) -> None:
     """Hand over the log lines of these services, `tail` of each, with the secrets in them masked.
 
-    With `follow`, until interrupted.
+    `since` is a moment, or how long ago by the engine's clock, whose time `now` returns. With `follow`, until
+    interrupted.
     """
     masked = LineMasker(redactor)
 
@@ -39,7 +46,7 @@ def read(
 
     words = ["--no-color", "--tail", tail]
     if since:
-        words += ["--since", since]
+        words += ["--since", moment(since, now)]
     if follow:
         words.append("--follow")
     compose.logs([*words, *names], on_line)
@@ -67,6 +74,23 @@ class LineMasker:
         if re.search(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s*$", text):
             self._in_key.add(line.container)
         return self._redactor.text(text)
+
+
+def moment(since: str, now: Callable[[], datetime]) -> str:
+    """Return the moment for `--since`. One that is relative (`10m`, `1h30m`) Compose would count from this machine's
+    time, which need not be the engine's; any other is returned as it is.
+
+    >>> from datetime import timezone
+    >>> moment("1h30m", lambda: datetime(2026, 11, 23, 12, tzinfo=timezone.utc))
+    '2026-11-23T10:30:00+00:00'
+    >>> moment("2026-01-31T12:00:00", datetime.now)
+    '2026-01-31T12:00:00'
+    """
+    parts = re.findall(_PART, since)
+    if not parts or "".join(number + unit for number, unit in parts) != since:
+        return since
+    ago = timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    return (now() - ago).isoformat()
 
 
 def parse(line: str) -> LogLine:
