@@ -152,7 +152,7 @@ def logs(
         else:
             lines.append(entry)
 
-    read(stack.loader.compose, stack.engine.now, names, tail, since, follow, stack.redactor.text, show)
+    read(stack.loader.compose, stack.engine.now, names, tail, since, follow, stack.redactor, show)
     if json and not follow:
         stack.console.document({"project": stack.project.name, "ok": True, "lines": lines})
 

@@ -13,6 +13,7 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import STILL_INITIALISES, initialises
+from stackhand.output.redact import message_of
 from stackhand.services.start.facts import done, provided
 from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.record import READY
@@ -86,12 +87,12 @@ def status(
             there = {each.service: (each,) for each in containers}
             ready = provided(project, name, there, PROVIDED.read(state))
             return ServiceStatus(name, "running" if ready else "missing", "" if ready else _NOT_ASKED, ())
-        states = [_container_state(engine, project, each, proven, completed, doubting) for each in mine]
+        states = [_container_state(engine, project, each, mask, proven, completed, doubting) for each in mine]
         for number, each in enumerate(mine):
             ready = states[number][0] in READY and name not in proven
             if ready and initialises(engine, project.services[name], each):
                 states[number] = ("starting", STILL_INITIALISES)
-        return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
+        return summarise(project, name, mine, states)
 
     states = schedule.gather({name: partial(one, name) for name in names})
     return [states[name] for name in names]
@@ -115,6 +116,7 @@ def _container_state(
     engine: Engine,
     project: Project,
     container: Container,
+    mask: Callable[[str], str],
     proven: Collection[str],
     completed: Collection[str],
     doubting: bool,
@@ -123,24 +125,26 @@ def _container_state(
     if container.running:
         if project.is_one_shot(container.service):
             return "starting", "it has not completed yet"
-        return _running_state(engine, container, proven, doubting)
+        return _running_state(engine, container, mask, proven, doubting)
     if container.stopped:
         if done(project, container, completed):
             return "completed", ""
         killed = ", out of memory" if container.oom_killed else ""
-        return "exited", container.error or f"exit code {container.exit_code}{killed}"
+        return "exited", mask(container.error) or f"exit code {container.exit_code}{killed}"
     return container.status, f"restarted {container.restart_count} times" if container.restart_count else ""
 
 
-def _running_state(engine: Engine, container: Container, proven: Collection[str], doubting: bool) -> tuple[str, str]:
+def _running_state(
+    engine: Engine, container: Container, mask: Callable[[str], str], proven: Collection[str], doubting: bool
+) -> tuple[str, str]:
     if container.health == "starting":
-        return ("healthy", "") if container.service in proven else _probed(engine, container)
+        return ("healthy", "") if container.service in proven else _probed(engine, container, mask)
     if container.health == "unhealthy":
-        return _probed(engine, container) if doubting else ("unhealthy", container.probe_output)
+        return _probed(engine, container, mask) if doubting else ("unhealthy", mask(container.probe_output))
     return ("running" if container.health == "none" else container.health), ""
 
 
-def _probed(engine: Engine, container: Container) -> tuple[str, str]:
+def _probed(engine: Engine, container: Container, mask: Callable[[str], str]) -> tuple[str, str]:
     # The brief list of containers lacks the healthcheck.
     check = container.healthcheck or engine.inspect(container.id).healthcheck
     if check is None:
@@ -148,5 +152,5 @@ def _probed(engine: Engine, container: Container) -> tuple[str, str]:
     try:
         probe = engine.probe(container.id, check.argv, check.timeout)
     except StackError as error:
-        return container.health, str(error)
-    return ("healthy", "") if probe.ok else (container.health, probe.output)
+        return container.health, message_of(error, mask)
+    return ("healthy", "") if probe.ok else (container.health, mask(probe.output))

@@ -207,7 +207,7 @@ class Engine:
             raise
         except StackError:
             return []
-        return raw.decode("utf-8", "replace").splitlines()[-lines:]
+        return raw.decode("utf-8", "replace").removesuffix("\n").split("\n")[-lines:] if raw else []
 
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
         """Run a healthcheck's command inside a container as the engine would, for at most `timeout` seconds."""

@@ -16,7 +16,8 @@ from stackhand.engine.api import build_context
 from stackhand.engine.api.build_context import BuildContext
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.project import Project, Service
-from stackhand.output.redact import MASK, is_secret_name, mask_urls
+from stackhand.output.redact import MASK
+from stackhand.output.secret_values import is_secret_name, passwords
 from stackhand.state.folder import StateFolder
 
 _MEMORY = "builds"
@@ -228,4 +229,4 @@ def _source(service: Service, private: Collection[Path]) -> Source | None:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return is_secret_name(name) or mask_urls(value) != value
+    return is_secret_name(name) or any(passwords(value))

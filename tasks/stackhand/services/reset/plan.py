@@ -153,6 +153,7 @@ def remove(
         raise ResetFailed(
             f"still there: {', '.join(f'{item.what} {item.name}' for item in still)}{why}",
             "the same reset, called again, goes on with what is left",
+            foreign=problems[0] if problems else "",
         )
     return reset.going
 

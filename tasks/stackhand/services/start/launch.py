@@ -146,7 +146,7 @@ class ServiceStart:
         record, shared, project = self.record, self.context.shared, self.context.project
         failure = self.failure or unstartable(project, record.name, shared.records)
         if failure:
-            raise ServiceFailed(shared.records.fail(record.name, explain.masked(failure, shared.redactor.text)))
+            raise ServiceFailed(shared.records.fail(record.name, failure))
         record.began = shared.now() if record.began is None else record.began
         if project.services[record.name].provider:
             # It was asked when the containers were made, which was when it had said that it is ready.
@@ -244,4 +244,4 @@ class ServiceStart:
             except ServiceFailed as gone:
                 return gone.failure
             return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
-        return explain.masked(explain.start_failure(shared.engine, name, error), shared.redactor.text)
+        return explain.start_failure(shared.engine, name, error, shared.redactor.text)

@@ -14,6 +14,7 @@ from stackhand.engine.messages import classify
 from stackhand.errors import CommandFailed, MissingFile, NetworkInUse
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
+from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated
 from stackhand.services.start.coalesce import Coalescer
@@ -60,6 +61,7 @@ class Preparation:
         notifier: Notifier,
         tell: Callable[[str, str, str], None],
         clock: Clock,
+        redactor: Redactor,
     ) -> None:
         self._project = project
         self._compose = compose
@@ -68,6 +70,7 @@ class Preparation:
         self._notifier = notifier
         self._tell = tell
         self._clock = clock
+        self._redactor = redactor
         self._networks = NetworkRenewal(project, compose, engine)
         self._creates = Coalescer(self._create, on_done=lambda make: notifier.notify(make.name), clock=clock)
 
@@ -90,7 +93,7 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = create_failure(self._engine, self._project, name, ticket.error)
+                failures[name] = create_failure(self._engine, self._project, name, ticket.error, self._redactor.text)
             elif isinstance(ticket.error, NetworkInUse):
                 failures[name] = _network_failure(ticket.error)
             elif ticket.error:
@@ -213,24 +216,26 @@ class Preparation:
 
     def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
         act = self._compose.pull if verb == "pull" else self._compose.build
+        mask = self._redactor.text
         began, lines = self._clock.monotonic(), BuildLines(names)
 
         def tell(line: str) -> None:
             name = lines.service_of(line)
             if name and line.strip():
-                self._tell(name, "image", line.strip())
+                self._tell(name, "image", mask(line.strip()))
 
         try:
             act(names, tell)
         except CommandFailed as error:
             message = classify(error.stderr)
+            kept = self._redactor.lines(failed_step(error.stderr, _KEPT_LINES))
             return Failure(
                 "image",
                 message.kind if message.kind != "unknown" else f"{verb}_failed",
-                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {message.detail}",
+                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {mask(message.detail)}",
                 retry=False,
                 exit_code=error.returncode,
-                log_tail=failed_step(error.stderr, _KEPT_LINES) if verb == "build" else (),
+                log_tail=tuple(kept) if verb == "build" else (),
                 waited=self._clock.monotonic() - began,
                 hint=message.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )

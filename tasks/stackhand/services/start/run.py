@@ -265,8 +265,8 @@ class StartRun:
         failure = explain.fell(container)
         if container is None:
             return failure
-        lines, mask = self.context.settings.log_lines, self._shared.redactor.text
-        return explain.with_evidence(failure, self._shared.engine, container, lines, None, "", mask)
+        lines, shared = self.context.settings.log_lines, self._shared
+        return explain.with_evidence(failure, shared.engine, container, lines, None, "", shared.redactor)
 
 
 class Starter:
@@ -335,7 +335,14 @@ class Starter:
             if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
                 launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
                 preparation = Preparation(
-                    project, compose, shared.engine, shared.builds, shared.notifier, shared.tell, shared.clock
+                    project,
+                    compose,
+                    shared.engine,
+                    shared.builds,
+                    shared.notifier,
+                    shared.tell,
+                    shared.clock,
+                    shared.redactor,
                 )
                 self._tools = (project, compose, launcher, preparation)
             _, _, launcher, preparation = self._tools
@@ -384,6 +391,6 @@ class Starter:
         self.shared.session.cancel()
 
     def _tell(self, service: str, kind: str, text: str) -> None:
-        step = Step(service, kind, self.shared.redactor.text(text), self.shared.now())  # type: ignore[arg-type]
+        step = Step(service, kind, text, self.shared.now())  # type: ignore[arg-type]
         for subscriber in self.subscribers:
             subscriber(step)

@@ -133,7 +133,7 @@ class ServiceWatch:
             self._context.settings.log_lines,
             self._last_end.get(watch.container.id),
             watch.probe_output,
-            shared.redactor.text,
+            shared.redactor,
         )
 
     def _timeout(self) -> Failure:
