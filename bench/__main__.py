@@ -19,6 +19,7 @@ COMPARISONS = (
     "start_fast_probes",
     "start_reference",
     "start_large",
+    "start_many",
     "fixes_healthy",
     "fixes_workers",
     "restart_reference",

@@ -72,6 +72,14 @@ class VolumeInUse(StackError):
     """A container outside the project mounts a volume that a reset would remove."""
 
 
+class NetworkInUse(StackError):
+    """A network has to be replaced, and a container that does not belong to its services is on it."""
+
+
+class NetworkOutdated(StackError):
+    """A network's definition changed, and what was asked for would replace it under the other services on it."""
+
+
 class ResetFailed(StackError):
     """Something is left after a reset removed it."""
 

@@ -57,7 +57,7 @@ def test_a_user_gone_from_memory_is_put_back(reference: Reference) -> None:
 
 
 def test_a_user_gone_from_the_file_as_well_comes_back_with_a_restart(reference: Reference) -> None:
-    reference.redis("SET", "mark", "kept")
+    assert reference.redis("SET", "mark", "kept") == "OK"
     reference.redis("ACL", "DELUSER", "app")
     reference.redis("ACL", "SAVE")
     document = reference.fixes()

@@ -16,7 +16,8 @@ class Life:
     `ends` when its main process ends by itself, with `code`. `healthy` when its healthcheck first succeeds; None is
     never. `refuses` is what the engine says instead of starting it. `probe` is what its healthcheck prints, with
     `probe_code` as long as it fails (None: it hangs). A database is `initialising` for so many seconds, in which its
-    temporary server may be healthy; `unseen` says that its processes are not to be seen.
+    temporary server may be healthy; `unseen` says that its processes are not to be seen,
+    `begins_to` for how many seconds there is neither of its servers.
     """
 
     ends: float | None = None
@@ -30,6 +31,7 @@ class Life:
     probe_error: str = ""
     initialising: float = 0.0
     unseen: bool = False
+    begins_to: float = 0.0
 
 
 @dataclass(frozen=True)

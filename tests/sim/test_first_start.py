@@ -55,14 +55,14 @@ def test_a_second_start_waits_though_the_engine_calls_it_healthy(world: World) -
     assert failure(first, "db").kind == "timeout"
     assert "its data is still being made" in failure(first, "db").reason
     assert world.box("db").health == "healthy"
-    (shown,) = status(world.engine, world.project, ["db"], str)
+    (shown,) = status(world.engine, world.project, ["db"], world.state, str)
     assert (shown.state, shown.ready) == ("starting", False)
     assert states(world.wait(timeout=2))["db"] == "failed"
     world.steps = []
     report = world.start()
     assert states(report) == {"db": "healthy", "migrate": "completed"}
     assert 22 < started(world, "migrate") < 25  # the two runs before it took 7 s
-    (shown,) = status(world.engine, world.project, ["db"], str)
+    (shown,) = status(world.engine, world.project, ["db"], world.state, str)
     assert shown.state == "healthy"
 
 
@@ -72,6 +72,19 @@ def test_without_a_healthcheck_it_runs_when_its_data_is_made(world: World) -> No
     (record,) = report.services
     assert record.state == "running"
     assert 8 <= (record.ready_after or 0) < 10.5
+
+
+def test_a_moment_without_any_server_is_none_of_the_end(world: World) -> None:
+    world.services(db=Fake({"image": "postgres:18"}, (Life(initialising=8, begins_to=1.2),)))
+    (record,) = world.start().services
+    assert 8 <= (record.ready_after or 0) < 10.5
+
+
+def test_without_a_healthcheck_and_with_processes_unseen(world: World) -> None:
+    world.services(db=Fake({"image": "postgres:18"}, (Life(unseen=True),)))
+    (record,) = world.start().services
+    assert record.state == "running"
+    assert (record.ready_after or 0) < 2.5
 
 
 def test_a_label_says_that_it_is_no_database(world: World) -> None:

@@ -98,6 +98,12 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         "set the environment variable that the secret or config is read from",
     ),
     (
+        "hook_failed",
+        r"hook exited with status",
+        True,
+        "correct the service's `post_start` hook; its command with `docker compose exec` shows what it says",
+    ),
+    (
         "engine_gone",
         r"cannot connect to the docker daemon|error during connect|connection reset by peer|\bEOF\b|"
         r"is the docker daemon running|broken pipe",

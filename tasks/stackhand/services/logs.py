@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from stackhand.engine.compose.cli import Compose
+
+# Go's durations: https://pkg.go.dev/time#ParseDuration
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|ns)")
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,7 @@ class LogLine:
 
 def read(
     compose: Compose,
+    now: Callable[[], datetime],
     names: Sequence[str],
     tail: str,
     since: str | None,
@@ -27,6 +34,7 @@ def read(
 ) -> None:
     """Hand over the log lines of these services, `tail` of each; with `follow`, until interrupted.
 
+    `since` is a moment, or how long ago by the engine's clock, whose time `now` returns.
     `mask` takes the secrets out of what a service has written.
     """
 
@@ -36,10 +44,27 @@ def read(
 
     words = ["--no-color", "--tail", tail]
     if since:
-        words += ["--since", since]
+        words += ["--since", moment(since, now)]
     if follow:
         words.append("--follow")
     compose.logs([*words, *names], on_line)
+
+
+def moment(since: str, now: Callable[[], datetime]) -> str:
+    """Return the moment for `--since`. One that is relative (`10m`, `1h30m`) Compose would count from this machine's
+    time, which need not be the engine's; any other is returned as it is.
+
+    >>> from datetime import timezone
+    >>> moment("1h30m", lambda: datetime(2026, 11, 23, 12, tzinfo=timezone.utc))
+    '2026-11-23T10:30:00+00:00'
+    >>> moment("2026-01-31T12:00:00", datetime.now)
+    '2026-01-31T12:00:00'
+    """
+    parts = re.findall(_PART, since)
+    if not parts or "".join(number + unit for number, unit in parts) != since:
+        return since
+    ago = timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    return (now() - ago).isoformat()
 
 
 def parse(line: str) -> LogLine:

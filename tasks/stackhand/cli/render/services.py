@@ -76,7 +76,7 @@ def dry(
     if not plan:
         stack.console.result(idle)
     for action in plan.actions:
-        stack.console.result(f"would {action}")
+        stack.console.result(f"{'would' if action.certain else 'may'} {action}")
     for finding in left:
         stack.console.result(_finding(stack, finding))
 

@@ -12,10 +12,22 @@ from dataclasses import replace
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
-from stackhand.services.start import sharing
-from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
+from stackhand.services.start import half_recreated, sharing
+from stackhand.services.start.facts import (
+    Containers,
+    Facts,
+    all_run,
+    awaits,
+    completed,
+    ended_well,
+    provided,
+    recreated,
+    with_network_users,
+)
 from stackhand.services.start.plan import IMAGES, LAUNCHES, MAKES, StartAction, StartPlan, connect, needs, unable
 from stackhand.services.start.record import Failure, Record
+
+_CHANGED = "its configuration changed"
 
 
 def plan_start(
@@ -33,10 +45,11 @@ def plan_start(
     """
     actions: list[StartAction] = []
     ordered = schedule.order(needs(project, names))
+    got = _image_actions(project, ordered, facts, rebuild)
     images: set[tuple[str, str]] = set()
     for name in ordered:
         service = project.services[name]
-        image = _image_action(service, facts, rebuild)
+        image = got.get(name)
         if image and (image.verb, service.image) not in images:
             images.add((image.verb, service.image))
             actions.append(image)
@@ -44,10 +57,12 @@ def plan_start(
             action = service_action(project, name, facts, image_changes=bool(image))
             action = _sharing(project, facts, actions, name, action)
             actions += [action] if action else []
+    actions = _with_providers(project, ordered, facts, actions)
     busy = {action.service for action in actions if action.verb != "check"}
+    made = {action.service for action in actions if action.verb in MAKES}
     # Last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
-        action = rerun(project, name, facts, busy, named)
+        action = rerun(project, name, facts, busy, named, made)
         if action:
             busy.add(name)
             actions.append(_sharing(project, facts, actions, name, action) or action)
@@ -59,11 +74,16 @@ def plan_with_sharers(
 ) -> tuple[list[str], StartPlan]:
     """Return the plan for `names` and all that they depend on, and these names with those that have to follow.
 
-    That is who runs and shares a namespace or volumes with a service that the plan restarts or renews.
+    That is who runs and shares a namespace or volumes with a service that the plan restarts or renews, or is on a
+    network that has to be replaced.
     """
     wanted = list(names)
     while True:
         needed = project.closure(wanted)
+        together = [name for name in with_network_users(project, needed, facts) if name not in needed]
+        if together:
+            wanted += together
+            continue
         plan = plan_start(project, needed, facts, named=named, rebuild=rebuild)
         more = sharing.outdated(project, needed, facts.containers, plan)
         if not more:
@@ -147,13 +167,21 @@ def plan_retry(
     """Return what to do once more for `names` when some of them crashed after they were ready.
 
     Those, and what was skipped because of them, are started again; not what failed for reasons of its own, nor what
-    can't do without that. Who shares something with those follows, and so do those that are `behind`.
+    can't do without that. Who shares something with those follows, and so do those that are `behind`. What its restart
+    policy has started again is watched once more.
     """
     lost = [name for name in names if records[name].state in ("failed", "skipped")]
     failed = unable(project, [n for n in lost if n not in crashed and records[n].state == "failed"])
     sharers = {name for each in crashed for name in sharing.all_sharers(project, each)} | set(behind)
     again = [name for name in names if name in lost or name in sharers]
-    return plan_start(project, [name for name in again if name not in failed], Facts(now))
+    actions = plan_start(project, [name for name in again if name not in failed], Facts(now)).actions
+    planned = {action.service for action in actions}
+    watched = [
+        StartAction(name, "check", "it was ready, and has ended and started again")
+        for name in crashed
+        if name not in planned and name not in failed
+    ]
+    return connect(project, [*actions, *watched])
 
 
 def followers(project: Project, names: Collection[str], renewed: Collection[str]) -> list[StartAction]:
@@ -173,9 +201,11 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
         return None
     if not containers:
         return StartAction(name, "create", "it has no container")
-    drift = _drift(service, containers, facts, image_changes)
+    network = facts.network_cause(project, name)
+    drift = network or _drift(service, containers, facts, image_changes)
     if drift:
-        return StartAction(name, "recreate", drift)
+        certain = drift != _CHANGED or not all(facts.only_the_hash_differs(project, each) for each in containers)
+        return StartAction(name, "recreate", drift, force=bool(network), certain=certain)
     stopped = [container for container in containers if not container.running]
     if stopped:
         return StartAction(name, "start", f"it is {stopped[0].status}")
@@ -187,29 +217,64 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
 
 
 def rerun(
-    project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]
+    project: Project,
+    name: str,
+    facts: Facts,
+    busy: Collection[str],
+    named: Collection[str],
+    made: Collection[str] = (),
 ) -> StartAction | None:
     """Return the action for a completed one-shot that has to run again, or None.
 
-    A migration runs again when a service that waits for it is about to start, not every time somebody looks.
+    A migration runs again when a service that waits for it is about to start, not every time somebody looks. It does
+    not where that service waits for just the run that has completed, unless containers are `made` of what the migration
+    depends on. By name it runs again where a start has seen it complete, or a service has gone on with that.
     """
     if name in busy or not completed(project, name, facts):
         return None
-    if name in named:
+    mine = facts.of(name)
+    waiting = [s.name for s, entry in project.dependants(name) if entry.condition == "service_completed_successfully"]
+    valid = not any(each in made for each in project.closure([name]))
+    served = [each for each in waiting if valid and awaits(facts.of(each), mine)]
+    is_news = bool(waiting) and served == waiting and not any(each.run_key in facts.completed for each in mine)
+    if name in named and not is_news:
         return StartAction(name, "start", "it was asked for by name")
-    for service, dependency in project.dependants(name):
-        if dependency.condition == "service_completed_successfully" and service.name in busy:
-            return StartAction(name, "start", f"{service.name} starts, and waits for it to complete")
+    for each in waiting:
+        if each in busy and not (each in served and facts.of(each)):
+            return StartAction(name, "start", f"{each} starts, and waits for it to complete")
     return None
 
 
-def crashed(project: Project, records: Mapping[str, Record], names: Collection[str], now: Containers) -> list[str]:
-    """Return which of these services were ready and no longer run."""
+def crashed(
+    project: Project,
+    records: Mapping[str, Record],
+    names: Collection[str],
+    now: Containers,
+    crashes: Mapping[str, int],
+) -> list[str]:
+    """Return which of these services were ready and no longer run, or have ended and started again since.
+
+    `crashes` is how many runs of each service's containers have ended by themselves until now.
+    """
     return [
         name
         for name in with_containers(project, names)
-        if records[name].state in ("healthy", "running") and not all_run(now.get(name, ()))
+        if records[name].state in ("healthy", "running")
+        and (not all_run(now.get(name, ())) or crashes.get(name, 0) > records[name].crashes)
     ]
+
+
+def has_done_its_work(service: Service, record: Record, containers: Sequence[Container]) -> bool:
+    """Return whether a service without a healthcheck that was ready has ended since, its work done.
+
+    Where somebody sent it a signal, that is no end by itself; the caller knows.
+    """
+    return (
+        service.may_end
+        and record.state == "running"
+        and bool(containers)
+        and all(ended_well(each) for each in containers)
+    )
 
 
 def unstartable(project: Project, name: str, records: Mapping[str, Record]) -> Failure | None:
@@ -264,6 +329,45 @@ def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
     return name in actions and actions[name].verb == "restart"
 
 
+def _with_providers(
+    project: Project, names: Sequence[str], facts: Facts, actions: Sequence[StartAction]
+) -> list[StartAction]:
+    """Add the asking of providers: where one has not said that it is ready, and where what depends on it is made.
+
+    What a provider says goes into the environment of what depends on it, when Compose makes both in one call.
+    """
+    made = [action.service for action in actions if action.verb in MAKES]
+    asked: dict[str, StartAction] = {}
+    for name in names:
+        if not project.services[name].provider:
+            continue
+        dependants = [service.name for service, _ in project.dependants(name) if service.name in names]
+        maker = next((each for each in dependants if each in made), None)
+        if not provided(project, name, facts.containers, facts.provided, facts.hashes.get(name, "")):
+            asked[name] = StartAction(name, "create", "its provider has not said that it is ready")
+            for each in dependants:
+                if facts.of(each) and each not in made:
+                    cause = f"the provider of {name} is asked; kept if it says the same"
+                    asked[each] = StartAction(each, "recreate", cause, certain=False)
+        elif maker:
+            asked[name] = StartAction(name, "create", f"{maker} is made, and gets what its provider says")
+    return [*(action for action in actions if action.service not in asked), *asked.values()]
+
+
+def _image_actions(project: Project, names: Sequence[str], facts: Facts, rebuild: bool) -> dict[str, StartAction]:
+    """Return whose image has to be got. What is built on an image that is built again, is built again, too."""
+    images = {name: _image_action(project.services[name], facts, rebuild) for name in names}
+    found = {name: action for name, action in images.items() if action}
+    again = [name for name in found if found[name].verb == "build" and facts.image_id(project.services[name])]
+    while again:
+        base = again.pop()
+        for name in names:
+            if name not in found and base in project.services[name].built_on:
+                found[name] = StartAction(name, "build", f"{base}, which it is built on, is built again")
+                again.append(name)
+    return found
+
+
 def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
     if service.replicas == 0:
         return None  # no container of it will need one
@@ -276,18 +380,22 @@ def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction 
         return None
     if policy == "always":
         return StartAction(service.name, "pull", "pull_policy: always")
+    age, interval = facts.image_ages.get(service.image), service.pull_interval
+    if age is not None and interval is not None and age > interval:
+        return StartAction(service.name, "pull", f"pull_policy: {policy}, and image {service.image} is older")
     return None if here else StartAction(service.name, "pull", f"image {service.image} is not here")
 
 
 def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
     """Return in what a service's containers differ from what is configured now, or None."""
-    if any(container.replaces and container.status == "created" for container in containers):
-        return "an interrupted run has left it half made"
+    left = half_recreated.left(containers)
+    if left:
+        return left
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
     image = facts.image_id(service)
     if any(facts.drifted(service, container) for container in containers):
-        return "its configuration changed"
+        return _CHANGED
     if image_changes:
         return f"image {service.image} is made or fetched again; kept if that changes nothing"
     if image and any(container.image_id != image for container in containers):

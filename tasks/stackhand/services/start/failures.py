@@ -13,13 +13,18 @@ from stackhand.engine.host import ports as host
 from stackhand.engine.messages import classify, name_in, port_in
 from stackhand.errors import CommandFailed, StackError
 from stackhand.kinds.first_start import STILL_INITIALISES
+from stackhand.services.start.readiness import exit_hint
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
 
 
 def create_failure(engine: Engine, project: Project, service: str, error: CommandFailed) -> Failure:
     """Return the failure for an error of Compose when it makes a service's container."""
-    message = classify(error.stderr)
+    message, provider = classify(error.stderr), project.services[service].provider
+    if provider:
+        # Its own words: they are not about the engine.
+        hint = f"see to {provider}, its provider; `docker compose up {service}` asks it again"
+        return Failure("create", "provider_failed", f"its provider failed: {message.detail}", retry=False, hint=hint)
     reason, hint = message.detail, message.hint or f"`docker compose up --no-start {service}` shows all of it"
     if message.kind == "name_in_use":
         reason, hint = _name_holder(engine, project, service, reason) or (reason, hint)
@@ -115,6 +120,16 @@ def timeout(
         exit_code=probe_code,
         hint=f"see `inv services.logs -s {container.service}`; if it only needs longer: --timeout, or start.timeout",
     )
+
+
+def fell(container: Container | None) -> Failure:
+    """Return the failure of a service that was ready and ended again; `container` is the one that has, if it is there.
+
+    One that its restart policy has started again is not.
+    """
+    code = container.exit_code if container else None
+    hint = exit_hint(code or 0, container is not None and container.oom_killed)
+    return Failure("ready", "fell", "it was ready, and ended again", retry=False, exit_code=code, hint=hint)
 
 
 def with_evidence(
