@@ -42,13 +42,14 @@ Trouble = Literal[
 ]
 # By the messages of the server, of libpq and of PgBouncer. The first that matches counts.
 _TROUBLES: tuple[tuple[Trouble, str], ...] = (
+    # PgBouncer tells what a server said up to `server_login_retry` seconds ago, which may be put right since.
+    ("later", r"try again later|\(server_login_retry\)"),
     ("nologin", r"is not permitted to log in"),
     ("no_role", r'role ".*" does not exist'),
     ("no_database", r'database ".*" does not exist|no such database'),
     ("no_connect", r"permission denied for database"),
     ("not_admitted", r"no pg_hba\.conf entry|pg_hba\.conf rejects"),
     ("full", r"too many (clients|connections)|remaining connection slots"),
-    ("later", r"try again later"),
     ("starting", r"is starting up|is shutting down|recovery mode"),
     ("password", r"password authentication failed|SASL authentication failed|wrong password(?! type)"),
     ("silent", r"refused|timeout expired|could not translate|No route|server closed the connection|no answer"),

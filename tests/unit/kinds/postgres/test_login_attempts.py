@@ -35,6 +35,11 @@ from stackhand.kinds.postgres.login_map import Login, LoginMap
         ('FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "app"', "not_admitted"),
         ("FATAL:  pg_hba.conf rejects connection for host", "not_admitted"),
         ("FATAL:  server login has been failing, try again later (server_login_retry)", "later"),
+        (
+            'FATAL:  server login has been failing, cached error: permission denied for database "app" '
+            "(server_login_retry)",
+            "later",
+        ),
         ("FATAL:  sorry, too many clients already", "full"),
         ("FATAL:  the database system is starting up", "starting"),
         ('connection to server at "db" failed: Connection refused', "silent"),
