@@ -19,7 +19,9 @@ COMPARISONS = (
     "start_fast_probes",
     "start_reference",
     "start_large",
+    "start_many",
     "fixes_healthy",
+    "fixes_workers",
     "restart_reference",
     "perms_fix",
 )

@@ -260,7 +260,9 @@ class Project:
         self.folder, self.name = folder, name
         self._options = options
         self.env = environment(COMPOSE_PROJECT_NAME=name, **extra)
-        self.client = docker.APIClient(version="auto", timeout=120, num_pools=64)
+        # The engine that docker and stackhand use, too.
+        chosen = docker.utils.kwargs_from_env()
+        self.client = docker.APIClient(version="auto", timeout=120, num_pools=64, **chosen)
 
     def compose(self, *words: str) -> str:
         """Run docker compose, not measured; raises InvalidRunError with its last words when it fails."""
@@ -278,9 +280,9 @@ class Project:
         say(f"  docker compose up -d --wait: {done.seconds:.2f} s")
         return done
 
-    def services_start(self, *, memory: bool = False) -> tuple[Done, dict[str, Any]]:
+    def services_start(self, *flags: str, memory: bool = False) -> tuple[Done, dict[str, Any]]:
         """Measure `services.start`, the whole process; return its JSON document as well."""
-        argv = [*self._options.stackhand, "services.start", "--json"]
+        argv = [*self._options.stackhand, "services.start", "--json", *flags]
         done = measure(argv, self.folder, self.env, memory=memory)
         try:
             document = json.loads(done.stdout)
@@ -366,12 +368,19 @@ class Project:
 @contextlib.contextmanager
 def project(options: Options, graph: str, services: Sequence[Service]) -> Iterator[Project]:
     """Write a compose file for these services into a new folder; afterwards all is removed."""
+    name = unique(graph)
+    with project_of(options, compose_file(name, services, IMAGE)) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def project_of(options: Options, document: Mapping[str, Any]) -> Iterator[Project]:
+    """Write a compose file into a new folder; afterwards all that was made of it is removed."""
     build_image()
     with folder() as path:
-        name = unique(graph)
         (path / "tasks.py").write_text(TASKS)
-        (path / "compose.yaml").write_text(json.dumps(compose_file(name, services, IMAGE), indent=1))
-        with cleaned_up(Project(path, name, options)) as made:
+        (path / "compose.yaml").write_text(json.dumps(document, indent=1))
+        with cleaned_up(Project(path, document["name"], options)) as made:
             yield made
 
 

@@ -101,6 +101,15 @@ def thirty() -> list[Service]:
     return levelled((6, 6, 6, 6, 6), 70, REALISTIC_INTERVALS)
 
 
+def many(name: str, image: str) -> dict[str, Any]:
+    """Return a compose file of 200 services in 20 levels without healthchecks: each waits for one to be started."""
+    usual = {"image": image, "command": ["sleep", "3600"], "network_mode": "none", "stop_grace_period": "0s"}
+    services: dict[str, Any] = {f"s{number}": {**usual, "labels": {LABEL: "true"}} for number in range(200)}
+    for number in range(10, 200):
+        services[f"s{number}"]["depends_on"] = [f"s{number - 10}"]
+    return {"name": name, "services": services}
+
+
 def critical_levels(services: Sequence[Service]) -> int:
     """Return how many services the longest chain of dependencies has."""
     depth: dict[str, int] = {}

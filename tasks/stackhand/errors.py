@@ -11,18 +11,25 @@ from collections.abc import Iterable, Sequence
 
 
 class StackError(Exception):
-    """A failure with a message of one line and, if it helps, a hint that says what to do."""
+    """A failure with a message of one line and, if it helps, a hint that says what to do.
+
+    `foreign` is the part of the message that came from elsewhere, in which there may be secrets.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, *, foreign: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.foreign = foreign
 
-    def to_json(self) -> dict[str, object]:
-        """Return the document of a task that could not begin."""
-        return {"ok": False, "error": {"message": self.message, "hint": self.hint, "exit_code": self.exit_code}}
+    def to_json(self, message: str | None = None) -> dict[str, object]:
+        """Return the document of a task that could not begin; `message` replaces the error's own."""
+        return {
+            "ok": False,
+            "error": {"message": message or self.message, "hint": self.hint, "exit_code": self.exit_code},
+        }
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -72,6 +79,14 @@ class VolumeInUse(StackError):
     """A container outside the project mounts a volume that a reset would remove."""
 
 
+class NetworkInUse(StackError):
+    """A network has to be replaced, and a container that does not belong to its services is on it."""
+
+
+class NetworkOutdated(StackError):
+    """A network's definition changed, and what was asked for would replace it under the other services on it."""
+
+
 class ResetFailed(StackError):
     """Something is left after a reset removed it."""
 
@@ -105,7 +120,7 @@ class CommandFailed(StackError):
     def __init__(self, argv: Sequence[str], returncode: int, stderr: str, hint: str | None = None) -> None:
         last = [line for line in stderr.strip().splitlines() if line.strip()]
         detail = last[-1].strip() if last else f"exit code {returncode}"
-        super().__init__(f"`{' '.join(argv[:4])}` failed: {detail}", hint)
+        super().__init__(f"`{' '.join(argv[:4])}` failed: {detail}", hint, foreign=detail)
         self.argv = tuple(argv)
         self.returncode = returncode
         self.stderr = stderr

@@ -85,7 +85,8 @@ class Finding:
 class Action:
     """One thing to do to one service, and its cause.
 
-    With `force`, a container is recreated even if its configuration is the same.
+    With `force`, a container is recreated even if its configuration is the same. Where it is not `certain`, it may turn
+    out that nothing has to be done.
     """
 
     service: str
@@ -93,6 +94,7 @@ class Action:
     cause: str
     arguments: tuple[str, ...] = ()
     force: bool = False
+    certain: bool = True
 
     def __str__(self) -> str:
         return f"{self.verb} {self.service}".rstrip() + f": {self.cause}"

@@ -58,7 +58,7 @@ def test_a_start_that_fails_shows_everything_but_secrets(stack: Project) -> None
         clean(result.stdout + result.stderr)
         services = {each["name"]: each for each in result.json()["services"]}
         assert services["loud"]["error"]["log_tail"][-4:] == [
-            "env ***", "file ***", "url ***://app:***@db/app", "var ***",
+            "env ***", "file ***", "url postgres://app:***@db/app", "var ***",
         ]  # fmt: skip
         assert services["sick"]["error"]["probe_output"] == "tried *** and ***"
         assert services["postgres"]["error"]["log_tail"][-1] == "password is ***"

@@ -99,6 +99,27 @@ def test_wait_does_not_start_what_has_ended(project: Project) -> None:
 
 
 @pytest.mark.mechanism
+def test_a_job_that_ended_is_told_from_a_server_that_was_stopped(project: Project) -> None:
+    """Both have exited with 0, long after the start that they counted as ready for."""
+    gate = "while [ ! -e /tmp/ready ]; do sleep 0.05; done"
+    stop = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    project.services(job=one_shot(0, gate), worker={"command": sh(stop), "stop_grace_period": "20s"}, web=plain())
+    up(project)
+    open_gate(project, "job")
+    until(lambda: not runs(project, "job"), "the job has ended")
+    project.docker("stop", project.container("worker")["Id"])
+    before = fingerprint(project)
+    result = project.inv("services.status", "--json")
+    assert {each["name"]: each["state"] for each in result.json()["services"]} == {
+        "job": "completed", "worker": "exited", "web": "running",
+    }  # fmt: skip
+    document = project.inv("services.start", "--json", "--no-fixes").json()
+    assert states(document) == {"job": "completed", "worker": "running", "web": "running"}
+    changed = {name for name, run in fingerprint(project).items() if before[name] != run}
+    assert changed == {project.container("worker")["Name"]}
+
+
+@pytest.mark.mechanism
 def test_logs(project: Project) -> None:
     project.services(
         one={"command": sh(f"for i in 1 2 3 4 5; do echo one-$i; done; {FOREVER}")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -195,6 +196,32 @@ def test_a_restart_loop(project: Project) -> None:
     assert "restart loop" in error["reason"]
     assert error["exit_code"] == 4
     assert "oh no" in error["log_tail"]
+
+
+@pytest.mark.mechanism
+def test_what_crashes_after_it_was_ready_has_to_run_longer_than_it_did(project: Project) -> None:
+    crashes = one_shot(1, "sleep 1.5; echo no database")
+    policy = {**crashes, "restart": "always"}
+    project.services(ours=crashes, engines=policy, slow=server(after=4))
+    document = fail(project)
+    assert states(document) == {"ours": "failed", "engines": "failed", "slow": "healthy"}
+    for name in ("ours", "engines"):
+        assert "no database" in error_of(document, name)["log_tail"]
+
+
+@pytest.mark.mechanism
+def test_a_post_start_hook_that_fails(project: Project) -> None:
+    version = project.docker("compose", "version", "--short")
+    if [int(part) for part in re.findall(r"\d+", version)[:2]] < [2, 30]:
+        pytest.skip("this Compose does not know hooks")
+    hook = [{"command": ["sh", "-c", "test -e /tmp/ready"]}]
+    project.services(web=plain(post_start=hook), next=plain(depends_on=after(web="started")))
+    document = fail(project)
+    assert states(document) == {"web": "failed", "next": "skipped"}
+    assert error_of(document, "web")["kind"] == "hook_failed"
+    assert by_name(document)["web"]["attempts"] == 3
+    assert project.inv("services.status").code == 1
+    assert fail(project)["ok"] is False, "nor is it ready for the next start"
 
 
 @pytest.mark.mechanism

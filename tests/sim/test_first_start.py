@@ -55,14 +55,14 @@ def test_a_second_start_waits_though_the_engine_calls_it_healthy(world: World) -
     assert failure(first, "db").kind == "timeout"
     assert "its data is still being made" in failure(first, "db").reason
     assert world.box("db").health == "healthy"
-    (shown,) = status(world.engine, world.project, ["db"], str)
+    (shown,) = status(world.engine, world.project, ["db"], world.state, str)
     assert (shown.state, shown.ready) == ("starting", False)
     assert states(world.wait(timeout=2))["db"] == "failed"
     world.steps = []
     report = world.start()
     assert states(report) == {"db": "healthy", "migrate": "completed"}
     assert 22 < started(world, "migrate") < 25  # the two runs before it took 7 s
-    (shown,) = status(world.engine, world.project, ["db"], str)
+    (shown,) = status(world.engine, world.project, ["db"], world.state, str)
     assert shown.state == "healthy"
 
 

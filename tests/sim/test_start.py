@@ -270,11 +270,53 @@ def test_what_falls_later_is_started_again(world: World) -> None:
 
 def test_what_falls_again_and_again_is_given_up(world: World) -> None:
     other = lives(Life(healthy=0, ends=4), Life(healthy=6), healthcheck=check())
-    world.services(db=lives(Life(ends=2, code=3)), slow=server(healthy=5), other=other)
+    world.services(db=lives(Life(ends=2, code=3, log=("no room",))), slow=server(healthy=5), other=other)
     report = world.start()
     assert states(report) == {"db": "failed", "slow": "healthy", "other": "healthy"}
-    assert failure(report, "db").reason == "it was ready, and ended again"
-    assert world.starts["db"] == 2, "it was started once more, and not for ever"
+    found = failure(report, "db")
+    assert (found.reason, found.exit_code, found.log_tail) == ("it exited with code 3", 3, ("no room",))
+    assert world.starts["db"] == 3, "as often as any other, and not for ever"
+
+
+@pytest.mark.parametrize(
+    ("fake", "state", "starts", "elapsed"),
+    [
+        # It ran for 2 s and crashed: from then on it has to run longer, the settle time longer.
+        (lives(dies(after=2), Life()), "running", 2, 6 + 3),
+        (lives(dies(after=2), dies(after=2.9), Life()), "running", 3, 6 + 2.9 + 10 + 3.9),
+        (lives(dies(after=2)), "failed", 3, 6 + 2 + 10 + 2),
+        # So has one with a healthcheck, which is healthy at once each time.
+        (lives(dies(after=2, healthy=0), Life(healthy=0), healthcheck=check()), "healthy", 2, 6 + 3),
+        (lives(dies(after=2, healthy=0), healthcheck=check()), "failed", 3, 6 + 2 + 10 + 2),
+        # One that its restart policy has started again is running each time that somebody looks.
+        (lives(dies(after=2), Life(), restart="always"), "running", 2, 6),
+        (lives(dies(after=2), restart="unless-stopped"), "failed", None, None),
+        (lives(dies(after=2, healthy=0), restart="always", healthcheck=check()), "failed", None, None),
+        # It ended because somebody stopped it: that is no crash.
+        (plain(), "running", 2, 6 + 1),
+    ],
+)
+def test_what_crashed_has_to_run_longer_than_it_did(
+    world: World, fake: Fake, state: str, starts: int | None, elapsed: float | None
+) -> None:
+    world.services(app=fake, slow=server(healthy=6))
+    if fake.lives == plain().lives:
+        world.at(5, lambda: world.kill("app"))
+    report = world.start()
+    assert states(report) == {"app": state, "slow": "healthy"}
+    if starts:
+        assert world.starts["app"] == starts
+        assert report.elapsed == pytest.approx(elapsed, abs=0.5)
+    if state == "failed":
+        assert failure(report, "app").exit_code == 1
+
+
+def test_it_may_take_as_much_longer_as_it_ran_before(world: World) -> None:
+    crashes = lives(dies(after=150, healthy=0), Life(healthy=0), healthcheck=check())
+    slow = server(healthy=90)
+    report = world.services(app=crashes, slow=slow, next=slow.changed(depends_on=after(slow="healthy"))).start()
+    assert states(report) == {"app": "healthy", "slow": "healthy", "next": "healthy"}
+    assert report.elapsed == pytest.approx(180 + 151, abs=3)
 
 
 def test_what_fell_and_what_was_skipped_for_it(world: World) -> None:
@@ -368,7 +410,7 @@ def test_start_as_it_is(world: World) -> None:
 
 def test_start_as_it_is_keeps_also_what_crashes_after_it_was_ready(world: World) -> None:
     world.registry["far"] = "sha256:far"
-    api = lives(Life(), Life(ends=2), Life(), image="far", pull_policy="always")
+    api = lives(Life(), Life(ends=2, code=1), Life(), image="far", pull_policy="always")
     stack: dict[str, Fake] = {"api": api, "slow": server(healthy=6, depends_on=after(api="started"))}
     assert world.services(**stack).start().ok
     before = world.box("api").id

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -60,6 +60,10 @@ class World:
         self.fails: dict[str, str] = {}
         self.takes: dict[str, float] = {}
         self.ports: dict[int, str] = {}
+        self.hooks_fail: Counter[str] = Counter()  # so many starts of a service yet
+        self.signalled: set[str] = set()  # by somebody, in its last run
+        self.forgetful = False  # the engine has forgotten its events
+        self.clock_offset = timedelta()  # how far the engine's clock is ahead of this machine's
         self.away = False
         self.stops_followers = True  # Compose, where it recreates what they follow
         self.stopped = False
@@ -203,9 +207,21 @@ class World:
         return {box.name: box.run_key for box in self.boxes.values()}
 
     def kill(self, service: str, code: int = 137) -> None:
-        """End the containers of a service from outside."""
+        """End the containers of a service from outside, as `docker kill` and `docker stop` do it."""
         for each in self.of(service):
-            self.end(each, code, policy=False)
+            self.signal(each, code)
+
+    def crash(self, service: str, code: int = 1) -> None:
+        """Let the main processes of a service end by themselves."""
+        for each in self.of(service):
+            self.end(each, code)
+
+    def signal(self, box: Container, code: int = 137) -> None:
+        """End a container from outside."""
+        if box.running:
+            self.signalled.add(box.id)
+            self.emit(box, "kill")
+        self.end(box, code, policy=False)
 
     def pause(self, service: str) -> None:
         """Pause a service."""
@@ -238,7 +254,7 @@ class World:
         """Tell those who listen."""
         if not self.away:
             for listener in list(self.listeners):
-                listener.handle(Event(box.id, box.service, action))
+                listener.handle(Event(box.id, box.service, action, self.clock.now()))
 
     def make(self, service: model.Service, number: int) -> Container:
         """Make a container."""
@@ -249,6 +265,7 @@ class World:
             name=f"{NAME}-{service.name}-{number}",
             service=service.name,
             number=number,
+            created_at=self.clock.now(),
             config_hash=self.hash_on_container(service),
             image_id=self.images[service.image],
             shares=tuple((what, self.of(other)[0].id) for other, some in service.shares.items() for what in some),
@@ -260,7 +277,7 @@ class World:
     def delete(self, box: Container) -> None:
         """Remove a container, whether it runs or not."""
         if box.running:
-            self.end(box, 137, policy=False)
+            self.signal(box)
         self.boxes.pop(box.id)
         self.emit(box, "destroy")
 
@@ -277,6 +294,7 @@ class World:
             raise StackError("cannot join network of a non running container")
         self._generation[box.id] += 1
         self.lives[box.id] = life
+        self.signalled.discard(box.id)
         started = replace(
             box,
             status="running",
@@ -399,7 +417,7 @@ class FakeEngine:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.api = None
+        self.api = FakeApi()
 
     def connect_ahead(self) -> None:
         """It is there already."""
@@ -407,6 +425,10 @@ class FakeEngine:
     def now(self) -> datetime:
         self._look()
         return self._world.clock.now()
+
+    def clock_offset(self) -> timedelta:
+        self._look()
+        return self._world.clock_offset
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         self._look()
@@ -435,6 +457,15 @@ class FakeEngine:
         box = self.inspect(container)
         self._world.call(f"engine start {box.name.removeprefix(f'{NAME}-')}")
         self._world.run(self.inspect(container))
+
+    def stop(self, container: str) -> None:
+        box = self.inspect(container)
+        self._world.call(f"engine stop {box.name.removeprefix(f'{NAME}-')}")
+        self._world.signal(box, 0)
+
+    def was_signalled(self, container: Container) -> bool | None:
+        self._look()
+        return None if self._world.forgetful else container.id in self._world.signalled
 
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
         world = self._world
@@ -493,6 +524,13 @@ class FakeEngine:
             raise EngineUnreachable("no engine answers")
 
 
+class FakeApi:
+    """What a start asks of the SDK itself: there are no networks in this world."""
+
+    def networks(self) -> list[dict[str, Any]]:
+        return []
+
+
 class FakeCompose:
     """What a start asks of Compose, as one call of its command line each."""
 
@@ -509,6 +547,9 @@ class FakeCompose:
 
     def hashes(self) -> dict[str, str]:
         return {name: self._world.hash_of(name) for name in self.project.services}
+
+    def replaced_networks(self, services: Sequence[str]) -> list[str]:
+        return []
 
     def create(
         self, services: Sequence[str], *, dependencies: bool = True, recreate: bool = True, force: bool = False
@@ -537,7 +578,7 @@ class FakeCompose:
         for name in services:
             for box in self._world.of(name):
                 if box.running:
-                    self._world.end(box, 137, policy=False)
+                    self._world.signal(box)
                 self._run(self._world.boxes[box.id])
 
     def build(self, services: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> None:
@@ -594,13 +635,16 @@ class FakeCompose:
                 if entry.restart:
                     for each in world.of(follower.name):
                         if each.running:
-                            world.end(each, 137, policy=False)
+                            world.signal(each)
 
     def _run(self, box: Container) -> None:
         try:
             self._world.run(box)
         except StackError as error:
             raise self._failed("up", str(error)) from error
+        if self._world.hooks_fail[box.service]:
+            self._world.hooks_fail[box.service] -= 1
+            raise self._failed("up", f"{box.service} hook exited with status 3")
 
     @staticmethod
     def _failed(verb: str, text: str) -> CommandFailed:

@@ -14,6 +14,8 @@ CODES = {
     "StopFailed": 1,
     "NotReady": 1,
     "VolumeInUse": 1,
+    "NetworkInUse": 1,
+    "NetworkOutdated": 1,
     "ResetFailed": 1,
     "FixFailed": 1,
     "PermissionsWrong": 1,

@@ -112,7 +112,7 @@ class CheckContext:
         # Nothing is changed anywhere, the memory of what was seen included.
         self.dry = dry
         self.clients: Sequence[Client] = clients(project)
-        # When a fix gave a container of a service another address, in seconds since 1970.
+        # When a fix gave a container of a service another address, by the engine's clock, in seconds since 1970.
         self.address_changed_at: dict[str, float] = {}
         # What kinds keep for themselves from one look to the next, by their name and a container's id.
         self.scratch: dict[tuple[str, str], Any] = {}

@@ -30,7 +30,7 @@ class NoAnswer(StackError):
     def __init__(
         self, message: str, hint: str | None = None, *, blames: Iterable[str] = (), late: bool | None = None
     ) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, foreign=message)
         self.blames = tuple(blames)
         self.late = time_ran_out(message) if late is None else late
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 from stackhand.checks.ask import Asker, Question, questions
 from stackhand.checks.causes import attribute
@@ -100,13 +100,15 @@ class _Runner:
 
         So has one that uses a service which started just now: it has to find that again.
         """
-        since = datetime.now(timezone.utc) - timedelta(seconds=self._context.settings.patience)
+        wrong = {each.service for each in _flat(found) if each.service and self._may_pass(each)}
+        if not wrong:
+            return False
+        since = self._context.engine.now() - timedelta(seconds=self._context.settings.patience)
         started = {
             each.service
             for each in self._context.containers()
             if each.running and each.started_at is not None and each.started_at > since
         }
-        wrong = {each.service for each in _flat(found) if each.service and self._may_pass(each)}
         return any(not started.isdisjoint((name, *self._context.needs(name))) for name in wrong)
 
     def _may_pass(self, finding: Finding) -> bool:

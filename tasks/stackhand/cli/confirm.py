@@ -29,7 +29,5 @@ def agreed(
         return True
     if not can_ask(console):
         raise ApprovalNeeded(f"{why}, and there is nobody to ask", hint)
-    # On stderr, as stdout is for results.
-    console.stderr.write(f"{question} [y/N] ")
-    console.stderr.flush()
+    console.question(f"{question} [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")

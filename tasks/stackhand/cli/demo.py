@@ -75,7 +75,7 @@ def _start_and_use(stack: Stack, example: Demo, *, json: bool) -> dict[str, Any]
     names = stack.loader.select([])
     report = _start(stack, names, json=json)
     fixed = _fix(stack, names, json=json)
-    states = status(stack.engine, stack.project, names, stack.redactor.text)
+    states = status(stack.engine, stack.project, names, stack.state, stack.redactor.text)
     work = example.submit(stack.project)
     if not json:
         render.status(stack, states)

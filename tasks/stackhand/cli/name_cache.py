@@ -35,8 +35,9 @@ def read(directory: Path, environ: Mapping[str, str], whole: Callable[[], Projec
     key = fingerprint(directory, environ)
     remembered = state.recall("catalogue")
     try:
-        if key and remembered["key"] == key:
-            services: Catalogue = remembered["services"]
+        services: Catalogue = remembered["services"]
+        # As Compose has it; anything else would be no name that it let pass.
+        if key and remembered["key"] == key and all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) for name in services):
             return services
     except (KeyError, TypeError):
         pass  # not what we have written

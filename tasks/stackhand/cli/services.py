@@ -81,12 +81,11 @@ def fixes(c: Context, service: list[str] | None = None, json: bool = False) -> N
 @task(iterable=["service"])
 def status(c: Context, service: list[str] | None = None, json: bool = False) -> None:
     """Show how every service is; exit 1 when not all is ready."""
-    from stackhand.services.start.remember import COMPLETED
     from stackhand.services.status import status as read
 
     stack = Stack.of(c)
     names = stack.loader.select(service or [])
-    states = read(stack.engine, stack.project, names, stack.redactor.text, completed=COMPLETED.read(stack.state))
+    states = read(stack.engine, stack.project, names, stack.state, stack.redactor.text)
     ok = all(each.ready for each in states)
     if json:
         stack.console.document(
@@ -153,7 +152,7 @@ def logs(
         else:
             lines.append(entry)
 
-    read(stack.loader.compose, names, tail, since, follow, stack.redactor.text, show)
+    read(stack.loader.compose, stack.engine.now, names, tail, since, follow, stack.redactor, show)
     if json and not follow:
         stack.console.document({"project": stack.project.name, "ok": True, "lines": lines})
 

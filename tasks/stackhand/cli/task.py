@@ -88,6 +88,7 @@ class StackTask(Task[Callable[..., Any]]):
             unexpected = StackError(
                 f"unexpected {type(bug).__name__}: {bug}",
                 "this is a bug in stackhand or in a task; `inv --debug TASK` shows where",
+                foreign=str(bug),
             )
             raise _exit(stack, unexpected, kwargs) from bug
 

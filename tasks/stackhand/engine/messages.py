@@ -98,6 +98,12 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
         "set the environment variable that the secret or config is read from",
     ),
     (
+        "hook_failed",
+        r"hook exited with status",
+        True,
+        "correct the service's `post_start` hook; its command with `docker compose exec` shows what it says",
+    ),
+    (
         "engine_gone",
         r"cannot connect to the docker daemon|error during connect|connection reset by peer|\bEOF\b|"
         r"is the docker daemon running|broken pipe",
@@ -209,7 +215,8 @@ def raise_for(error: CommandFailed) -> None:
         raise unreachable from error
     # Only `config` checks the file; in the output of other commands, the same words can come from a container.
     if "config" in error.argv and _INVALID.search(text):
-        raise InvalidComposeFile(f"the compose file is not valid: {last_error_line(text)}", _hint_for(text)) from error
+        line = last_error_line(text)
+        raise InvalidComposeFile(f"the compose file is not valid: {line}", _hint_for(text), foreign=line) from error
 
 
 def container_is_gone(text: str) -> bool:
@@ -222,9 +229,11 @@ def engine_error(text: str) -> StackError | None:
     if _NO_PERMISSION.search(text):
         return SocketPermission("no permission to use the engine's socket", SOCKET_HINT)
     if _NO_ENGINE.search(text):
+        line = last_error_line(text)
         return EngineUnreachable(
-            f"no engine answers: {last_error_line(text)}",
+            f"no engine answers: {line}",
             "start it, or install one: `inv engine.install`; DOCKER_HOST and docker contexts can choose another",
+            foreign=line,
         )
     return None
 

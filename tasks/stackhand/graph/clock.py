@@ -8,19 +8,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 
 
 class Clock:
-    """The machine's own time. The simulated engine of `tests/sim` has another."""
+    """Seconds that pass on this machine. The simulated engine of `tests/sim` has another.
+
+    It has no time of day: that is the engine's (`Engine.now`), for this machine's clock may be ahead or behind.
+    """
 
     def monotonic(self) -> float:
         """Return seconds that only ever grow, from no particular beginning."""
         return time.monotonic()
-
-    def now(self) -> datetime:
-        """Return the time of day, in UTC. The engine's own times are compared with it."""
-        return datetime.now(timezone.utc)
 
     def wait_for(
         self, condition: threading.Condition, happened: Callable[[], bool], seconds: float | None = None

@@ -134,12 +134,12 @@ class GraphExecutor(Executor):
             if nodes[index] in posts:
                 continue  # that post-tasks do not run after a failure goes without saying
             reason = f"skipped {_name(nodes[index])}: {_name(nodes[cause])} failed"
-            print(reason, file=sys.stderr)  # noqa: T201  the executor's own word, as Invoke's
+            Console(Redactor()).note(reason)
         first, *others = outcome.failed.values()
         for error in others:
             told = error.message if isinstance(error, Exit) else f"error: {error}"
             if told:
-                print(told, file=sys.stderr)  # noqa: T201
+                Console(Redactor()).note(told)
         raise first
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from stackhand.errors import StackError
-from stackhand.output.redact import Redactor
+from stackhand.output.redact import Redactor, message_of
+from stackhand.output.visible import visible
 
 _SYMBOLS = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "info": "·", "wait": "…"}
 _ASCII = {"ok": "ok", "fail": "FAIL", "warn": "WARN", "skip": "skip", "info": "-", "wait": "..."}
@@ -48,6 +49,8 @@ class Console:
         self._stderr = stderr
         self._environ = os.environ if environ is None else environ
         self._lock = threading.RLock()
+        # Marks our own colours until they are written. A text from elsewhere can't guess it.
+        self._own = f"<{os.urandom(8).hex()}>"
         self.redactor = redactor
         self.document_written = False
 
@@ -79,13 +82,21 @@ class Console:
         return self.is_terminal(stream) and "utf" in (getattr(stream, "encoding", None) or "").lower()
 
     def paint(self, text: str, status: str, stream: TextIO) -> str:
-        """Return `text` in the colour of a status if the stream has colours."""
+        """Return `text` in the colour of a status if the stream has colours, to be written by this console."""
         if not self.has_colour(stream):
             return text
         import colorama
 
         colorama.just_fix_windows_console()
-        return f"{getattr(colorama.Fore, _COLOURS[status])}{text}{colorama.Style.RESET_ALL}"
+        colour, reset = getattr(colorama.Fore, _COLOURS[status]), colorama.Style.RESET_ALL
+        return f"{self._mark(colour)}{text}{self._mark(reset)}"
+
+    def _mark(self, sequence: str) -> str:
+        return sequence.replace("\x1b", self._own)
+
+    def safe(self, text: str) -> str:
+        """Return `text` as it may be written to a terminal: secrets masked, control characters shown, our colours."""
+        return visible(self.redactor.own_text(text)).replace(self._own, "\x1b")
 
     def result(self, text: str) -> None:
         """Write a result to stdout."""
@@ -101,7 +112,8 @@ class Console:
 
     def error(self, error: StackError) -> None:
         """Write an error to stderr: its message, and its hint if it has one."""
-        lines = [f"{self.paint('error:', 'fail', self.stderr)} {_one_line(error.message)}"]
+        message = message_of(error, self.redactor.text)
+        lines = [f"{self.paint('error:', 'fail', self.stderr)} {_one_line(message)}"]
         if error.hint:
             lines.append(f"{self.paint('hint:', 'info', self.stderr)} {_one_line(error.hint)}")
         self._write(self.stderr, "\n".join(lines))
@@ -109,15 +121,14 @@ class Console:
     def fail(self, error: StackError, *, json: bool) -> None:
         """Tell an error to the person, and to the program that reads the JSON of a run that has no document yet."""
         if json and not self.document_written:
-            self.document(error.to_json())
+            self.document(error.to_json(message_of(error, self.redactor.text)))
         self.error(error)
 
     def document(self, document: Any) -> None:
         """Write a JSON document to stdout. Only a task that reports live writes several, one a line."""
         self.document_written = True
         with self._lock:
-            # `dumps` writes ASCII, which suits every encoding of the stream.
-            self._print(self.stdout, json.dumps(self.redactor.document(document)))
+            self._print(self.stdout, self._json(document))
 
     def document_of_many(self, document: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
         """Write one JSON document whose `lists` are too long for the memory."""
@@ -125,19 +136,29 @@ class Console:
         with self._lock:
             stream = self.stdout
             try:
-                stream.write(json.dumps(self.redactor.document(document))[:-1])
+                stream.write(self._json(document)[:-1])
                 for name, items in lists.items():
                     stream.write(f", {json.dumps(name)}: [")
                     for number, item in enumerate(items):
-                        stream.write((", " if number else "") + json.dumps(self.redactor.document(item)))
+                        stream.write((", " if number else "") + self._json(item))
                     stream.write("]")
             except BrokenPipeError:
                 self._abandon(stream)
             self._print(stream, "}")
 
+    def question(self, text: str) -> None:
+        """Write a question to stderr, as stdout is for results; the answer comes in the same line."""
+        with self._lock:
+            self.stderr.write(f"{self.safe(text)} ")
+            self.stderr.flush()
+
+    def _json(self, document: Any) -> str:
+        # `dumps` writes ASCII, which suits every encoding of the stream, and escapes all control characters but one.
+        return json.dumps(self.redactor.document(document)).replace("\x7f", "\\u007f")
+
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:
-            self._print(stream, self.redactor.own_text(text))
+            self._print(stream, self.safe(text))
 
     @staticmethod
     def _abandon(stream: TextIO) -> None:

@@ -109,7 +109,7 @@ class Live:
         If rows are lines, a row's `detail` (build output, say) is printed at most once in two seconds, and a `quiet`
         change (nothing has begun yet) is not printed.
         """
-        now = time.monotonic()
+        now, text = time.monotonic(), " ".join(text.splitlines())
         with self._lock:
             before = self._rows.get(name)
             since = before.since if before and before.status == status == "wait" else now
@@ -128,13 +128,13 @@ class Live:
         now = time.monotonic()
         with self._lock:
             rows = list(self._rows.items())
-        mask = self._console.redactor.own_text
+        safe = self._console.safe
         colours = {"ok": "green", "fail": "red", "warn": "yellow", "skip": "bright_black", "wait": "cyan"}
         for name, row in rows:
             sign = {"ok": "✓", "fail": "✗", "warn": "!", "skip": "-", "wait": "⠶"}.get(row.status, "·")
             waited = f"{now - row.since:.0f} s" if row.status == "wait" and now - row.since >= 1 else ""
             colour = colours.get(row.status, "cyan")
-            table.add_row(Text(sign, colour), Text(mask(name)), Text(mask(row.text)), waited)
+            table.add_row(Text(sign, colour), Text(safe(name)), Text(safe(row.text)), waited)
         return table
 
     def _heartbeat(self, closed: threading.Event) -> None:

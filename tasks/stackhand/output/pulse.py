@@ -20,4 +20,4 @@ class ProgressTicker:
         """Print this line, unless the last one was printed less than two seconds ago."""
         if line.strip() and time.monotonic() - self._shown >= _LINE_EVERY:
             self._shown = time.monotonic()
-            self._console.note(f"  {line.strip()[:100]}")
+            self._console.note(f"  {self._console.redactor.text(line.strip())[:100]}")

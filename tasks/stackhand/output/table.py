@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 from stackhand.output.console import Console
+from stackhand.output.visible import visible
 
 _WIDTH = 120
 
@@ -25,6 +26,8 @@ def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
     import rich.text
 
     stream = console.stdout
+    # Before the widths are measured.
+    rows = [[visible(cell) for cell in row] for row in rows]
     drawn = rich.table.Table(box=rich.box.SIMPLE if console.is_terminal(stream) else None, pad_edge=False)
     for index, column in enumerate(columns):
         widest = max(len(row[index]) for row in [columns, *rows])

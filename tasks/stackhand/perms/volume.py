@@ -146,7 +146,9 @@ def _inside(access: VolumeAccess, engine: Engine, target: Target, *, change: boo
     numbers = [int(line) for line in ran.stdout.split() if line.isdecimal()]
     if len(numbers) != (6 if change else 3):
         last = (ran.stderr.strip().splitlines() or [f"exit code {ran.exit_code}"])[-1]
-        raise VolumeUnreachable(f"the helper container failed: {last}", f"its image was {access.image[:19]}")
+        raise VolumeUnreachable(
+            f"the helper container failed: {last}", f"its image was {access.image[:19]}", foreign=last
+        )
     counts.scanned, counts.wrong, counts.refused = numbers[:3]
     if change:
         left, counts.refused = numbers[4:]

@@ -11,6 +11,7 @@ from stackhand.output.redact import Redactor
 from stackhand.services.origin import Takeover, made_elsewhere
 from stackhand.services.start import half_recreated, sharing
 from stackhand.services.start.on_demand import OnDemand
+from stackhand.services.start.renew_networks import NetworkRenewal
 from stackhand.services.start.run import Starter
 from stackhand.settings import Start
 from stackhand.state.folder import StateFolder
@@ -83,6 +84,7 @@ class Actions:
         with self._state.lock("services.recreate"):
             self._check_folder(service)
             chosen = self._loader.chosen()
+            NetworkRenewal(chosen.project, chosen.compose, self._engine).refuse(chosen.project.closure([service]))
             half_recreated.clear(self._engine, chosen.project, [service])
             chosen.compose.create([service], force=True)
             self.start(service)
@@ -95,7 +97,9 @@ class Actions:
         running = self._engine.one_offs(self._loader.project.name, service)
         if running:
             raise StackError(f"{running[0]} still runs; it has to end first (`docker logs {running[0]}`)")
-        self._loader.compose.run_once(service, command, self._on_line)
+        chosen = self._loader.chosen()
+        NetworkRenewal(chosen.project, chosen.compose, self._engine).refuse([service])
+        chosen.compose.run_once(service, command, self._on_line)
 
     def _check_folder(self, service: str) -> None:
         """Raise OtherFolder where a service's containers were made from another folder, and nobody has agreed."""

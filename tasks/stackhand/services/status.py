@@ -13,8 +13,12 @@ from stackhand.engine.compose.project import Project
 from stackhand.errors import StackError
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import STILL_INITIALISES, initialises
-from stackhand.services.start.facts import done
+from stackhand.output.redact import message_of
+from stackhand.services.start.facts import done, provided
+from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.record import READY
+from stackhand.services.start.remember import PROVIDED
+from stackhand.state.folder import StateFolder
 
 
 @dataclass(frozen=True)
@@ -52,36 +56,43 @@ class ServiceStatus:
         }
 
 
+_NOT_ASKED = "its provider has not said that it is ready"
+
+
 def status(
     engine: Engine,
     project: Project,
     names: Sequence[str],
+    state: StateFolder,
     mask: Callable[[str], str],
     *,
     containers: Sequence[Container] | None = None,
     proven: Collection[str] = (),
-    completed: Collection[str] = (),
     doubting: bool = False,
 ) -> list[ServiceStatus]:
     """Return the state of these services. A healthcheck that the engine has not run yet is run once, now.
 
     With `doubting`, one that the engine has seen fail is run again, too: the cause may be gone since.
 
-    `mask` takes the secrets out of the output of probes and of the engine. `containers` saves reading them. `proven`
-    are services whose healthcheck this process has seen succeed, `completed` are runs of containers that ended by
-    themselves.
+    `state` has what earlier runs have seen. `mask` takes the secrets out of the output of probes and of the engine.
+    `containers` saves reading them. `proven` are services whose healthcheck this process has seen succeed.
     """
     if containers is None:
         containers = engine.containers(project.name)
+    completed = completed_runs(engine, state, project, containers, names)
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
-        states = [_container_state(engine, project, each, proven, completed, doubting) for each in mine]
+        if project.services[name].provider:
+            there = {each.service: (each,) for each in containers}
+            ready = provided(project, name, there, PROVIDED.read(state))
+            return ServiceStatus(name, "running" if ready else "missing", "" if ready else _NOT_ASKED, ())
+        states = [_container_state(engine, project, each, mask, proven, completed, doubting) for each in mine]
         for number, each in enumerate(mine):
             ready = states[number][0] in READY and name not in proven
             if ready and initialises(engine, project.services[name], each):
                 states[number] = ("starting", STILL_INITIALISES)
-        return summarise(project, name, mine, [(state, mask(detail)) for state, detail in states])
+        return summarise(project, name, mine, states)
 
     states = schedule.gather({name: partial(one, name) for name in names})
     return [states[name] for name in names]
@@ -105,26 +116,35 @@ def _container_state(
     engine: Engine,
     project: Project,
     container: Container,
+    mask: Callable[[str], str],
     proven: Collection[str],
     completed: Collection[str],
     doubting: bool,
 ) -> tuple[str, str]:
     """Return a container's state, and a detail for people."""
     if container.running:
-        if container.health == "starting":
-            return ("healthy", "") if container.service in proven else _probed(engine, container)
-        if container.health == "unhealthy":
-            return _probed(engine, container) if doubting else ("unhealthy", container.probe_output)
-        return ("running" if container.health == "none" else container.health), ""
+        if project.is_one_shot(container.service):
+            return "starting", "it has not completed yet"
+        return _running_state(engine, container, mask, proven, doubting)
     if container.stopped:
         if done(project, container, completed):
             return "completed", ""
         killed = ", out of memory" if container.oom_killed else ""
-        return "exited", container.error or f"exit code {container.exit_code}{killed}"
+        return "exited", mask(container.error) or f"exit code {container.exit_code}{killed}"
     return container.status, f"restarted {container.restart_count} times" if container.restart_count else ""
 
 
-def _probed(engine: Engine, container: Container) -> tuple[str, str]:
+def _running_state(
+    engine: Engine, container: Container, mask: Callable[[str], str], proven: Collection[str], doubting: bool
+) -> tuple[str, str]:
+    if container.health == "starting":
+        return ("healthy", "") if container.service in proven else _probed(engine, container, mask)
+    if container.health == "unhealthy":
+        return _probed(engine, container, mask) if doubting else ("unhealthy", mask(container.probe_output))
+    return ("running" if container.health == "none" else container.health), ""
+
+
+def _probed(engine: Engine, container: Container, mask: Callable[[str], str]) -> tuple[str, str]:
     # The brief list of containers lacks the healthcheck.
     check = container.healthcheck or engine.inspect(container.id).healthcheck
     if check is None:
@@ -132,5 +152,5 @@ def _probed(engine: Engine, container: Container) -> tuple[str, str]:
     try:
         probe = engine.probe(container.id, check.argv, check.timeout)
     except StackError as error:
-        return container.health, str(error)
-    return ("healthy", "") if probe.ok else (container.health, probe.output)
+        return container.health, message_of(error, mask)
+    return ("healthy", "") if probe.ok else (container.health, mask(probe.output))

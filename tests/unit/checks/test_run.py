@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,11 @@ def mend(world: World, name: str) -> None:
     world[name] = "right"
 
 
+LONG_AFTER_START = START + timedelta(days=9000)
+
+
 class StubEngine:
-    """An engine that has these containers."""
+    """An engine that has these containers. Its clock is another one than this machine's."""
 
     alive = True
     load = CpuLoad(2, 0.5, 1.0)
@@ -91,6 +94,9 @@ class StubEngine:
 
     def answers(self, within: float | None = None) -> bool:
         return self.alive
+
+    def now(self) -> datetime:
+        return LONG_AFTER_START
 
     def cpu_load(self) -> CpuLoad:
         return self.load
@@ -334,7 +340,7 @@ def test_a_service_that_has_just_started_is_given_time_to_answer(tmp_path: Path)
             return super().collect(context, service)
 
     toy = Slow({"silent": "", "role": "right", "index": "right"}, PHASES, mend)
-    just_now = datetime.now(timezone.utc)
+    just_now = LONG_AFTER_START
     place = context(tmp_path, toy, containers=[healthy(started_at=just_now)], patience=30.0)
     report = fixing.run(place, ["web"])
     assert report.ok
@@ -352,7 +358,7 @@ def test_nor_is_one_given_up_whose_dependency_has_just_started(tmp_path: Path) -
             return super().collect(context, service)
 
     toy = Lost({"silent": "", "role": "right", "index": "right"}, PHASES, mend)
-    long_ago, just_now = healthy(), healthy("db", started_at=datetime.now(timezone.utc))
+    long_ago, just_now = healthy(), healthy("db", started_at=LONG_AFTER_START)
     place = context(tmp_path, toy, containers=[long_ago, just_now], patience=30.0)
     place.project = project(service("web", "db"), service("db"))
     report = fixing.run(place, ["web"])

@@ -34,6 +34,15 @@ def test_the_answer(monkeypatch: pytest.MonkeyPatch, answer: str, yes: bool) -> 
     assert stderr.getvalue() == "remove it? [y/N] "
 
 
+def test_what_is_asked_is_safe_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    stderr = Terminal()
+    asking = console(stderr)
+    asking.redactor.add(["hunter22"])
+    assert agreed(asking, "remove a\x1b[2Jb of hunter22?", yes=False)
+    assert stderr.getvalue() == "remove a\\x1b[2Jb of ***? [y/N] "
+
+
 def test_said_beforehand_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     stderr = io.StringIO()

@@ -12,6 +12,7 @@ import pytest
 from stackhand.errors import StackError
 from stackhand.output.console import Console
 from stackhand.output.redact import Redactor
+from stackhand.output.table import table
 
 
 class Stream(io.TextIOWrapper):
@@ -140,3 +141,44 @@ def test_lines_of_many_threads_are_whole() -> None:
 def test_a_pipe_is_no_terminal(terminal: bool, environ: dict[str, str]) -> None:
     stream = Stream(terminal=terminal)
     assert console(stream, **environ).is_terminal(stream) is (terminal and "TERM" not in environ)
+
+
+# Clears the screen, sets the title, goes back over the line, and reorders text; in one byte or several.
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\x08\x7f\x9b31m\u202e\u2066\x00\x0b"
+SHOWN = r"\x1b[2J\x1b]0;owned\x07\r\x08\x7f\x9b31m\u202e\u2066\x00\x0b"
+
+
+@pytest.mark.parametrize("way", ["result", "note", "error", "progress", "question"])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_control_characters_are_shown(way: str, terminal: bool) -> None:
+    stream = Stream(terminal=terminal)
+    target = console(stream, TERM="xterm", NO_COLOR="1")
+    what: dict[str, tuple[Any, ...]] = {
+        "error": (StackError(f"it said {HOSTILE}.", f"use {HOSTILE}."),),
+        "progress": ("ok", f"\tit said {HOSTILE}.\n"),
+    }
+    getattr(target, way)(*what.get(way, (f"\tit said {HOSTILE}.\n",)))
+    # An error is one line, whose white space is joined.
+    shown = SHOWN if way != "error" else SHOWN.replace(r"\r", " ").replace(r"\x0b", " ")
+    assert f"it said {shown}." in stream.text()
+    assert all(each.isprintable() or each in "\t\n" for each in stream.text())
+
+
+def test_our_colours_stay_and_those_from_elsewhere_are_shown() -> None:
+    stream = Stream(terminal=True)
+    target = console(stream, TERM="xterm")
+    target.result(f"{target.symbol('ok', stream)} it said \x1b[32mgreen\x1b[0m")
+    assert stream.text() == "\x1b[32m✓\x1b[0m it said \\x1b[32mgreen\\x1b[0m\n"
+
+
+def test_json_escapes_control_characters() -> None:
+    stream = Stream()
+    console(stream).document({"text": HOSTILE})
+    assert stream.text().rstrip("\n").isprintable()
+    assert json.loads(stream.text()) == {"text": HOSTILE}
+
+
+def test_tables_escape_before_they_measure() -> None:
+    stream = Stream()
+    lines = table(console(stream), ["a", "b"], [["\x1b[31mx", "1"], ["y", "2"]]).splitlines()
+    assert [line.rindex(digit) for line, digit in zip(lines[1:], "12", strict=True)] == [lines[0].index("b")] * 2

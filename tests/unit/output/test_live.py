@@ -107,6 +107,19 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, terminal: bool, sta
 
 
 @pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_from_elsewhere_drives_the_terminal(terminal: bool) -> None:
+    stream = Stream(terminal)
+    with display(stream, TERM="xterm", NO_COLOR="1") as shown:
+        shown.update("d\x1b[31mb", "wait", "said \x1b]0;owned\x07\r\x9b2J\u202e and\nmore")
+        deadline = time.monotonic() + 30
+        while "\\u202e and more" not in stream.getvalue():
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.02)
+    for sequence in ("\x1b[31m", "\x1b]0", "\x07", "\x9b", "\u202e"):
+        assert sequence not in stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
 def test_public_names_are_not_masked(terminal: bool) -> None:
     stream = Stream(terminal)
     shown = display(stream, "postgres", TERM="xterm")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import container
+from builders import container, project, service
 
 from stackhand.engine.api.containers import Container
 from stackhand.errors import OtherFolder, StackError
@@ -28,10 +29,9 @@ class World:
         self._ready = ready
         self._running = list(running)
         self.compose = self
-        self.project = self
-        self.name = "shop"
-        self.directory = folder
+        self.api = self
         self.files = (folder / "compose.yaml",)
+        self.project = project(service("web"), directory=folder, files=self.files)
         self.there: list[Container] = []
         self.starters = 0
         self.actions = Actions(self, self, Start(), self.state, Redactor(), self.did.append)  # type: ignore[arg-type]
@@ -45,6 +45,12 @@ class World:
 
     def _note(self, *what: Any) -> None:
         self.did.append((*what, "locked" if self.state._holders else "free"))
+
+    def networks(self) -> list[Any]:
+        return []
+
+    def replaced_networks(self, names: Sequence[str]) -> list[str]:
+        return []
 
     def chosen(self) -> World:
         return self
@@ -111,7 +117,8 @@ def test_a_recreate_makes_and_starts(tmp_path: Path) -> None:
 
 def test_a_recreate_clears_first_what_a_killed_one_has_left(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.there = [container("web", id="old"), container("web", id="draft", status="created", replaces="old")]
+    draft = container("web", id="draft", status="created", replaces="old")
+    world.there = [container("web", id="old"), replace(draft, name="0123456789ab_shop-web-1")]
     world.actions.recreate("web")
     assert world.did[:2] == [("remove", "draft", "locked"), ("create", "web", True, "locked")]
 

@@ -76,7 +76,7 @@ def dry(
     if not plan:
         stack.console.result(idle)
     for action in plan.actions:
-        stack.console.result(f"would {action}")
+        stack.console.result(f"{'would' if action.certain else 'may'} {action}")
     for finding in left:
         stack.console.result(_finding(stack, finding))
 
@@ -139,7 +139,7 @@ def start(stack: Stack, report: StartReport) -> None:
 def changes(stack: Stack, found: Sequence[tuple[str, str]]) -> None:
     """Print what has changed, before anything is done about it."""
     for name, cause in found:
-        stack.console.progress("info", f"{name}: {stack.redactor.text(cause)}")
+        stack.console.progress("info", f"{name}: {cause}")
 
 
 def restart(stack: Stack, restarted: Restarted) -> None:
@@ -247,7 +247,7 @@ def _finding(stack: Stack, finding: Finding) -> str:
     sign = stack.console.symbol(finding.status, stack.console.stdout)
     lines = [f"{sign} {finding.service or 'stack'}: {finding.summary}"]
     if finding.evidence:
-        lines.append(f"    {finding.evidence}")
+        lines += [f"    {line}" for line in finding.evidence.splitlines()]
     if finding.remedy:
         lines.append(f"    remedy: {finding.remedy}")
     return "\n".join(lines)

@@ -6,10 +6,11 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-from stackhand.engine.api import archive, containers
+from stackhand.engine.api import archive, containers, events
 from stackhand.engine.api.containers import Container, Image
 from stackhand.engine.api.events import Event, Listener
 from stackhand.engine.api.exec import ExecResult, Probe, execute
@@ -26,6 +27,8 @@ _MAX_PROBE_OUTPUT = 4096
 _MAX_OUTPUT = 4 * 1024 * 1024
 # Seconds. The engine's default for a container without a stop timeout of its own.
 _STOP_TIMEOUT = 10
+# The time that the answer takes, and the whole seconds of one that comes in an HTTP header.
+_SAME_CLOCK = timedelta(seconds=2)
 # Drivers of networks whose addresses are given out by the engine alone.
 _ENGINE_ASSIGNS = frozenset({"bridge", "overlay"})
 
@@ -82,10 +85,28 @@ class Engine:
         return read() if endpoint.resolve(self._environ).is_local else None
 
     def now(self) -> datetime:
-        """Return the time by the engine's clock, as all its times are; by this machine's where it does not say."""
-        with errors():
+        """Return the time by the engine's clock, as all its times are. This machine's clock may tell another."""
+        with contextlib.suppress(StackError), errors():  # a proxy may refuse it
             told = containers.parse_time(self.api.info().get("SystemTime"))
-        return told or datetime.now(timezone.utc)
+            if told:
+                return told
+        with errors():
+            # To the second.
+            return parsedate_to_datetime(self.api._get(self.api._url("/_ping")).headers["Date"])
+
+    def clock_offset(self) -> timedelta:
+        """Return how far the engine's clock is ahead of this machine's; zero where it can't be told from the same.
+
+        Times of files are by this machine's clock, times of containers and images by the engine's.
+        """
+        offset = self.now() - datetime.now(timezone.utc)
+        return offset if abs(offset) > _SAME_CLOCK else timedelta()
+
+    def was_signalled(self, container: Container) -> bool | None:
+        """Return whether somebody sent a signal to a container before it ended: see `events`."""
+        if container.started_at is None:
+            return None
+        return events.was_signalled(self.api, container.id, container.started_at, self.now())
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         """Return the containers of a Compose project, or of one service, without those of `docker compose run`.
@@ -166,6 +187,17 @@ class Engine:
         except NotFound:
             return None
 
+    def tag(self, image: str, name: str) -> None:
+        """Give an image another name, which no other image has from then on."""
+        repository, _, tag = name.rpartition(":")
+        with errors():
+            self.api.tag(image, *((repository, tag) if repository and "/" not in tag else (name, "latest")))
+
+    def untag(self, name: str) -> None:
+        """Take a name from an image, also where a container uses it."""
+        with errors():
+            self.api.remove_image(name, force=True, noprune=True)
+
     def logs(self, container: str, lines: int, since: datetime | None = None) -> list[str]:
         """Return a container's last log lines, those since a time if given; [] if its logging driver can't be read."""
         try:
@@ -175,7 +207,7 @@ class Engine:
             raise
         except StackError:
             return []
-        return raw.decode("utf-8", "replace").splitlines()[-lines:]
+        return raw.decode("utf-8", "replace").removesuffix("\n").split("\n")[-lines:] if raw else []
 
     def probe(self, container: str, argv: Sequence[str], timeout: float) -> Probe:
         """Run a healthcheck's command inside a container as the engine would, for at most `timeout` seconds."""
@@ -226,6 +258,11 @@ class Engine:
         """
         with errors():
             self.api.start(container)
+
+    def stop(self, container: str) -> None:
+        """Stop a container, with its own stop timeout."""
+        with errors():
+            self.api.stop(container)
 
     def restart(self, container: str) -> None:
         """Stop a container, with its own stop timeout, and start it as it is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,19 +31,33 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Healthcheck:
-    """A container's healthcheck: the argv to run inside it; interval and timeout in seconds."""
+    """A container's healthcheck: the argv to run inside it; all times in seconds.
+
+    For `start_period` after a start the engine runs it every `start_interval`, which engines before 25 do not know (0):
+    https://docs.docker.com/reference/dockerfile/#healthcheck
+    """
 
     argv: tuple[str, ...]
     interval: float = _DEFAULT_INTERVAL
     timeout: float = _DEFAULT_TIMEOUT
+    start_period: float = 0.0
+    start_interval: float = 0.0
+
+    def every(self, up: float) -> float:
+        """Return how often the engine runs it where a container that has no verdict yet has run for `up` seconds."""
+        return self.start_interval if self.start_interval and up < self.start_period else self.interval
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A container on a network: its address, and the names that resolve to it (None: not read)."""
+    """A container on a network: its address, and the names that resolve to it (None: not read).
+
+    `network_id` is the network that it was attached to, empty as long as the container has not run.
+    """
 
     address: str = ""
     aliases: frozenset[str] | None = None
+    network_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,7 @@ class Container:
     service: str
     number: int = 1
     status: str = "created"
+    created_at: datetime | None = None
     health: Health = "none"
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -101,20 +118,34 @@ class Container:
 @dataclass(frozen=True)
 class Image:
     """One image. `built_for` is the service that Compose built it for, or empty; `user` is the user that its containers
-    run as, empty for root.
+    run as, empty for root. `tagged` is when it got its name: when it was built or pulled. `content` is a digest of what
+    a container gets of it. `in_containerd`: it is in containerd's image store, where its id counts more than its
+    content.
     """
 
     id: str
     created: datetime | None = None
     built_for: str = ""
     user: str = ""
+    tagged: datetime | None = None
+    content: str = ""
+    in_containerd: bool = False
 
 
 def parse_image(document: Mapping[str, Any]) -> Image:
     """Return the image of an engine's inspect document."""
     config: Mapping[str, Any] = document.get("Config") or {}
     built_for = (config.get("Labels") or {}).get(SERVICE_LABEL, "")
-    return Image(document["Id"], parse_time(document.get("Created")), built_for, config.get("User") or "")
+    parts = [document.get(key) for key in ("RootFS", "Config", "Os", "Architecture", "Variant")]
+    return Image(
+        id=document["Id"],
+        created=parse_time(document.get("Created")),
+        built_for=built_for,
+        user=config.get("User") or "",
+        tagged=parse_time((document.get("Metadata") or {}).get("LastTagTime")),
+        content=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        in_containerd="Descriptor" in document,
+    )
 
 
 def parse(document: Mapping[str, Any]) -> Container:
@@ -132,6 +163,7 @@ def parse(document: Mapping[str, Any]) -> Container:
         service=labels.get(SERVICE_LABEL, ""),
         number=int(labels.get(NUMBER_LABEL) or 1),
         status=state["Status"],
+        created_at=parse_time(document.get("Created")),
         health=_health(health, log, started),
         started_at=started,
         finished_at=parse_time(state.get("FinishedAt")),
@@ -169,7 +201,7 @@ def _attachment(entry: Mapping[str, Any]) -> Attachment:
     # Since API 1.44 the container's own name and id stand in DNSNames, no longer in Aliases:
     # https://docs.docker.com/reference/api/engine/version-history/
     names = [*(entry.get("Aliases") or ()), *(entry.get("DNSNames") or ())]
-    return Attachment(entry.get("IPAddress") or "", frozenset(names))
+    return Attachment(entry.get("IPAddress") or "", frozenset(names), entry.get("NetworkID") or "")
 
 
 def _tcp(ports: Iterable[str]) -> Iterable[int]:
@@ -240,8 +272,14 @@ def _healthcheck(config: Mapping[str, Any]) -> Healthcheck | None:
         argv = tuple(test[1:])
     if not argv:
         return None
+
+    def seconds(key: str) -> float:
+        return float((raw.get(key) or 0) / _NANOSECONDS)
+
     return Healthcheck(
         argv=argv,
-        interval=(raw.get("Interval") or 0) / _NANOSECONDS or _DEFAULT_INTERVAL,
-        timeout=(raw.get("Timeout") or 0) / _NANOSECONDS or _DEFAULT_TIMEOUT,
+        interval=seconds("Interval") or _DEFAULT_INTERVAL,
+        timeout=seconds("Timeout") or _DEFAULT_TIMEOUT,
+        start_period=seconds("StartPeriod"),
+        start_interval=seconds("StartInterval"),
     )

@@ -125,7 +125,27 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
     except (DockerException, requests.RequestException, OSError, ValueError, KeyError) as error:
         raise _explain(endpoint, error) from error
     connected.timeout = _CALL_SECONDS
+    if endpoint.socket:
+        _share_connections(connected, endpoint.socket)
     return connected
+
+
+def _share_connections(client: APIClient, path: Path) -> None:
+    """Make all calls of a client share the connections to a socket.
+
+    The SDK has a pool of connections for each URL (docker/transport/unixconn.py), so each container would get new ones.
+    """
+    from docker.transport import UnixHTTPAdapter
+
+    class OnePool(UnixHTTPAdapter):
+        def get_connection(self, url: str | bytes, proxies: Mapping[str, str] | None = None) -> Any:
+            return super().get_connection("", proxies)
+
+    client.mount(
+        "http+docker://", OnePool(f"http+unix://{path}", _CALL_SECONDS, pool_connections=1, max_pool_size=_POOL)
+    )
+    # No proxy is on the way to a socket: requests would look for one in the environment before each call.
+    client.trust_env = False
 
 
 def _current_context(folder: Path) -> str | None:

@@ -9,23 +9,29 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from stackhand.engine.api.sdk import errors
 from stackhand.engine.compose.project import PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import StackError
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # Each probe of a healthcheck emits three more events (exec_create, exec_start, exec_die), which nobody here needs.
 _EVENTS = ("start", "die", "oom", "health_status", "destroy", "stop", "kill", "restart")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One container event. `action` lacks the detail after a colon: `health_status`, not `health_status: healthy`."""
+    """One container event. `action` lacks the detail after a colon: `health_status`, not `health_status: healthy`.
+
+    `at` is the time by the engine's clock.
+    """
 
     container: str
     service: str
     action: str
+    at: datetime
 
 
 class Listener:
@@ -78,4 +84,26 @@ class Listener:
 def _event(raw: Mapping[str, Any]) -> Event:
     actor = raw.get("Actor") or {}
     service = (actor.get("Attributes") or {}).get(SERVICE_LABEL, "")
-    return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0])
+    at = _EPOCH + timedelta(microseconds=(raw.get("timeNano") or 0) // 1000)
+    return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0], at)
+
+
+def was_signalled(api: Any, container: str, since: datetime, until: datetime) -> bool | None:
+    """Return whether somebody sent a signal to a container before its last end; None where the engine has forgotten.
+
+    `docker stop` and `docker kill` tell of a `kill`, an end by itself is only a `die`. The engine remembers its last
+    256 events. `since` and `until` are times by its own clock.
+    """
+    with errors():
+        stream = api.events(
+            since=_timestamp(since),
+            until=_timestamp(until),
+            decode=True,
+            filters={"type": "container", "container": container, "event": ["kill", "die"]},
+        )
+        actions = [_event(raw).action for raw in stream]
+    return "kill" in actions if "die" in actions else None
+
+
+def _timestamp(moment: datetime) -> str:
+    return f"{(moment - _EPOCH) // timedelta(microseconds=1) / 1e6:.6f}"

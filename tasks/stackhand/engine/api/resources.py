@@ -82,11 +82,10 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Projec
     """
     with errors():
         containers = [_container(entry) for entry in engine.api.containers(all=True)]
-        networks = [_resource(entry, entry["Id"]) for entry in engine.api.networks()]
         volumes = [_resource(entry, entry["Name"]) for entry in engine.api.volumes()["Volumes"] or ()]
     own = sorted((container for container in containers if container.project == project), key=lambda own: own.name)
     used = {volume for container in own for volume in container.volumes} | set(declared)
-    own_networks = [network for network in networks if network.project == project]
+    own_networks = [network for network in networks(engine) if network.project == project]
     own_volumes = [volume for volume in volumes if volume.project == project or volume.name in used]
     return ProjectResources(
         tuple(own),
@@ -94,6 +93,12 @@ def read(engine: Engine, project: str, declared: Collection[str] = ()) -> Projec
         tuple(sorted(own_volumes, key=lambda volume: (volume.anonymous, volume.name))),
         tuple(container for container in containers if container.project != project),
     )
+
+
+def networks(engine: Engine) -> list[Resource]:
+    """Return all networks of the engine."""
+    with errors():
+        return [_resource(entry, entry["Id"]) for entry in engine.api.networks()]
 
 
 def volume_definitions(engine: Engine, project: str) -> dict[str, VolumeDefinition]:
@@ -119,6 +124,28 @@ def remove_network(engine: Engine, network: str) -> None:
     """Remove a network. Raises StackError if a container is still on it."""
     with suppress(ContainerGone), errors():
         engine.api.remove_network(network)
+
+
+def definition(engine: Engine, network: str) -> Mapping[str, Any]:
+    """Return the engine's own description of a network, to make it again with `restore_network`."""
+    with errors():
+        found: Mapping[str, Any] = engine.api.inspect_network(network)
+        return found
+
+
+def restore_network(engine: Engine, definition: Mapping[str, Any]) -> None:
+    """Make a network that was removed again, as `definition` describes it. Raises StackError."""
+    with errors():
+        engine.api.create_network(
+            definition["Name"],
+            driver=definition.get("Driver"),
+            options=definition.get("Options"),
+            ipam=definition.get("IPAM"),
+            internal=bool(definition.get("Internal")),
+            labels=definition.get("Labels"),
+            enable_ipv6=bool(definition.get("EnableIPv6")),
+            attachable=definition.get("Attachable"),
+        )
 
 
 def remove_volume(engine: Engine, volume: str) -> None:

@@ -40,19 +40,23 @@ def errors(keep: type[Exception] | None = None) -> Iterator[None]:
     except docker.errors.NotFound as error:
         if keep and isinstance(error, keep):
             raise
-        raise ContainerGone(str(error.explanation or error)) from error
+        text = str(error.explanation or error)
+        raise ContainerGone(text, foreign=text) from error
     except docker.errors.APIError as error:
         text = str(error.explanation or error)
         if container_is_gone(text):
-            raise ContainerGone(text) from error
-        raise engine_error(text) or StackError(f"the engine refused: {text}") from error
+            raise ContainerGone(text, foreign=text) from error
+        raise engine_error(text) or StackError(f"the engine refused: {text}", foreign=text) from error
     except (
         requests.exceptions.RequestException,
         urllib3.exceptions.HTTPError,
         docker.errors.DockerException,
         OSError,
     ) as error:
-        raise EngineUnreachable(f"the engine does not answer: {_short(error)}", "see `inv engine.check`") from error
+        short = _short(error)
+        raise EngineUnreachable(
+            f"the engine does not answer: {short}", "see `inv engine.check`", foreign=short
+        ) from error
 
 
 def _short(error: Exception) -> str:

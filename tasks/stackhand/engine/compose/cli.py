@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stackhand.engine.compose import project
 from stackhand.engine.compose.files import OVERRIDE_NAMES, chosen_files, env_file_pairs
@@ -28,6 +29,7 @@ OLDEST = (2, 20)
 PREFERS_BUILDX, NEEDS_BUILDX = (2, 37), (5, 0)
 OLDEST_BUILDX = (0, 17)
 DEV_PROFILE = "dev"
+_ATTESTATIONS = "BUILDX_NO_DEFAULT_ATTESTATIONS"
 
 OnLine = Callable[[str], None]
 
@@ -110,16 +112,37 @@ class Compose:
 
     def config(self) -> project.Project:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and other ConfigErrors."""
-        # The output is the same without the docker command. Calls that change something take the usual way.
-        done = self._run("config", "--format", "json", plugin=compose_plugin(self._environ))
         try:
-            # The output can serve as a compose file, so Compose doubles each dollar sign in it (escapeDollarSign in
-            # https://github.com/docker/compose/blob/main/cmd/compose/config.go). Containers get single ones.
-            document: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
-        except ValueError as error:
-            raise InvalidComposeFile(f"`docker compose config` printed no JSON: {error}") from error
+            document: dict[str, Any] = json.loads(self._config("json"))
+        except CommandFailed as error:
+            if "MarshalJSON" not in error.stderr:
+                raise
+            document = self._config_from_yaml()
+        except ValueError:
+            document = self._config_from_yaml()
         files = self.selection.files or chosen_files(self.directory, self._environ)
         return project.parse(document, self.directory, [self.directory / file for file in files])
+
+    def _config(self, format: Literal["json", "yaml"]) -> str:
+        # The output is the same without the docker command. Calls that change something take the usual way.
+        done = self._run("config", "--format", format, plugin=compose_plugin(self._environ))
+        # The output can serve as a compose file, so Compose doubles each dollar sign in it (escapeDollarSign in
+        # https://github.com/docker/compose/blob/main/cmd/compose/config.go). Containers get single ones.
+        return done.stdout.replace("$$", "$")
+
+    def _config_from_yaml(self) -> dict[str, Any]:
+        """Return the same from Compose's YAML: it cannot print some settings as JSON, such as the path of `build.ssh`
+        (tried with 2.26 and 2.40).
+        """
+        import yaml
+
+        try:
+            document = yaml.safe_load(self._config("yaml"))
+        except yaml.YAMLError as error:
+            raise InvalidComposeFile(f"`docker compose config` printed neither JSON nor YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise InvalidComposeFile("`docker compose config` printed no project")
+        return document
 
     def hashes(self) -> dict[str, str]:
         """Return each service's configuration hash; its containers have it as a label."""
@@ -141,6 +164,16 @@ class Compose:
         kept = ("--force-recreate",) if force else () if recreate else ("--no-recreate",)
         return self._run(*words, "--no-build", "--pull", "never", *kept, *services)
 
+    def replaced_networks(self, services: Sequence[str]) -> list[str]:
+        """Return the networks that the next `create` of these services would remove and make again. Changes nothing."""
+        lines: list[str] = []
+        # It sees to the networks first: what it says after that does not count.
+        with suppress(CommandFailed):
+            # With dependencies it would ask providers, dry or not.
+            words = ("up", "--no-start", "--no-deps", "--no-build", "--pull", "never")
+            self._run("--dry-run", *words, *services, on_line=lines.append)
+        return re.findall(r"Network (\S+)\s+Remov(?:ed|ing)", "\n".join(lines))
+
     def start(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Start the containers of these services, and no others."""
         return self._run("up", "-d", "--no-deps", "--no-recreate", "--no-build", *services, on_line=on_line)
@@ -154,9 +187,15 @@ class Compose:
         return self._run("run", "--rm", "--no-deps", "--no-TTY", service, *command, on_line=on_line, merge=True)
 
     def build(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
-        """Build the images of these services."""
+        """Build the images of these services, without attestations unless the user's settings ask for them.
+
+        By default each build gets one that says when it was made, and with it, in some stores, another id of its image
+        (https://docs.docker.com/build/metadata/attestations/slsa-provenance/).
+        """
+        asked = _ATTESTATIONS in self._environ or _ATTESTATIONS in env_file_pairs(self.directory)
+        more = {} if asked else {_ATTESTATIONS: "1"}
         # Progress of a build goes to stdout.
-        return self._run("--progress", "plain", "build", *services, on_line=on_line, merge=True)
+        return self._run("--progress", "plain", "build", *services, on_line=on_line, merge=True, more=more)
 
     def pull(self, services: Sequence[str], on_line: OnLine | None = None) -> Completed:
         """Pull the images of these services."""
@@ -166,17 +205,26 @@ class Compose:
         """Stop the containers of these services; without names, those of all services."""
         return self._run("stop", *services, on_line=on_line)
 
+    def down(self, services: Sequence[str]) -> None:
+        """Have these services go: their containers, or what their providers have made."""
+        self._run("down", *services)
+
     def logs(self, words: Sequence[str], on_line: OnLine) -> Completed:
         """Run `docker compose logs WORDS…` and pass on its output line by line."""
         return self._run("logs", *words, on_line=on_line, merge=True)
 
     def _run(
-        self, *words: str, on_line: OnLine | None = None, merge: bool = False, plugin: str | None = None
+        self,
+        *words: str,
+        on_line: OnLine | None = None,
+        merge: bool = False,
+        plugin: str | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> Completed:
-        """Run Compose. Raises the error that its message means, or else CommandFailed."""
-        argv = self.selection.argv(*words, plugin=plugin)
+        """Run Compose, with `more` in its environment. Raises what its message means, or else CommandFailed."""
+        argv, environ = self.selection.argv(*words, plugin=plugin), {**self._environ, **(more or {})}
         try:
-            return self._commands.run(argv, cwd=self.directory, env=self._environ, on_line=on_line, merge=merge)
+            return self._commands.run(argv, cwd=self.directory, env=environ, on_line=on_line, merge=merge)
         except CommandFailed as error:
             if error.returncode == 127 or "is not a docker command" in error.stderr:
                 raise _missing(error) from error

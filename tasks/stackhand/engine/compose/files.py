@@ -19,7 +19,11 @@ OVERRIDE_NAMES = (
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )
-_ENV_FILE_LINE = r"^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*['\"]?(?P<value>[^'\"#\n]*)"
+# https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax
+_ENV_FILE_LINE = (
+    r"^[ \t]*(?:export[ \t]+)?(?P<name>\w+)[ \t]*=[ \t]*"
+    r"(?:(?P<quote>['\"])(?P<quoted>[^\n]*?)(?P=quote)|(?P<value>[^\n]*?)[ \t]*(?:$|[ \t]#[^\n]*$))"
+)
 
 
 def find_directory(start: Path, environ: Mapping[str, str]) -> Path:
@@ -58,7 +62,8 @@ def env_file_pairs(folder: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return {}
-    return {found["name"]: found["value"].strip() for found in re.finditer(_ENV_FILE_LINE, text, re.MULTILINE)}
+    lines = re.finditer(_ENV_FILE_LINE, text, re.MULTILINE)
+    return {found["name"]: (found["quoted"] if found["quote"] else found["value"]).strip() for found in lines}
 
 
 def variables(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stackhand.engine.compose.cli import Compose, Selection, development
 from stackhand.engine.compose.files import env_file_pairs
-from stackhand.engine.compose.project import Project
+from stackhand.engine.compose.project import Project, Service
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import UnknownService
 from stackhand.output.redact import Redactor
@@ -122,19 +122,42 @@ class ProjectLoader:
         return Compose(self._programs, self._directory, for_cli(self._environ), selection)
 
     def _read(self, compose: Compose) -> Project:
-        project = compose.config()
-        # Variables can be interpolated anywhere: into a command, a build argument, a label.
+        # Variables can be interpolated anywhere: into a command, a build argument, a label, or Compose's errors.
         from_file = env_file_pairs(self._directory)
         self._redactor.add_environment(self._environ)
         self._redactor.add_environment(from_file)
+        project = compose.config()
         for service in project.services.values():
             self._redactor.add_environment(service.environment)
             self._redactor.add_environment(service.build_arguments)
-        self._redactor.add(_contents(project.secret_files.values()))
+            self._redactor.add_environment(_texts(service))
+        for text in _contents(project.secret_files.values()):
+            self._redactor.add_environment({"password": text})
         for variables in (self._environ, from_file):
             self._redactor.add(variables.get(name, "") for name in project.secret_variables.values())
-        self._redactor.add_public([project.name, *project.services, *project.networks])
+        self._redactor.add_public(_names(project))
         return project
+
+
+def _texts(service: Service) -> dict[str, str]:
+    """Return the settings of a service in which there may be passwords, next to its environment."""
+    check = (service.raw.get("healthcheck") or {}).get("test")
+    commands = (service.raw.get("entrypoint"), service.raw.get("command"), check)
+    joined = (each if isinstance(each, str) else " ".join(each) for each in commands if each)
+    labels = {str(key): str(value) for key, value in (service.raw.get("labels") or {}).items()}
+    return {**labels, "commands": "\n".join(joined)}
+
+
+def _names(project: Project) -> Iterable[str]:
+    """Yield the names that anybody may see, also where a secret has the same value."""
+    yield from (project.name, str(project.directory), *project.networks, *project.networks.values())
+    for key, volume in project.volumes.items():
+        yield from (key, volume.name)
+    yield from (*project.secret_files, *project.secret_variables, *project.config_files, *project.config_texts)
+    for service in project.services.values():
+        yield from (service.name, service.image, *service.profiles)
+        yield from (service.raw.get("container_name") or "", service.raw.get("hostname") or "")
+        yield from (str(port.published) for port in service.ports)
 
 
 def _ask_for_hashes(compose: Compose) -> Future[dict[str, str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,12 +30,18 @@ _MADE_AT_CREATION = frozenset(
     """.split()  # noqa: SIM905  seventy lines otherwise
 )
 
+# Namespaces are settled, too, if they are not of another service.
+_NAMESPACES = {"network_mode", "ipc", "pid"}
+_OWN_NAMESPACES = {"none", "host", "bridge", "default", "private", "shareable"}
+
 # A label of our own: names the kind of a service that cannot be recognised.
 KIND_LABEL = "stackhand.kind"
 _OF = "service:"
 ONEOFF_LABEL = "com.docker.compose.oneoff"
 HASH_LABEL = "com.docker.compose.config-hash"
 REPLACE_LABEL = "com.docker.compose.replace"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+NETWORK_LABEL = "com.docker.compose.network"
 # The folder and the files that a container was made from, as paths of the machine on which Compose ran.
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 FILES_LABEL = "com.docker.compose.project.config_files"
@@ -80,7 +89,10 @@ class Volume:
 class Service:
     """One service, as Compose resolved it.
 
-    `replicas` is the number of its containers. `raw` is Compose's own JSON, for settings that only one module needs.
+    `replicas` is the number of its containers: none where a `provider` brings it up, a program that Compose runs
+    (https://docs.docker.com/compose/how-tos/provider-services/). `built_on` are the services whose images are build
+    contexts of its own (`service:NAME`). `raw` is Compose's own JSON, for settings that only
+    one module needs.
     """
 
     name: str
@@ -97,7 +109,26 @@ class Service:
     build_arguments: Mapping[str, str | None] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
+    provider: str = ""
+    built_on: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pull_interval(self) -> float | None:
+        """After how many seconds its image is pulled again: `daily`, `weekly`, `every_1d12h`. None: not by time.
+
+        https://docs.docker.com/reference/compose-file/services/#pull_policy
+        """
+        named = {"daily": "1d", "weekly": "1w"}
+        text = named.get(self.pull_policy, self.pull_policy.removeprefix("every_"))
+        if text == self.pull_policy or not re.fullmatch(r"(\d+(ms|[wdhms]))+", text):
+            return None
+        return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[wdhms])", text))
+
+    @property
+    def may_end(self) -> bool:
+        """Whether its containers stay down once they have exited with 0: its restart policy starts them no more."""
+        return self.restart.partition(":")[0] in ("", "no", "on-failure")
 
     @cached_property
     def shares(self) -> Mapping[str, frozenset[Shared]]:
@@ -121,9 +152,10 @@ class Service:
 class Project:
     """A whole Compose project. All mappings have the keys of the compose file.
 
-    `networks` has the networks' names in the engine. Secrets and configs come from files (`secret_files`,
-    `config_files`), from environment variables (`secret_variables`, `config_variables`), or have their text in the
-    compose file itself (`config_texts`). `files` are the compose files that it was read from, where that is known.
+    `networks` has the networks' names in the engine, `network_hashes` the hashes of those that Compose makes. Secrets
+    and configs come from files (`secret_files`, `config_files`), from environment variables (`secret_variables`,
+    `config_variables`), or have their text in the compose file itself (`config_texts`). `files` are the compose files
+    that it was read from, where that is known.
     """
 
     name: str
@@ -136,6 +168,7 @@ class Project:
     config_variables: Mapping[str, str] = field(default_factory=dict)
     config_texts: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    network_hashes: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
     def files_of(self, name: str) -> list[tuple[str, str, Path]]:
@@ -159,8 +192,9 @@ class Project:
         for a setting that a newer Compose brings.
         """
         service = self.services[name]
+        settled = {key for key in _NAMESPACES if service.raw.get(key) in _OWN_NAMESPACES}
         return (
-            _MADE_AT_CREATION.issuperset(service.raw)
+            _MADE_AT_CREATION.union(settled).issuperset(service.raw)
             and all(key in self.secret_files for key in service.secrets)
             and all(key in self.config_files for key in service.configs)
         )
@@ -216,8 +250,21 @@ def parse(document: Mapping[str, Any], directory: Path, files: Iterable[Path] = 
         config_texts=_having(configs, "content"),
         volumes={key: _volume(key, raw or {}, name) for key, raw in (document.get("volumes") or {}).items()},
         secret_variables=_having(secrets, "environment"),
+        network_hashes={key: network_hash(raw) for key, raw in networks.items() if raw and not raw.get("external")},
         files=tuple(files),
     )
+
+
+def network_hash(raw: Mapping[str, Any]) -> str:
+    """Return the hash that Compose, since 2.30, writes on a network that it makes: of its definition as Go prints JSON.
+
+    `config` prints the definition with its keys in the same order (NetworkHash in
+    https://github.com/docker/compose/blob/main/pkg/compose/hash.go).
+    """
+    text = json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _volume(key: str, raw: Mapping[str, Any], project: str) -> Volume:
@@ -237,7 +284,8 @@ def _having(entries: Mapping[str, Any], setting: str) -> dict[str, str]:
 
 def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
     deploy: Mapping[str, Any] = raw.get("deploy") or {}
-    scale = raw.get("scale", deploy.get("replicas"))
+    provider = str((raw.get("provider") or {}).get("type") or "")
+    scale = 0 if provider else raw.get("scale", deploy.get("replicas"))
     return Service(
         name=name,
         # Compose's name for the image of a service that has only `build:`.
@@ -262,8 +310,17 @@ def _service(name: str, raw: Mapping[str, Any], project: str) -> Service:
         build_arguments=dict((raw.get("build") or {}).get("args") or {}),
         secrets=tuple(entry["source"] for entry in raw.get("secrets") or ()),
         configs=tuple(entry["source"] for entry in raw.get("configs") or ()),
+        provider=provider,
+        built_on=tuple(_built_on((raw.get("build") or {}).get("additional_contexts") or {})),
         raw=raw,
     )
+
+
+def _built_on(contexts: Mapping[str, Any]) -> Iterable[str]:
+    for context in contexts.values():
+        kind, _, name = str(context).partition(":")
+        if kind == "service":
+            yield name
 
 
 def _restart_of(deploy: Mapping[str, Any]) -> str:

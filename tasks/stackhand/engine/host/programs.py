@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -175,6 +176,10 @@ class Programs:
                 errors="replace",
                 start_new_session=True,
             )
+            for pipe in (process.stdout, process.stderr):
+                if isinstance(pipe, io.TextIOWrapper):
+                    # Only a line feed ends a line: with a carriage return, a log line would pass for several.
+                    pipe.reconfigure(newline="\n")
             self._running.add(process)
             return process
 

@@ -26,6 +26,10 @@ _TIMEOUT = 20.0
 # Seconds, for the broker's connection and for each answer. Celery's own 1 s gives false alarms when a broker is busy.
 _ANSWER_TIMEOUT = 3.0
 _LOOKS_AT_ONCE = 4
+# From how many containers a broker is asked for that does not answer. An application is imported once for each.
+_ASKERS = 2
+# Seconds. Celery itself takes one; a healthcheck that asks Celery has the engine's 30 s where nobody says otherwise.
+SLOW_IMPORT = 10.0
 # What the containers of one application have in common.
 _COMMON = ("environment", "volumes", "secrets", "configs", "networks", "network_mode", "working_dir")
 # Runs a program as the worker's process would: $1 is its id, $2 become_worker.py, $3 the program.
@@ -61,32 +65,35 @@ class Reply:
 
 @dataclass(frozen=True)
 class Replies:
-    """What came of asking the workers of an application: a reply by container, or an error for each of the others."""
+    """What came of asking the workers of an application: a reply by container, or an error for each of the others.
+
+    `silent` are those that did not answer although the broker did: there may be another way to them. Nobody waits for
+    a slow application twice, so with one of those there are none.
+    """
 
     of: Mapping[str, Reply] = field(default_factory=dict)
     errors: Mapping[str, NoAnswer] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
+
+
+_GONE = NoAnswer("its process cannot be seen any more")
 
 
 def ask(context: CheckContext, service: str, blames: Sequence[str]) -> Reply:
     """Return what the worker in one container answers. `blames` are its brokers.
 
-    One that does not answer when all of its application are asked is asked by itself, from its own container: only
-    there its own way to the broker is seen. Raises NoAnswer, CannotAsk.
+    One that does not answer when all of its application are asked is asked from its own container, too: it may have
+    another way to another broker. Raises NoAnswer, CannotAsk.
     """
     container = context.container(service)
+    options = _application(look(context.for_container(container), service))
     together = members(context, service)
-    if len(together) > 1:
-        key = ("celery.application", min(each.id for each in together))
-        replies = context.for_container(None).cached(key, lambda: _ask(context, together, blames))
-        if container.id in replies.of:
-            return replies.of[container.id]
-        error = replies.errors.get(container.id)
-        # All import the same code.
-        if isinstance(error, CannotAsk):
-            raise error
-    replies = _ask(context, [container], blames)
-    if container.id in replies.errors:
-        raise replies.errors[container.id]
+    key = ("celery.application", f"{min(each.id for each in together)} {' '.join(options.values())}")
+    replies = context.for_container(None).cached(key, lambda: _ask(context, together, options, blames))
+    if container.id in replies.silent:
+        replies = _ask(context, [container], options, blames)
+    if container.id not in replies.of:
+        raise replies.errors.get(container.id) or _GONE
     return replies.of[container.id]
 
 
@@ -105,33 +112,46 @@ def _common(context: CheckContext, container: Container) -> tuple[object, ...]:
     return container.image_id, dict(service.environment), *words
 
 
-def _ask(context: CheckContext, containers: Sequence[Container], blames: Sequence[str]) -> Replies:
-    """Ask the workers in these containers from the first of them."""
+def _ask(
+    context: CheckContext, containers: Sequence[Container], options: Mapping[str, str], blames: Sequence[str]
+) -> Replies:
+    """Ask the workers in these containers that have these options, from one of them.
+
+    Where that does not reach the broker they are asked from one more: perhaps only the first is cut off.
+    """
     views = {each.id: context.for_container(each) for each in containers}
     looks = schedule.gather(
         {each.id: partial(_seen, views[each.id], each.service) for each in containers}, workers=_LOOKS_AT_ONCE
     )
-    errors = {key: found for key, found in looks.items() if isinstance(found, NoAnswer)}
-    seen = {key: found for key, found in looks.items() if isinstance(found, WorkerProcess)}
-    if not seen:
-        return Replies(errors=errors)
-    asker = next(each for each in containers if each.id in seen)
-    asked = {key: found for key, found in seen.items() if _application(found) == _application(seen[asker.id])}
-    try:
-        said = answer_in(_run(views[asker.id], asker.service, asked), blames)
-    except NoAnswer as error:
-        return Replies(errors={**dict.fromkeys(asked, error), **errors})
-    replies = {key: reply for key in asked if (reply := reply_in(said, key)) is not None}
-    for key in asked.keys() - replies.keys():
-        errors[key] = _silent(said["workers"][key], asked[key], context.within(_ANSWER_TIMEOUT))
-    return Replies(replies, errors)
+    asked = {key: each for key, each in looks.items() if each is not None and _application(each) == options}
+    cut_off: dict[str, NoAnswer] = {}
+    for asker in [each for each in containers if each.id in asked][:_ASKERS]:
+        answer = _run(views[asker.id], asker.service, asked)
+        try:
+            said = answer_in(answer, blames)
+        except CannotAsk as error:
+            # All import the same code.
+            return Replies(errors=dict.fromkeys(asked, error))
+        except NoAnswer as error:
+            cut_off[asker.id] = error
+            if answer.seconds > SLOW_IMPORT:
+                break
+            continue
+        replies = {key: reply for key in asked if (reply := reply_in(said, key)) is not None}
+        left, limit = asked.keys() - replies.keys(), context.within(_ANSWER_TIMEOUT)
+        errors = {key: cut_off.get(key) or _silent(said["workers"][key], asked[key], limit) for key in left}
+        silent = left - cut_off.keys() - {asker.id} if said["imported"] < SLOW_IMPORT else ()
+        return Replies(replies, errors, frozenset(silent))
+    first = next(iter(cut_off.values()), _GONE)
+    return Replies(errors={**dict.fromkeys(asked, first), **cut_off})
 
 
-def _seen(context: CheckContext, service: str) -> WorkerProcess | NoAnswer:
+def _seen(context: CheckContext, service: str) -> WorkerProcess | None:
+    """Return a worker's process, None where it cannot be seen: whoever asks about that one is told why."""
     try:
         return look(context, service)
-    except NoAnswer as error:
-        return error
+    except NoAnswer:
+        return None
 
 
 def _application(process: WorkerProcess) -> dict[str, str]:

@@ -13,7 +13,7 @@ from stackhand.checks.check import Check, Fix, Verdict, fail, ok, warn
 from stackhand.checks.context import CheckContext
 from stackhand.checks.kind import Kind
 from stackhand.checks.traits import Traits
-from stackhand.kinds.celery.application import StillImporting
+from stackhand.kinds.celery.application import SLOW_IMPORT, StillImporting
 from stackhand.kinds.celery.facts import CeleryFacts, collect
 from stackhand.kinds.celery.process import VALUED
 
@@ -24,8 +24,6 @@ _PROBE = re.compile(r"celery\b.*\b(inspect|status)\b")
 _SCRIPT = re.compile(r"(^|[-_.])celery[-_]?worker([-_.]|$)")
 # Seconds: a warm shutdown lets tasks end, a start imports the application.
 _SETTLE = 30.0
-# Seconds. Celery itself takes one; a healthcheck that asks Celery has the engine's 30 s where nobody says otherwise.
-_SLOW_IMPORT = 10.0
 
 
 class Celery(Kind[CeleryFacts]):
@@ -112,7 +110,7 @@ def evaluate_queues(service: str, facts: CeleryFacts, restart: Fix | None = None
 
 def evaluate_import(seconds: float, *, ended: bool = True) -> Verdict:
     """Return the verdict about an application whose import takes so many seconds, or more if it has not `ended`."""
-    if ended and seconds < _SLOW_IMPORT:
+    if ended and seconds < SLOW_IMPORT:
         return ok(f"its application is imported in {seconds:.1f} s")
     took = f"{seconds:.0f} s" if ended else f"more than {seconds:.0f} s"
     return warn(

@@ -114,7 +114,7 @@ def _address(context: CheckContext, service: str, place: str, port: str) -> dict
 def _raise_no_greeting(context: CheckContext, service: str, found: Bouncer, error: str) -> None:
     """Raise NoAnswer, or CannotAsk where it may answer other clients, or at another address."""
     message = context.redact(error)
-    if is_no_answer(message) and found.ini and not healthcheck_passes(context, service):
+    if is_no_answer(error) and found.ini and not healthcheck_passes(context, service):
         raise NoAnswer(message)
     raise CannotAsk(message)
 

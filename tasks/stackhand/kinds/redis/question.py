@@ -12,7 +12,7 @@ from stackhand.checks.traits import traits
 from stackhand.engine.compose.project import Service
 from stackhand.kinds.redis.acl import DEFAULT
 from stackhand.kinds.redis.address import in_memory, option, options_for
-from stackhand.output.redact import is_secret_name
+from stackhand.output.secret_values import is_secret_name
 
 _SCHEMES = frozenset({"", "redis", "rediss", "valkey", "valkeys"})
 # `--requirepass "$(cat /run/secrets/password)"`

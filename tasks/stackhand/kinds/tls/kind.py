@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -123,7 +122,7 @@ class Tls(Kind[TlsFacts]):
         facts = context.facts(self, service)
         does = "have new certificates taken up by" if name == "served" else "renew the certificates of"
         renew = Fix(does, partial(self._renew, context, service), "restart")
-        return tls_checks.evaluate(name, facts.observed, facts.expected, _now(), renew)
+        return tls_checks.evaluate(name, facts.observed, facts.expected, context.engine.now(), renew)
 
     def _renew(self, context: CheckContext, service: str) -> None:
         """Have new certificates made where those on disk are not good, and have the service take up what is there.
@@ -132,10 +131,10 @@ class Tls(Kind[TlsFacts]):
         """
         facts = self._look_again(context, service)
         issuer_job = facts.expected.issuer_job
-        if issuer_job and tls_checks.broken(facts.observed, facts.expected, _now()):
+        if issuer_job and tls_checks.broken(facts.observed, facts.expected, context.engine.now()):
             context.actions.start(issuer_job)
             facts = self._look_again(context, service)
-        if tls_checks.broken(facts.observed, facts.expected, _now()):
+        if tls_checks.broken(facts.observed, facts.expected, context.engine.now()):
             # A server that is started with a pair that does not fit may not come up at all.
             raise StackError(f"the certificates are not good yet, so {service} was not restarted")
         if tls_checks.outdated(facts.observed, facts.expected):
@@ -144,10 +143,6 @@ class Tls(Kind[TlsFacts]):
     def _look_again(self, context: CheckContext, service: str) -> TlsFacts:
         context.invalidate()
         return context.facts(self, service)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 def probed(shown: Traits) -> list[tuple[str, int]]:

@@ -16,7 +16,8 @@ from stackhand.engine.api import build_context
 from stackhand.engine.api.build_context import BuildContext
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.project import Project, Service
-from stackhand.output.redact import MASK, is_secret_name, mask_urls
+from stackhand.output.redact import MASK
+from stackhand.output.secret_values import is_secret_name, passwords
 from stackhand.state.folder import StateFolder
 
 _MEMORY = "builds"
@@ -56,11 +57,11 @@ class Builds:
         self._state = state
 
     def sources(self, project: Project, names: Collection[str]) -> dict[str, Source]:
-        """Return what would be built now, of those services that are built from a folder here."""
+        """Return what would be built now, of these services and of what they are built on, from a folder here."""
         found: dict[str, Source] = {}
         known: dict[str, Source] = {}
         private = [*project.secret_files.values()]
-        for name in names:
+        for name in _with_bases(project, names):
             service = project.services[name]
             if not service.builds:
                 continue
@@ -87,6 +88,10 @@ class Builds:
             cause = rebuild_cause(source, memory.get(name), image, lambda n=name: self._created(project, n))  # type: ignore[misc]
             if cause:
                 causes[name] = cause
+        for name in sources:
+            changed = [base for base in _with_bases(project, [name]) if base in causes and base != name]
+            if changed and images.get(project.services[name].image):
+                causes.setdefault(name, f"{changed[0]}, which it is built on: {causes[changed[0]]}")
         return causes
 
     def remember(self, project: Project, sources: Mapping[str, Source], images: Mapping[str, str | None]) -> None:
@@ -122,8 +127,9 @@ class Builds:
         return image.built_for if image and image.built_for in self.siblings(project, [name]) else name
 
     def _created(self, project: Project, name: str) -> datetime | None:
+        """Return when a service's image was made, by this machine's clock, as the times of its files are."""
         image = self._engine.image(project.services[name].image)
-        return image.created if image else None
+        return image.created - self._engine.clock_offset() if image and image.created else None
 
     def _recall(self) -> dict[str, BuildRecord]:
         found = self._state.recall(_MEMORY)
@@ -134,6 +140,18 @@ class Builds:
             except TypeError:
                 continue  # of another version: as if nothing were remembered
         return memory
+
+
+def _with_bases(project: Project, names: Collection[str]) -> list[str]:
+    """Return these services, and those whose images theirs are built on."""
+    found: dict[str, None] = {}
+    queue = list(names)
+    while queue:
+        name = queue.pop(0)
+        if name not in found and name in project.services:
+            found[name] = None
+            queue += project.services[name].built_on
+    return list(found)
 
 
 def rebuild_cause(
@@ -211,4 +229,4 @@ def _source(service: Service, private: Collection[Path]) -> Source | None:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return is_secret_name(name) or mask_urls(value) != value
+    return is_secret_name(name) or any(passwords(value))

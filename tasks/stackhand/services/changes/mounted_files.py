@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -63,18 +64,20 @@ def changed(
     containers: Mapping[str, Collection[Container]],
     now: Mapping[str, FileStat | None],
     seen: Mapping[str, Mapping[str, str]],
+    offset: timedelta = timedelta(),
 ) -> dict[str, str]:
     """Return the services that run with a file which has changed since their start, each with the cause.
 
     `seen` has for each run of a container the metadata of its files at the start. For a run that is not in there, a
-    file counts as changed when it was written after the start.
+    file counts as changed when it was written after the start; `offset` is how far the engine's clock is ahead of this
+    machine's.
     """
     causes: dict[str, str] = {}
     for name in project.services:
         mine = mounted_files(project, name)
         for container in containers.get(name, ()):
             for file in mine:
-                if name not in causes and _is_newer(container, file, now, seen.get(container.run_key, {})):
+                if name not in causes and _is_newer(container, file, now, seen.get(container.run_key, {}), offset):
                     causes[name] = f"{file.what} changed since its start"
     return causes
 
@@ -84,12 +87,13 @@ def runs_to_remember(
     containers: Collection[Container],
     stats_before: Mapping[str, FileStat | None],
     known: Mapping[str, Mapping[str, str]],
+    offset: timedelta = timedelta(),
 ) -> dict[str, dict[str, str]]:
     """Return the metadata of the files of each run of a container, as they were at its start.
 
     `stats_before` were read before anything was started: a file that changes while a container starts then counts as
     changed, which costs a restart; the other way round a change would be missed. A container without a moment of start
-    was not inspected, because this run has not started it.
+    was not inspected, because this run has not started it. `offset` as in `changed`.
     """
     found: dict[str, dict[str, str]] = {}
     for container in containers:
@@ -102,24 +106,28 @@ def runs_to_remember(
         texts = {path: status.text for path, status in mine.items() if status}
         if container.run_key in known:
             found[container.run_key] = dict(known[container.run_key])
-        elif texts and all(status is None or _written_before(status, container) for status in mine.values()):
+        elif texts and all(status is None or _written_before(status, container, offset) for status in mine.values()):
             found[container.run_key] = texts
     return found
 
 
 def _is_newer(
-    container: Container, file: MountedFile, now: Mapping[str, FileStat | None], remembered: Mapping[str, str]
+    container: Container,
+    file: MountedFile,
+    now: Mapping[str, FileStat | None],
+    remembered: Mapping[str, str],
+    offset: timedelta,
 ) -> bool:
     status = now.get(str(file.path))
     if status is None:
         return True  # it is missing, which the start reports
     if str(file.path) in remembered:
         return remembered[str(file.path)] != status.text
-    return not _written_before(status, container)
+    return not _written_before(status, container, offset)
 
 
-def _written_before(status: FileStat, container: Container) -> bool:
-    return container.started_at is None or status.mtime_ns / 1e9 <= container.started_at.timestamp()
+def _written_before(status: FileStat, container: Container, offset: timedelta) -> bool:
+    return container.started_at is None or status.mtime_ns / 1e9 <= (container.started_at - offset).timestamp()
 
 
 def _read_stat(path: Path) -> FileStat | None:

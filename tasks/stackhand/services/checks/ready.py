@@ -8,7 +8,6 @@ from functools import partial
 from stackhand.checks.check import Check, Fix, Verdict, fail, ok, skip, warn
 from stackhand.checks.context import CheckContext
 from stackhand.checks.restarts import has_pending_restart
-from stackhand.services.start.remember import COMPLETED
 from stackhand.services.status import ServiceStatus, status
 from stackhand.services.stop import stopped_on_purpose
 from stackhand.state.journal import Journal
@@ -20,10 +19,10 @@ def check_ready(context: CheckContext, service: str) -> Iterable[Verdict]:
         context.engine,
         context.project,
         [service],
+        context.state,
         context.redact,
         containers=context.containers(),
         proven=context.verified_healthy,
-        completed=COMPLETED.read(context.state),
         doubting=True,
     )
     for state in states:

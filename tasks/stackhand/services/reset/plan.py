@@ -22,7 +22,7 @@ from stackhand.kinds.registry import data_kind
 from stackhand.model import Action, Plan
 from stackhand.services.reset.journal import Mode
 
-What = Literal["container", "network", "volume", "bind mount"]
+What = Literal["container", "provider", "network", "volume", "bind mount"]
 
 KEEP_LABEL = "stackhand.keep"
 
@@ -108,7 +108,7 @@ def decide(
     return Reset(
         project.name,
         mode,
-        (*containers, *networks, *outside, *volumes.values(), *_bind_mounts(project)),
+        (*containers, *_providers(project), *networks, *outside, *volumes.values(), *_bind_mounts(project)),
         tuple(names),
         resumes,
     )
@@ -132,23 +132,28 @@ def remove(
         tell("containers", "wait", "stopping")
         # In order and with the time that each service has; then those that the compose file does not know.
         compose.stop([])
-        left = [each.id for each in read(engine, project).containers if each.running]
-        _side_by_side(left, lambda number: resources.stop(engine, number))
+        stubborn = [each.id for each in read(engine, project).containers if each.running]
+        _side_by_side(stubborn, lambda number: resources.stop(engine, number))
     problems: list[str] = []
-    for what, act in _removals(engine):
+    left: list[Item] = []
+    for what, act in _removals(engine, compose):
         mine = [item for item in reset.going if item.what == what]
         if mine:
             tell(f"{what}s", "wait", "removing")
-            problems += _side_by_side(mine, act)
+            wrong = _side_by_side(mine, act)
+            problems += wrong
+            # Only a provider itself knows what is left of what it made.
+            left += mine if wrong and what == "provider" else []
             tell(f"{what}s", "ok", f"{len(mine)} removed")
     now = read(engine, project)
     left_over = {each.id for each in now.containers} | {each.id for each in (*now.networks, *now.volumes)}
-    still = [item for item in reset.going if item.id in left_over]
+    still = left + [item for item in reset.going if item.id in left_over]
     if still:
         why = f": {problems[0]}" if problems else ""
         raise ResetFailed(
             f"still there: {', '.join(f'{item.what} {item.name}' for item in still)}{why}",
             "the same reset, called again, goes on with what is left",
+            foreign=problems[0] if problems else "",
         )
     return reset.going
 
@@ -282,9 +287,16 @@ def _bind_mounts(project: Project) -> list[Item]:
     return [Item("bind mount", source, False, f"of {', '.join(names)}") for source, names in users.items()]
 
 
-def _removals(engine: Engine) -> list[tuple[What, Callable[[Item], None]]]:
+def _providers(project: Project) -> Iterable[Item]:
+    for name, service in project.services.items():
+        if service.provider:
+            yield Item("provider", name, True, f"what {service.provider} has made for it")
+
+
+def _removals(engine: Engine, compose: Compose) -> list[tuple[What, Callable[[Item], None]]]:
     return [
         ("container", lambda item: resources.remove_container(engine, item.id, volumes=item.volumes)),
+        ("provider", lambda item: compose.down([item.name])),
         ("network", lambda item: resources.remove_network(engine, item.id)),
         ("volume", lambda item: resources.remove_volume(engine, item.id)),
     ]

@@ -11,6 +11,7 @@ from stackhand.services.reset import plan as planning
 from stackhand.services.reset.journal import Journal, Mode
 from stackhand.services.reset.plan import Item, Reset
 from stackhand.services.start.record import StartReport
+from stackhand.services.start.remember import PROVIDED
 from stackhand.services.start.run import Starter
 from stackhand.state.folder import StateFolder
 
@@ -53,6 +54,9 @@ class Resetter:
         """
         with self._state.lock("services.reset"):
             with self._journal.run(reset.mode, reset.names):
+                # What providers have made goes, too: they are asked again.
+                if PROVIDED.read(self._state):
+                    PROVIDED.write(self._state, {})
                 gone = planning.remove(reset, self._loader.all_profiles, self._engine, self._everything, tell)
             on_removed(gone)
             return self._starter.run(self._loader.select(reset.names))

@@ -9,7 +9,7 @@ from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.services.start import sharing
 from stackhand.services.start.decide import rerun, service_action, with_folder
-from stackhand.services.start.facts import Facts, completed
+from stackhand.services.start.facts import Facts, completed, with_network_users
 from stackhand.services.start.plan import MAKES, StartAction, StartPlan, connect, needs
 
 Decided = Mapping[str, list[StartAction]]
@@ -49,7 +49,7 @@ def scope(project: Project, facts: Facts, names: Collection[str]) -> list[str]:
             if follows and runs and service.name not in wanted:
                 wanted.append(service.name)
                 leaders.append(service.name)
-    return wanted
+    return with_network_users(project, wanted, facts)
 
 
 def plan_restart(project: Project, names: Collection[str], facts: Facts, changes: Changes) -> StartPlan:

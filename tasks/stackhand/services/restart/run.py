@@ -133,7 +133,9 @@ class Restarter:
         facts: Facts = found["facts"]
         sources: dict[str, Source] = found["sources"]
         contexts = builds.changed(project, sources, facts.images or {})
-        files = mounted_files.changed(project, facts.containers, facts.file_stats, FILES.read(self._state))
+        files = mounted_files.changed(
+            project, facts.containers, facts.file_stats, FILES.read(self._state), facts.clock_offset
+        )
         texts = inline_files.changed(project, facts.containers, self._environ, self._read_file)
         return _Seen(
             facts,

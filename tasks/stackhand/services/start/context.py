@@ -14,6 +14,7 @@ from stackhand.graph.slots import TimedSemaphore
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.origin import Takeover
+from stackhand.services.start.limits import Turn
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.prepare import Preparation
 from stackhand.services.start.progress import RunRecords
@@ -48,7 +49,10 @@ class Involved:
 
 @dataclass(frozen=True)
 class Shared:
-    """What all runs of one process share, also those that go on side by side (`up.<service>`)."""
+    """What all runs of one process share, also those that go on side by side (`up.<service>`).
+
+    `renewing` is had by the one that looks whether a network has to be renewed.
+    """
 
     engine: Engine
     state: StateFolder
@@ -62,6 +66,7 @@ class Shared:
     records: RunRecords
     tell: Callable[[str, str, str], None]
     began: float
+    renewing: Turn
     involved: Involved = field(default_factory=Involved)
     takeover: Takeover = field(default_factory=Takeover)
 

@@ -12,10 +12,22 @@ from dataclasses import replace
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
-from stackhand.services.start import sharing
-from stackhand.services.start.facts import Containers, Facts, all_run, completed, recreated
+from stackhand.services.start import half_recreated, sharing
+from stackhand.services.start.decide_sources import image_actions, with_providers
+from stackhand.services.start.facts import (
+    Containers,
+    Facts,
+    all_run,
+    awaits,
+    completed,
+    ended_well,
+    recreated,
+    with_network_users,
+)
 from stackhand.services.start.plan import IMAGES, LAUNCHES, MAKES, StartAction, StartPlan, connect, needs, unable
 from stackhand.services.start.record import Failure, Record
+
+_CHANGED = "its configuration changed"
 
 
 def plan_start(
@@ -33,10 +45,11 @@ def plan_start(
     """
     actions: list[StartAction] = []
     ordered = schedule.order(needs(project, names))
+    got = image_actions(project, ordered, facts, rebuild)
     images: set[tuple[str, str]] = set()
     for name in ordered:
         service = project.services[name]
-        image = _image_action(service, facts, rebuild)
+        image = got.get(name)
         if image and (image.verb, service.image) not in images:
             images.add((image.verb, service.image))
             actions.append(image)
@@ -44,10 +57,12 @@ def plan_start(
             action = service_action(project, name, facts, image_changes=bool(image))
             action = _sharing(project, facts, actions, name, action)
             actions += [action] if action else []
+    actions = with_providers(project, ordered, facts, actions)
     busy = {action.service for action in actions if action.verb != "check"}
+    made = {action.service for action in actions if action.verb in MAKES}
     # Last: whether a completed one-shot runs again depends on those that wait for it.
     for name in reversed(ordered):
-        action = rerun(project, name, facts, busy, named)
+        action = rerun(project, name, facts, busy, named, made)
         if action:
             busy.add(name)
             actions.append(_sharing(project, facts, actions, name, action) or action)
@@ -59,11 +74,16 @@ def plan_with_sharers(
 ) -> tuple[list[str], StartPlan]:
     """Return the plan for `names` and all that they depend on, and these names with those that have to follow.
 
-    That is who runs and shares a namespace or volumes with a service that the plan restarts or renews.
+    That is who runs and shares a namespace or volumes with a service that the plan restarts or renews, or is on a
+    network that has to be replaced.
     """
     wanted = list(names)
     while True:
         needed = project.closure(wanted)
+        together = [name for name in with_network_users(project, needed, facts) if name not in needed]
+        if together:
+            wanted += together
+            continue
         plan = plan_start(project, needed, facts, named=named, rebuild=rebuild)
         more = sharing.outdated(project, needed, facts.containers, plan)
         if not more:
@@ -147,13 +167,21 @@ def plan_retry(
     """Return what to do once more for `names` when some of them crashed after they were ready.
 
     Those, and what was skipped because of them, are started again; not what failed for reasons of its own, nor what
-    can't do without that. Who shares something with those follows, and so do those that are `behind`.
+    can't do without that. Who shares something with those follows, and so do those that are `behind`. What its restart
+    policy has started again is watched once more.
     """
     lost = [name for name in names if records[name].state in ("failed", "skipped")]
     failed = unable(project, [n for n in lost if n not in crashed and records[n].state == "failed"])
     sharers = {name for each in crashed for name in sharing.all_sharers(project, each)} | set(behind)
     again = [name for name in names if name in lost or name in sharers]
-    return plan_start(project, [name for name in again if name not in failed], Facts(now))
+    actions = plan_start(project, [name for name in again if name not in failed], Facts(now)).actions
+    planned = {action.service for action in actions}
+    watched = [
+        StartAction(name, "check", "it was ready, and has ended and started again")
+        for name in crashed
+        if name not in planned and name not in failed
+    ]
+    return connect(project, [*actions, *watched])
 
 
 def followers(project: Project, names: Collection[str], renewed: Collection[str]) -> list[StartAction]:
@@ -173,9 +201,11 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
         return None
     if not containers:
         return StartAction(name, "create", "it has no container")
-    drift = _drift(service, containers, facts, image_changes)
+    network = facts.network_cause(project, name)
+    drift = network or _drift(service, containers, facts, image_changes)
     if drift:
-        return StartAction(name, "recreate", drift)
+        certain = drift != _CHANGED or not all(facts.only_the_hash_differs(project, each) for each in containers)
+        return StartAction(name, "recreate", drift, force=bool(network), certain=certain)
     stopped = [container for container in containers if not container.running]
     if stopped:
         return StartAction(name, "start", f"it is {stopped[0].status}")
@@ -187,29 +217,64 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
 
 
 def rerun(
-    project: Project, name: str, facts: Facts, busy: Collection[str], named: Collection[str]
+    project: Project,
+    name: str,
+    facts: Facts,
+    busy: Collection[str],
+    named: Collection[str],
+    made: Collection[str] = (),
 ) -> StartAction | None:
     """Return the action for a completed one-shot that has to run again, or None.
 
-    A migration runs again when a service that waits for it is about to start, not every time somebody looks.
+    A migration runs again when a service that waits for it is about to start, not every time somebody looks. It does
+    not where that service waits for just the run that has completed, unless containers are `made` of what the migration
+    depends on. By name it runs again where a start has seen it complete, or a service has gone on with that.
     """
     if name in busy or not completed(project, name, facts):
         return None
-    if name in named:
+    mine = facts.of(name)
+    waiting = [s.name for s, entry in project.dependants(name) if entry.condition == "service_completed_successfully"]
+    valid = not any(each in made for each in project.closure([name]))
+    served = [each for each in waiting if valid and awaits(facts.of(each), mine)]
+    is_news = bool(waiting) and served == waiting and not any(each.run_key in facts.completed for each in mine)
+    if name in named and not is_news:
         return StartAction(name, "start", "it was asked for by name")
-    for service, dependency in project.dependants(name):
-        if dependency.condition == "service_completed_successfully" and service.name in busy:
-            return StartAction(name, "start", f"{service.name} starts, and waits for it to complete")
+    for each in waiting:
+        if each in busy and not (each in served and facts.of(each)):
+            return StartAction(name, "start", f"{each} starts, and waits for it to complete")
     return None
 
 
-def crashed(project: Project, records: Mapping[str, Record], names: Collection[str], now: Containers) -> list[str]:
-    """Return which of these services were ready and no longer run."""
+def crashed(
+    project: Project,
+    records: Mapping[str, Record],
+    names: Collection[str],
+    now: Containers,
+    crashes: Mapping[str, int],
+) -> list[str]:
+    """Return which of these services were ready and no longer run, or have ended and started again since.
+
+    `crashes` is how many runs of each service's containers have ended by themselves until now.
+    """
     return [
         name
         for name in with_containers(project, names)
-        if records[name].state in ("healthy", "running") and not all_run(now.get(name, ()))
+        if records[name].state in ("healthy", "running")
+        and (not all_run(now.get(name, ())) or crashes.get(name, 0) > records[name].crashes)
     ]
+
+
+def has_done_its_work(service: Service, record: Record, containers: Sequence[Container]) -> bool:
+    """Return whether a service without a healthcheck that was ready has ended since, its work done.
+
+    Where somebody sent it a signal, that is no end by itself; the caller knows.
+    """
+    return (
+        service.may_end
+        and record.state == "running"
+        and bool(containers)
+        and all(ended_well(each) for each in containers)
+    )
 
 
 def unstartable(project: Project, name: str, records: Mapping[str, Record]) -> Failure | None:
@@ -264,30 +329,16 @@ def _restarts(actions: Mapping[str, StartAction], name: str) -> bool:
     return name in actions and actions[name].verb == "restart"
 
 
-def _image_action(service: Service, facts: Facts, rebuild: bool) -> StartAction | None:
-    if service.replicas == 0:
-        return None  # no container of it will need one
-    here = facts.images is None or facts.image_id(service) is not None
-    policy = service.pull_policy
-    if service.builds and (rebuild or policy == "build" or not here):
-        cause = "asked to rebuild" if rebuild else f"image {service.image} is not here"
-        return StartAction(service.name, "build", "pull_policy: build" if policy == "build" else cause)
-    if service.builds or policy in ("never", "build"):
-        return None
-    if policy == "always":
-        return StartAction(service.name, "pull", "pull_policy: always")
-    return None if here else StartAction(service.name, "pull", f"image {service.image} is not here")
-
-
 def _drift(service: Service, containers: Sequence[Container], facts: Facts, image_changes: bool) -> str | None:
     """Return in what a service's containers differ from what is configured now, or None."""
-    if any(container.replaces and container.status == "created" for container in containers):
-        return "an interrupted run has left it half made"
+    left = half_recreated.left(containers)
+    if left:
+        return left
     if len(containers) != service.replicas:
         return f"{len(containers)} containers where {service.replicas} are wanted"
     image = facts.image_id(service)
     if any(facts.drifted(service, container) for container in containers):
-        return "its configuration changed"
+        return _CHANGED
     if image_changes:
         return f"image {service.image} is made or fetched again; kept if that changes nothing"
     if image and any(container.image_id != image for container in containers):

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
 from stackhand.services.changes.mounted_files import FileStat
+from stackhand.services.changes.networks import NetworkFacts, off_network, users
 
 Containers = Mapping[str, Sequence[Container]]
 """Containers by service."""
@@ -23,6 +25,10 @@ class Facts:
     where it is not here. Without hashes and images, all containers count as up to date.
     `completed` are the runs of containers that were seen to end by themselves, their work done. `made` has the
     `fingerprint` that some containers were made from, by id. `file_stats` has the metadata of mounted files, by path.
+    `networks` are those of the engine, and which of the project's have changed. `provided` has the configuration hash
+    of each service whose provider has said that it is ready. `image_ages` are the seconds since an image was pulled,
+    where its service asks for that.
+    `clock_offset` is how far the engine's clock is ahead of this machine's, where there are any.
     `elsewhere` has the folder of each container, by id, that was made from another one than the project's.
     """
 
@@ -32,6 +38,10 @@ class Facts:
     completed: frozenset[str] = frozenset()
     made: Mapping[str, str] = field(default_factory=dict)
     file_stats: Mapping[str, FileStat | None] = field(default_factory=dict)
+    networks: NetworkFacts | None = None
+    provided: Mapping[str, str] = field(default_factory=dict)
+    image_ages: Mapping[str, float] = field(default_factory=dict)
+    clock_offset: timedelta = timedelta()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def folder_of(self, name: str) -> str:
@@ -43,8 +53,19 @@ class Facts:
         return self.containers.get(name, ())
 
     def without_configuration(self) -> Facts:
-        """Return the facts without hashes and images: every container counts as up to date."""
-        return replace(self, hashes={}, images=None)
+        """Return the facts without hashes, images and networks: every container counts as up to date."""
+        return replace(self, hashes={}, images=None, networks=None)
+
+    def network_cause(self, project: Project, name: str) -> str | None:
+        """Return why a service needs new containers for the sake of its networks, or None."""
+        if self.networks is None:
+            return None
+        changed = self.networks.changed.intersection(project.services[name].networks)
+        if changed:
+            return f"the definition of its network {min(changed)} changed"
+        idle = [container for container in self.of(name) if not container.running]
+        off = next(filter(None, (off_network(project, each, self.networks) for each in idle)), None)
+        return f"it is off its network {off}" if off else None
 
     def drifted(self, service: Service, container: Container) -> bool:
         """Return whether a container was made from another configuration than the service has now.
@@ -57,6 +78,16 @@ class Facts:
         if wanted is None or container.config_hash == wanted:
             return False
         return self.made.get(container.id) != fingerprint(service, wanted)
+
+    def only_the_hash_differs(self, project: Project, container: Container) -> bool:
+        """Return whether nothing but the hash says that a container has drifted, and may be wrong.
+
+        It can leave out only what an `env_file` or a provider adds to the environment.
+        """
+        service = project.services[container.service]
+        provided = any(project.services[entry.service].provider for entry in service.depends_on)
+        adds = bool(service.environment) or provided
+        return self.drifted(service, container) and adds and container.id not in self.made
 
     def image_id(self, service: Service) -> str | None:
         """Return the id of the service's image, None where it is not here or was not looked at."""
@@ -82,17 +113,53 @@ def completed(project: Project, name: str, facts: Facts) -> bool:
         and all(done(project, container, facts.completed) for container in containers)
         and not any(facts.drifted(project.services[name], container) for container in containers)
         and all(image in (None, container.image_id) for container in containers)
+        and not facts.network_cause(project, name)
     )
+
+
+def provided(project: Project, name: str, containers: Containers, known: Mapping[str, str], wanted: str = "") -> bool:
+    """Return whether a service that has a provider is ready, as far as can be told without asking the provider.
+
+    Compose makes the containers of what depends on it once the provider has said so, and `down` takes both away.
+    `known` are the configuration hashes with which it was seen to say so, `wanted` is the one of now.
+    """
+    dependants = [service.name for service, _ in project.dependants(name) if service.replicas]
+    there = any(containers.get(each) for each in dependants)
+    if name in known:
+        return wanted in ("", known[name]) and (there or not dependants)
+    return there
 
 
 def done(project: Project, container: Container, completed: Collection[str]) -> bool:
     """Return whether a container has ended because its work was done."""
-    return (
-        container.stopped
-        and container.exit_code == 0
-        and not container.error
-        and (project.is_one_shot(container.service) or container.run_key in completed)
+    return ended_well(container) and (project.is_one_shot(container.service) or container.run_key in completed)
+
+
+def ended_well(container: Container) -> bool:
+    """Return whether a container has ended with 0."""
+    return container.stopped and container.exit_code == 0 and not container.error
+
+
+def awaits(containers: Sequence[Container], one_shots: Sequence[Container]) -> bool:
+    """Return whether a service's `containers` still wait for just the run of a one-shot that has completed.
+
+    So it is where a start ended early, or where the one-shot took longer than `start.timeout`: it completed after the
+    containers were made, and none of them has started since.
+    """
+    ended = min((each.finished_at for each in one_shots if each.finished_at), default=None)
+    return ended is not None and all(
+        each.created_at is not None and each.created_at < ended and (each.started_at is None or each.started_at < ended)
+        for each in containers
     )
+
+
+def with_network_users(project: Project, names: Collection[str], facts: Facts) -> list[str]:
+    """Return `names`, and where a network of theirs changed, all that runs on such a network, with what it needs."""
+    on = users(project, facts.networks.changed) if facts.networks else []
+    if set(on).isdisjoint(names):
+        return list(names)
+    running = [name for name in on if any(container.running for container in facts.of(name))]
+    return list(dict.fromkeys((*names, *project.closure(running))))
 
 
 def all_run(containers: Sequence[Container]) -> bool:

@@ -13,16 +13,25 @@ from stackhand.engine.host import ports as host
 from stackhand.engine.messages import classify, name_in, port_in
 from stackhand.errors import CommandFailed, StackError
 from stackhand.kinds.first_start import STILL_INITIALISES
+from stackhand.output.redact import Redactor, mask_part
+from stackhand.services.start.readiness import exit_hint
 from stackhand.services.start.record import Failure
 from stackhand.settings import Start
 
 
-def create_failure(engine: Engine, project: Project, service: str, error: CommandFailed) -> Failure:
-    """Return the failure for an error of Compose when it makes a service's container."""
-    message = classify(error.stderr)
-    reason, hint = message.detail, message.hint or f"`docker compose up --no-start {service}` shows all of it"
+def create_failure(
+    engine: Engine, project: Project, service: str, error: CommandFailed, mask: Callable[[str], str]
+) -> Failure:
+    """Return the failure for an error of Compose when it makes a service's container, with the secrets in it masked."""
+    message, provider = classify(error.stderr), project.services[service].provider
+    if provider:
+        # Its own words: they are not about the engine.
+        hint = f"see to {provider}, its provider; `docker compose up {service}` asks it again"
+        reason = f"its provider failed: {mask(message.detail)}"
+        return Failure("create", "provider_failed", reason, retry=False, hint=hint)
+    reason, hint = mask(message.detail), message.hint or f"`docker compose up --no-start {service}` shows all of it"
     if message.kind == "name_in_use":
-        reason, hint = _name_holder(engine, project, service, reason) or (reason, hint)
+        reason, hint = _name_holder(engine, project, service, message.detail) or (reason, hint)
     return Failure(
         "create",
         message.kind if message.kind != "unknown" else "create_failed",
@@ -56,12 +65,12 @@ def _name_holder(engine: Engine, project: Project, service: str, message: str) -
     )
 
 
-def start_failure(engine: Engine, service: str, error: Exception) -> Failure:
-    """Return the failure for an error of Compose or of the engine at a start."""
+def start_failure(engine: Engine, service: str, error: Exception, mask: Callable[[str], str]) -> Failure:
+    """Return the failure for an error of Compose or of the engine at a start, with the secrets in it masked."""
     message = classify(error.stderr if isinstance(error, CommandFailed) else str(error))
-    retry, reason = message.retry, message.detail
+    retry, reason = message.retry, mask(message.detail)
     if message.kind == "port_in_use":
-        holder = port_holder(engine, reason)
+        holder = port_holder(engine, message.detail)
         # If it is free by now, two starts have raced for it.
         retry = holder is None
         reason = holder or reason
@@ -117,6 +126,16 @@ def timeout(
     )
 
 
+def fell(container: Container | None) -> Failure:
+    """Return the failure of a service that was ready and ended again; `container` is the one that has, if it is there.
+
+    One that its restart policy has started again is not.
+    """
+    code = container.exit_code if container else None
+    hint = exit_hint(code or 0, container is not None and container.oom_killed)
+    return Failure("ready", "fell", "it was ready, and ended again", retry=False, exit_code=code, hint=hint)
+
+
 def with_evidence(
     failure: Failure,
     engine: Engine,
@@ -124,7 +143,7 @@ def with_evidence(
     lines: int,
     since: datetime | None,
     probe_output: str,
-    mask: Callable[[str], str],
+    redactor: Redactor,
 ) -> Failure:
     """Return the failure with the container's last log lines since a moment and its probe's output, secrets masked."""
     tail: list[str] = []
@@ -136,15 +155,10 @@ def with_evidence(
     output = probe_output or container.probe_output
     return replace(
         failure,
-        reason=mask(failure.reason),
-        probe_output=mask(output) if output else None,
-        log_tail=tuple(mask(line) for line in tail),
+        reason=mask_part(failure.reason, container.error, redactor.text),
+        probe_output=redactor.text(output) if output else None,
+        log_tail=tuple(redactor.lines(tail)),
     )
-
-
-def masked(failure: Failure, mask: Callable[[str], str]) -> Failure:
-    """Return the failure without the secrets that the engine or Compose may have repeated."""
-    return replace(failure, reason=mask(failure.reason), log_tail=tuple(mask(line) for line in failure.log_tail))
 
 
 def tried(settings: Start, attempts: int, failure: Failure) -> tuple[str, ...]:

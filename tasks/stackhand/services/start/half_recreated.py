@@ -1,8 +1,9 @@
 """Cleans up after a recreate that was killed half way: Compose first makes the new container beside the old one.
 
-The new one is named after the old one's id and name, and a label says which container it replaces. Then Compose stops
-and removes the old one and renames the new one. A killed run leaves both, and Compose itself fails on the name at its
-next try (docker/compose v5, pkg/compose/reconcile.go: planRecreateContainer; until v2 in
+The new one, a draft, is named after the old one's id and name, and a label says what it replaces: an id in older
+versions, since 2.3x a name or just the service and number (`web-1`). Then Compose stops and removes the old one and
+renames the draft. A killed run leaves both. At its next try Compose itself fails on the name, or, since 2.3x, starts
+the draft and leaves its name for good (docker/compose v5, pkg/compose/reconcile.go: planRecreateContainer; until v2 in
 pkg/compose/convergence.go).
 """
 
@@ -15,21 +16,40 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 
-_DRAFT = re.compile(r"^[0-9a-f]{12}_(?P<name>.+)$")
+_DRAFT = re.compile(r"^[0-9a-f]{12}_(?=.)")
 
 
 def half_made(containers: Sequence[Container]) -> list[Container]:
-    """Return the containers that never ran and were made to replace another one which is still there."""
-    there = {word for each in containers for word in (each.id, each.name)}
-    return [each for each in containers if each.replaces in there and each.status == "created"]
+    """Return the drafts that never ran, and that were made to replace a container which is still there."""
+    there = {(each.service, each.number) for each in containers if not _is_draft(each)}
+    return [
+        each
+        for each in containers
+        if _is_draft(each) and each.status == "created" and (each.service, each.number) in there
+    ]
 
 
 def unrenamed(containers: Sequence[Container]) -> dict[str, str]:
     """Return by id the name of each container that did not get it yet: its predecessor is gone."""
     half = half_made(containers)
-    found = {each.id: _DRAFT.match(each.name) for each in containers if each.replaces and each not in half}
     taken = {each.name for each in containers}
-    return {key: match["name"] for key, match in found.items() if match and match["name"] not in taken}
+    names = {each.id: _DRAFT.sub("", each.name) for each in containers if _is_draft(each) and each not in half}
+    return {key: name for key, name in names.items() if name not in taken}
+
+
+def left(containers: Sequence[Container]) -> str | None:
+    """Return in words what an interrupted run has left of these containers, or None."""
+    if half_made(containers):
+        return "an interrupted run has left it half made"
+    return (
+        "an interrupted run has left it under a draft's name; kept if nothing else changed"
+        if unrenamed(containers)
+        else None
+    )
+
+
+def _is_draft(container: Container) -> bool:
+    return bool(container.replaces and _DRAFT.match(container.name))
 
 
 def clear(engine: Engine, project: Project, names: Iterable[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NoReturn
@@ -11,7 +12,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project, Service
-from stackhand.errors import EngineUnreachable, Interrupted, StackError
+from stackhand.errors import CommandFailed, EngineUnreachable, Interrupted, StackError
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
 from stackhand.services.start import failures as explain
@@ -44,6 +45,7 @@ class Launcher:
         clock: Clock,
     ) -> None:
         self._project = project
+        self._compose = compose
         self._engine = engine
         self._notifier = notifier
         self._limiter = limiter
@@ -63,6 +65,10 @@ class Launcher:
         Raises the error of Compose or of the engine: CommandFailed, StackError.
         """
         idle = [container for container in containers if not container.running]
+        if service.raw.get("post_start"):
+            kept = [container for container in containers if container.running]
+            self._with_hooks(lambda: self._compose.start([service.name]), service, kept)
+            return
         if not idle or not self._project.starts_without_compose(service.name):
             self._through(self._starts, service, len(idle))
             return
@@ -76,16 +82,35 @@ class Launcher:
 
     def restart(self, service: Service, containers: Sequence[Container]) -> None:
         """Stop and start the containers of a service."""
+        if service.raw.get("post_start"):
+            self._with_hooks(lambda: self._compose.restart([service.name]), service)
+            return
         self._through(self._restarts, service, len(containers))
+
+    def _with_hooks(self, launch: Callable[[], object], service: Service, kept: Sequence[Container] = ()) -> None:
+        """Start a service with its `post_start` hooks, in a call of its own, which is to fail for no other service.
+
+        A hook runs only when its container starts. So where one fails, what was started is stopped again (not what was
+        `kept` running): the next attempt, or the next run, would take it for ready.
+        """
+        self._notifier.check()
+        try:
+            launch()
+        except CommandFailed:
+            untouched = {container.id for container in kept}
+            with contextlib.suppress(StackError):  # the reason matters more
+                for container in self._engine.containers(self._project.name, service.name):
+                    if container.running and container.id not in untouched:
+                        self._engine.stop(container.id)
+            raise
 
     def _through(self, coalescer: Coalescer[str], service: Service, wanted: int) -> None:
         seen = self._notifier.starts(service.name)
         (ticket,) = coalescer.submit(service.name)
-        # Compose returns later than the containers run; its hooks, though, are part of the start.
-        early = bool(wanted) and not service.raw.get("post_start")
 
         def started() -> bool:
-            return early and self._notifier.starts(service.name) >= seen + wanted
+            # Compose returns later than the containers run.
+            return wanted > 0 and self._notifier.starts(service.name) >= seen + wanted
 
         self._notifier.wait_until(lambda: ticket.done.is_set() or started())
         if ticket.done.is_set() and ticket.error:
@@ -113,14 +138,20 @@ class ServiceStart:
     engine_losses: int = 0
     # By container: when its run before this one ended. By the engine's clock, as its log lines are.
     last_end: dict[str, datetime | None] = field(default_factory=dict)
+    # Those that were just started.
+    running: Sequence[Container] = ()
 
     def start(self, *, restart: bool = False) -> None:
         """Have the service's containers running. Raises ServiceFailed when they can't be started."""
         record, shared, project = self.record, self.context.shared, self.context.project
         failure = self.failure or unstartable(project, record.name, shared.records)
         if failure:
-            raise ServiceFailed(shared.records.fail(record.name, explain.masked(failure, shared.redactor.text)))
+            raise ServiceFailed(shared.records.fail(record.name, failure))
         record.began = shared.now() if record.began is None else record.began
+        if project.services[record.name].provider:
+            # It was asked when the containers were made, which was when it had said that it is ready.
+            record.attempts, record.started = 1, shared.now()
+            return
         containers, self.containers = self.containers or self._look(), ()
         record.state = "starting"
         while restart or not all_run(containers):
@@ -144,14 +175,21 @@ class ServiceStart:
             if all_run(containers):
                 record.attempts = max(1, record.attempts)  # the engine had started it before it went away
         record.started = shared.now()
+        self.running = containers
 
     def ready(self) -> None:
         """Wait until every container of the service is ready. Raises ServiceFailed when that won't happen."""
         record, shared = self.record, self.context.shared
         record.began = shared.now() if record.began is None else record.began
         record.state = "starting" if record.state == "waiting" else record.state
+        if self.context.project.services[record.name].provider:
+            record.state, record.ready = "running", shared.now()
+            shared.tell(record.name, "ready", "running, says its provider")
+            return
+        self.containers = ()  # by the time that one of them fails they are long out of date
         while True:
-            watch = ServiceWatch(self.context, record.name, self.last_end, may_start=not self.only_watch)
+            known, self.running = self.running, ()
+            watch = ServiceWatch(self.context, record.name, self.last_end, known, may_start=not self.only_watch)
             try:
                 ready = watch.until_ready()
             except ServiceFailed as failed:
@@ -161,6 +199,7 @@ class ServiceStart:
             else:
                 break
         record.state, record.started_at, record.ready_after = ready.state, ready.started_at, ready.after
+        record.crashes = ready.crashes
         record.ready, record.failure = shared.now(), None
         # Of a container that this run did not start, only the state is news.
         after = f"{ready.state} after {ready.after:.1f} s" if record.attempts else ready.state
@@ -205,4 +244,4 @@ class ServiceStart:
             except ServiceFailed as gone:
                 return gone.failure
             return Failure("start", "engine_gone", "the engine went away during the start", hint=error.hint or "")
-        return explain.masked(explain.start_failure(shared.engine, name, error), shared.redactor.text)
+        return explain.start_failure(shared.engine, name, error, shared.redactor.text)

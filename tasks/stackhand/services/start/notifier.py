@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 
 from stackhand.engine.api.events import Event
 from stackhand.errors import Interrupted
@@ -16,6 +18,14 @@ from stackhand.graph.clock import SYSTEM, Clock
 
 LONGEST_SLEEP = 2.0
 """Seconds that a waiter sleeps at most before it looks again, should an event get lost."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A start of a container: the time by the engine's clock, and when we heard of it, by the monotonic one."""
+
+    at: datetime
+    heard: float
 
 
 class Notifier:
@@ -26,6 +36,10 @@ class Notifier:
         self._condition = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._starts: Counter[str] = Counter()
+        self._crashes: Counter[str] = Counter()
+        self._longest: dict[str, float] = {}
+        self._started: dict[str, Started] = {}
+        self._signalled: set[str] = set()
         self._oom: set[str] = set()
         self._everything = 0
         self._cancelled = False
@@ -36,7 +50,17 @@ class Notifier:
             self._counts[event.service] += 1
             if event.action == "start":
                 self._starts[event.service] += 1
+                self._started[event.container] = Started(event.at, self._clock.monotonic())
                 self._oom.discard(event.container)
+                self._signalled.discard(event.container)
+            if event.action == "kill":
+                self._signalled.add(event.container)
+            if event.action == "die" and event.container not in self._signalled:
+                self._crashes[event.service] += 1
+                started = self._started.get(event.container)
+                if started:
+                    ran = (event.at - started.at).total_seconds()
+                    self._longest[event.service] = max(ran, self._longest.get(event.service, 0.0))
             if event.action == "oom":
                 self._oom.add(event.container)
             self._condition.notify_all()
@@ -63,6 +87,26 @@ class Notifier:
         """Return whether the engine reported that something in this run of the container ran out of memory."""
         with self._condition:
             return container in self._oom
+
+    def started(self, container: str) -> Started | None:
+        """Return the last start of a container that was heard of."""
+        with self._condition:
+            return self._started.get(container)
+
+    def was_signalled(self, container: str) -> bool:
+        """Return whether somebody sent a signal to this run of the container: its end is no end by itself."""
+        with self._condition:
+            return container in self._signalled
+
+    def crashes(self, service: str) -> int:
+        """Return how many runs of the service's containers were heard to end by themselves."""
+        with self._condition:
+            return self._crashes[service]
+
+    def longest_run(self, service: str) -> float | None:
+        """Return the seconds that the longest of those runs took; None where none was heard from start to end."""
+        with self._condition:
+            return self._longest.get(service)
 
     def version(self, service: str) -> int:
         """Return the count to give to `wait` later."""

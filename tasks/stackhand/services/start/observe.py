@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from stackhand.engine.api.client import Engine
-from stackhand.engine.compose.project import Project
+from stackhand.engine.compose.project import Project, Service
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import initialises, may_initialise
 from stackhand.services.changes import mounted_files as mounted
+from stackhand.services.changes import networks
 from stackhand.services.origin import made_elsewhere
 from stackhand.services.start import sharing
 from stackhand.services.start.facts import Containers, Facts
-from stackhand.services.start.remember import COMPLETED, MADE
+from stackhand.services.start.jobs import completed_runs
+from stackhand.services.start.remember import MADE, PROVIDED
 from stackhand.state.folder import StateFolder
 
 
@@ -24,6 +27,7 @@ def collect_facts(
     state: StateFolder,
     project: Project,
     read_hashes: Callable[[], Mapping[str, str]],
+    replaced_networks: Callable[[Sequence[str]], Sequence[str]],
     only: str | None = None,
 ) -> Facts:
     """Return the project's facts, those of one service where `only` names it.
@@ -32,23 +36,40 @@ def collect_facts(
     """
     services = [only] if only else list(project.services)
     images = sorted({project.services[name].image for name in services})
+    file_stats = mounted.file_stats(project, services)
     found: dict[str, Any] = schedule.gather(
         {
             "hashes": read_hashes,
             "images": lambda: {name: engine.image_id(name) for name in images},
+            "ages": lambda: _image_ages(engine, [project.services[name] for name in services]),
+            "networks": lambda: networks.collect(engine, project, replaced_networks),
             "containers": lambda: _as_they_serve(engine, project, containers_of(engine, project, only)),
+            "clock_offset": lambda: engine.clock_offset() if file_stats else timedelta(),
         }
     )
     there: Containers = found["containers"]
+    containers = [each for some in there.values() for each in some]
     return Facts(
         there,
         found["hashes"],
         found["images"],
-        COMPLETED.read(state),
+        completed_runs(engine, state, project, containers),
         MADE.read(state),
-        mounted.file_stats(project, services),
-        made_elsewhere(project, [each for some in there.values() for each in some]),
+        file_stats,
+        networks=found["networks"],
+        provided=PROVIDED.read(state) if any(service.provider for service in project.services.values()) else {},
+        image_ages=found["ages"],
+        clock_offset=found["clock_offset"],
+        elsewhere=made_elsewhere(project, containers),
     )
+
+
+def _image_ages(engine: Engine, services: Sequence[Service]) -> dict[str, float]:
+    """Return how many seconds ago the images were pulled that are to be pulled again after a time."""
+    names = {service.image for service in services if service.pull_interval is not None}
+    tagged = {name: image.tagged for name in names if (image := engine.image(name))}
+    now = engine.now() if tagged else None
+    return {name: (now - moment).total_seconds() for name, moment in tagged.items() if now and moment}
 
 
 def containers_of(engine: Engine, project: Project, only: str | None = None, *, brief: bool = False) -> Containers:

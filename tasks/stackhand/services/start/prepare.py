@@ -7,19 +7,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from stackhand.engine.api.client import Engine
+from stackhand.engine.compose.build_output import BuildLines, failed_step
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.project import Project
 from stackhand.engine.messages import classify
-from stackhand.errors import CommandFailed, MissingFile
+from stackhand.errors import CommandFailed, MissingFile, NetworkInUse
 from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
+from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.start import half_recreated
 from stackhand.services.start.coalesce import Coalescer
+from stackhand.services.start.equal_images import keep_equal_images
 from stackhand.services.start.failures import create_failure
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import MAKES, StartPlan, needs, unable
 from stackhand.services.start.record import Failure
+from stackhand.services.start.renew_networks import NetworkRenewal
 
 _PULLS_AT_ONCE = 4
 _KEPT_LINES = 15
@@ -57,6 +61,7 @@ class Preparation:
         notifier: Notifier,
         tell: Callable[[str, str, str], None],
         clock: Clock,
+        redactor: Redactor,
     ) -> None:
         self._project = project
         self._compose = compose
@@ -65,6 +70,8 @@ class Preparation:
         self._notifier = notifier
         self._tell = tell
         self._clock = clock
+        self._redactor = redactor
+        self._networks = NetworkRenewal(project, compose, engine)
         self._creates = Coalescer(self._create, on_done=lambda make: notifier.notify(make.name), clock=clock)
 
     def run(
@@ -76,6 +83,7 @@ class Preparation:
         that are there are kept, whatever has changed since they were made.
         """
         failures = self.images(plan) if images is None else dict(images)
+        failures.update(self._kept_on_outdated_networks(plan, recreate=recreate))
         left_out = unable(self._project, failures)
         forced = {action.service for action in plan.actions if action.force}
         names = [name for name in plan.services(*MAKES) if name not in left_out]
@@ -85,10 +93,16 @@ class Preparation:
         for name, ticket in zip(names, tickets, strict=True):
             self._notifier.wait_until(ticket.done.is_set)
             if isinstance(ticket.error, CommandFailed):
-                failures[name] = create_failure(self._engine, self._project, name, ticket.error)
+                failures[name] = create_failure(self._engine, self._project, name, ticket.error, self._redactor.text)
+            elif isinstance(ticket.error, NetworkInUse):
+                failures[name] = _network_failure(ticket.error)
             elif ticket.error:
                 raise ticket.error
         return failures
+
+    def replaced_networks(self, names: Sequence[str]) -> list[str]:
+        """Return the networks that Compose would replace for these services."""
+        return self._compose.replaced_networks(names)
 
     def images(self, plan: StartPlan) -> dict[str, Failure]:
         """Pull and build as planned. Returns the services for which that failed, and why."""
@@ -96,7 +110,9 @@ class Preparation:
         failures: dict[str, Failure] = {}
         # Read before: what changes while it builds counts as changed afterwards.
         sources = self._builds.sources(project, self._builds.siblings(project, plan.services("build")))
-        for name, failure in self._get_images(plan).items():
+        with keep_equal_images(self._engine, {project.services[name].image for name in plan.services("build")}):
+            found = self._get_images(plan)
+        for name, failure in found.items():
             image = project.services[name].image
             # One image may serve several services.
             failures.update({other.name: failure for other in project.services.values() if other.image == image})
@@ -107,22 +123,48 @@ class Preparation:
     def _create(self, makes: Sequence[_Make]) -> Mapping[_Make, Exception]:
         """Make containers for these services; return those for which that failed.
 
-        When it fails for several together, each is made alone, in order. Those that need a failed one are left:
-        they won't be started either.
+        A network that changed is seen to first, for all services on it: Compose replaces it in any case. When it fails
+        for several together, each is made alone, in order. Those that need a failed one are left: they won't be started
+        either.
         """
-        half_recreated.clear(self._engine, self._project, [make.name for make in makes])
+        affected = self._networks.affected([make.name for make in makes])
+        half_recreated.clear(self._engine, self._project, {*affected, *(make.name for make in makes)})
+        if affected:
+            return self._create_after_networks(makes, affected)
         try:
             for recreate, force in itertools.product((True, False), (False, True)):
                 names = [make.name for make in makes if (make.recreate, make.force) == (recreate, force)]
                 if names:
                     self._compose.create(names, recreate=recreate, force=force)
         except CommandFailed as error:
-            return {makes[0]: error} if len(makes) == 1 else self._create_one_by_one(makes)
+            if len(makes) == 1:
+                return {makes[0]: error}
+            told = [make for make in makes if self._says_its_provider(make.name, error)]
+            # A provider is not asked a second time.
+            rest = [make for make in makes if make not in told]
+            return {
+                **dict.fromkeys(told, error),
+                **self._create_one_by_one(rest, {make.name for make in told}),
+            }
         return {}
 
-    def _create_one_by_one(self, makes: Sequence[_Make]) -> Mapping[_Make, Exception]:
+    def _says_its_provider(self, name: str, error: CommandFailed) -> bool:
+        """Return whether an error of Compose is what the provider of this service has said."""
+        lines = [line.split() for line in error.stderr.splitlines() if line.strip()]
+        return bool(self._project.services[name].provider and lines) and [name, *lines[-1]] in lines
+
+    def _create_after_networks(self, makes: Sequence[_Make], affected: Collection[str]) -> Mapping[_Make, Exception]:
+        mine = [make for make in makes if make.name in affected]
+        others = [make for make in makes if make not in mine]
+        try:
+            self._networks.renew([make.name for make in mine])
+        except (CommandFailed, NetworkInUse) as error:
+            return {**dict.fromkeys(mine, error), **self._create_one_by_one(others, affected)}
+        return self._create(others) if others else {}
+
+    def _create_one_by_one(self, makes: Sequence[_Make], lost: Collection[str] = ()) -> Mapping[_Make, Exception]:
         failed: dict[_Make, Exception] = {}
-        lost: set[str] = set()
+        lost = set(lost)
         by_name = {make.name: make for make in makes}
         for name in schedule.order(needs(self._project, by_name)):
             entries = self._project.services[name].depends_on
@@ -131,12 +173,26 @@ class Preparation:
                 continue
             make = by_name[name]
             try:
-                alone = any(entry.service in lost for entry in entries)
+                alone = not lost.isdisjoint(self._project.closure([name]))
                 self._compose.create([name], dependencies=not alone, recreate=make.recreate, force=make.force)
             except CommandFailed as error:
                 failed[make] = error
                 lost.add(name)
         return failed
+
+    def _kept_on_outdated_networks(self, plan: StartPlan, *, recreate: bool) -> dict[str, Failure]:
+        """Return the services that Compose is to make or start as they are, on a network that it would replace then."""
+        made = set(plan.services(*MAKES))
+        if made and recreate:
+            return {}  # all on such a network are renewed
+        names = [name for name in plan.services() if name in made or not self._project.starts_without_compose(name)]
+        failures: dict[str, Failure] = {}
+        for name in self._networks.affected(names) if names else ():
+            if name in names:
+                reason = "the definition of a network of its changed, and it is not to be renewed now"
+                hint = "`inv services.start` renews all services on that network"
+                failures[name] = Failure("create", "network_changed", reason, retry=False, hint=hint)
+        return failures
 
     def _get_images(self, plan: StartPlan) -> dict[str, Failure]:
         failures: dict[str, Failure] = {}
@@ -160,24 +216,31 @@ class Preparation:
 
     def _get_image(self, names: Sequence[str], verb: str) -> Failure | None:
         act = self._compose.pull if verb == "pull" else self._compose.build
-        began = self._clock.monotonic()
+        mask = self._redactor.text
+        began, lines = self._clock.monotonic(), BuildLines(names)
+
+        def tell(line: str) -> None:
+            name = lines.service_of(line)
+            if name and line.strip():
+                self._tell(name, "image", mask(line.strip()))
+
         try:
-            act(names, lambda line: self._tell(_service_of(line, names), "image", line.strip()))
+            act(names, tell)
         except CommandFailed as error:
             message = classify(error.stderr)
+            kept = self._redactor.lines(failed_step(error.stderr, _KEPT_LINES))
             return Failure(
                 "image",
                 message.kind if message.kind != "unknown" else f"{verb}_failed",
-                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {message.detail}",
+                f"its image could not be {'pulled' if verb == 'pull' else 'built'}: {mask(message.detail)}",
                 retry=False,
                 exit_code=error.returncode,
-                log_tail=tuple(error.stderr.strip().splitlines()[-_KEPT_LINES:]) if verb == "build" else (),
+                log_tail=tuple(kept) if verb == "build" else (),
                 waited=self._clock.monotonic() - began,
                 hint=message.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )
         return None
 
 
-def _service_of(line: str, names: Sequence[str]) -> str:
-    """Return which of several builds a line of BuildKit's plain output is about: `#5 [api 2/7] RUN …`."""
-    return next((name for name in names if f"[{name} " in line), names[0])
+def _network_failure(error: NetworkInUse) -> Failure:
+    return Failure("create", "network_in_use", error.message, retry=False, hint=error.hint or "")

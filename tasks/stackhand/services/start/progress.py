@@ -67,6 +67,7 @@ class RunRecords(Mapping[str, Record]):
         """Return the record of a service that has something to do after all."""
         record = self._records[name]
         record.kept, record.state, record.ready, record.started = False, "waiting", None, None
+        record.ready_after = None
         return record
 
     def fail(self, name: str, failure: Failure) -> Failure:
@@ -74,6 +75,11 @@ class RunRecords(Mapping[str, Record]):
         self._records[name].state, self._records[name].failure = "failed", failure
         self._tell(name, "failed", failure.reason)
         return failure
+
+    def complete(self, name: str) -> None:
+        """Record that a service that was ready has ended since, its work done, and tell."""
+        self._records[name].state = "completed"
+        self._tell(name, "ready", "completed")
 
     def skip(self, name: str, cause: str) -> None:
         """Record that a service was not started because another one failed, and tell."""

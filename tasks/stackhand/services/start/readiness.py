@@ -14,6 +14,13 @@ _CANNOT_RUN = {126: "can't be executed", 127: "was not found"}
 # Fewer deaths than this under a restart policy are no restart loop.
 _LOOP_DEATHS = 3
 
+# Seconds. What has crashed before has to run as long, however short `start.settle` is.
+_LEAST_AFTER_A_CRASH = 1.0
+
+ALWAYS = ("always", "unless-stopped")
+"""The restart policies that start a container again also where it has exited with 0."""
+_POLICY_HINT = 'a service that does its work and ends needs `restart: "no"` or `restart: on-failure`'
+
 _FIRST = 1.0
 _FIRST_PER_START = 0.1
 _SHORT = 2.0
@@ -42,7 +49,7 @@ class Expectation:
     `one_shot`: another service waits for it to complete. `may_end`: without a healthcheck it counts as completed when
     it exits with 0; not where we have not seen it start, because a server that was stopped looks the same. `settle`:
     seconds it must stay up where it has no healthcheck. `max_restart_loop`: seconds that a restart loop may go on,
-    which is as long as our own attempts would take. `retries`: attempts.
+    which is as long as our own attempts would take. `retries`: attempts. `restart`: its restart policy.
     """
 
     one_shot: bool = False
@@ -50,18 +57,28 @@ class Expectation:
     settle: float = 1.0
     max_restart_loop: float = 15.0
     retries: int = 3
+    restart: str = "no"
 
 
 def evaluate(
-    container: Container, expected: Expectation, *, up: float, looping: float | None, oom: bool = False
+    container: Container,
+    expected: Expectation,
+    *,
+    up: float,
+    looping: float | None,
+    crashed_after: float | None = None,
+    oom: bool = False,
 ) -> Verdict:
     """Return the verdict about a container.
 
     `up` is how many seconds its main process has been running, `looping` how many seconds ago it first died
-    under its restart policy (None when it has not), `oom` whether the engine reported that it ran out of memory.
+    under its restart policy (None when it has not), `crashed_after` how many seconds its longest run took that ended
+    in a crash, `oom` whether the engine reported that it ran out of memory.
     """
     if container.running:
-        return _running(container, expected, up, looping)
+        if up < must_run(container, expected, looping=looping is not None, crashed_after=crashed_after):
+            return WAIT
+        return _running(container, expected)
     if container.status == "restarting":
         return _loop(container, expected, looping, oom)
     if container.status == "paused":
@@ -74,6 +91,25 @@ def evaluate(
 def after_probe(container: Container, probe: Probe) -> Verdict:
     """Return the verdict after its healthcheck was run once more."""
     return Verdict("ready", "healthy") if probe.ok and container.running else WAIT
+
+
+def must_run(container: Container, expected: Expectation, *, looping: bool, crashed_after: float | None) -> float:
+    """Return how many seconds a container has to run before it may count as ready.
+
+    One that was seen to crash `crashed_after` so many seconds has to run longer than that, with a healthcheck, too.
+    `looping` as in `evaluate`.
+
+    >>> web = Container("1", "web", "web")
+    >>> must_run(web, Expectation(), looping=False, crashed_after=None)
+    1.0
+    >>> must_run(web, Expectation(settle=0), looping=False, crashed_after=2.5)
+    3.5
+    """
+    if crashed_after is not None:
+        return crashed_after + max(expected.settle, _LEAST_AFTER_A_CRASH)
+    if container.healthcheck is not None:
+        return 0.0
+    return max(expected.settle, _LEAST_AFTER_A_CRASH) if looping else expected.settle
 
 
 def worth_probing(interval: float, crowd: int) -> bool:
@@ -127,15 +163,13 @@ def exit_reason(code: int, oom: bool) -> str:
     return f"it exited with code {code}"
 
 
-def _running(container: Container, expected: Expectation, up: float, looping: float | None) -> Verdict:
+def _running(container: Container, expected: Expectation) -> Verdict:
     if expected.one_shot:
         return WAIT  # ready is when it has completed
     if container.healthcheck is not None:
         # `unhealthy` is no end: many services get there late, and the time limit is ours to keep.
         return Verdict("ready", "healthy") if container.health == "healthy" else WAIT
-    if looping is not None and up < max(expected.settle, 1.0):
-        return WAIT
-    return Verdict("ready", "running") if up >= expected.settle else WAIT
+    return Verdict("ready", "running")
 
 
 def _stopped(container: Container, expected: Expectation, oom: bool) -> Verdict:
@@ -152,11 +186,20 @@ def _stopped(container: Container, expected: Expectation, oom: bool) -> Verdict:
         reason,
         code=code,
         retry=code not in _CANNOT_RUN,
-        hint=_exit_hint(code, killed),
+        hint=exit_hint(code, killed),
     )
 
 
 def _loop(container: Container, expected: Expectation, looping: float | None, oom: bool) -> Verdict:
+    starts_for_ever = container.exit_code == 0 and expected.restart in ALWAYS
+    if starts_for_ever and expected.one_shot:
+        return _dead(
+            "restart_loop",
+            f"it exited with code 0, and its restart policy `{expected.restart}` starts it again: it never completes",
+            code=0,
+            retry=False,
+            hint=_POLICY_HINT,
+        )
     if container.restart_count < max(_LOOP_DEATHS, expected.retries) or (looping or 0.0) < expected.max_restart_loop:
         return WAIT
     killed = oom or container.oom_killed
@@ -166,11 +209,12 @@ def _loop(container: Container, expected: Expectation, looping: float | None, oo
         reason.replace("last it", "it last"),
         code=container.exit_code,
         retry=False,
-        hint=_exit_hint(container.exit_code, killed),
+        hint=_POLICY_HINT if starts_for_ever else exit_hint(container.exit_code, killed),
     )
 
 
-def _exit_hint(code: int, oom: bool) -> str:
+def exit_hint(code: int, oom: bool) -> str:
+    """Return what to do about a container that ended so."""
     if oom:
         return "raise its memory limit (`mem_limit`, `deploy.resources.limits.memory`), or make it need less"
     if code in _CANNOT_RUN:

@@ -63,7 +63,8 @@ class Record:
 
     Seconds since the run began: `began` when its start was asked for, `started` when its containers ran, `ready` when
     it was seen to be ready. `ready_after` counts seconds from the start of its containers. `kept`: it was ready before
-    the run. `optional`: only `required: false` asks for it.
+    the run. `optional`: only `required: false` asks for it. `crashes` is how many runs of its containers had ended by
+    themselves when it was ready (`Notifier.crashes`).
     """
 
     name: str
@@ -76,6 +77,7 @@ class Record:
     started: float | None = None
     ready: float | None = None
     ready_after: float | None = None
+    crashes: int = 0
     waited_for: tuple[str, ...] = ()
     failure: Failure | None = None
 

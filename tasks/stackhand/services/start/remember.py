@@ -35,6 +35,10 @@ FILES: Document[dict[str, dict[str, str]]] = Document(
 """By a container's run, the metadata of the files that it began with; nothing of their content."""
 
 
+PROVIDED: Document[dict[str, str]] = Document("provided", _texts, dict)
+"""By a service that has a provider, the configuration hash with which that said that it is ready."""
+
+
 class StartHistory:
     """Which containers ended by themselves, what they were made from, and the files they started with."""
 
@@ -70,13 +74,34 @@ class StartHistory:
             ]
             if made != known:
                 MADE.write(self._state, made)
+            self._keep_provided(project, facts, records, created)
             if set(runs) != done:
                 COMPLETED.write(self._state, frozenset(runs))
+
+    def _keep_provided(
+        self, project: Project, facts: Facts, records: Mapping[str, Record], created: Collection[str]
+    ) -> None:
+        known = PROVIDED.read(self._state)
+        provided = {name: known[name] for name in known if name in project.services}
+        for name in created:
+            if project.services[name].provider and records[name].failure is None:
+                provided[name] = facts.hashes.get(name, "")
+        if provided != known:
+            PROVIDED.write(self._state, provided)
+
+    def keep_completed(self, containers: Collection[Container], records: Mapping[str, Record]) -> None:
+        """Write down which of these runs a start has seen to be completed, where it had nothing to do."""
+        ended = {name for name, record in records.items() if record.state == "completed"}
+        with self._lock:
+            known = COMPLETED.read(self._state)
+            runs = known | {each.run_key for each in containers if each.stopped and each.service in ended}
+            if runs != known:
+                COMPLETED.write(self._state, runs)
 
     def keep_files(self, project: Project, facts: Facts, containers: Collection[Container]) -> None:
         """Write down the files that these runs of containers began with. `containers` are all of the project's."""
         with self._lock:
             seen = FILES.read(self._state)
-            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen)
+            runs = mounted.runs_to_remember(project, containers, facts.file_stats, seen, facts.clock_offset)
             if runs != seen:
                 FILES.write(self._state, runs)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from stackhand.engine.api.client import Engine
+from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.cli import Compose
 from stackhand.engine.compose.loader import ChosenProject
 from stackhand.engine.compose.project import Project
@@ -19,12 +20,21 @@ from stackhand.graph.slots import EXEC_COSTS, EXECS_AT_ONCE, TimedSemaphore
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
 from stackhand.services.origin import Takeover
+from stackhand.services.start import failures as explain
 from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
-from stackhand.services.start.decide import crashed, plan_alone, plan_retry, plan_start, plan_with_sharers, replan
-from stackhand.services.start.facts import Containers, Facts, recreated
+from stackhand.services.start.decide import (
+    crashed,
+    has_done_its_work,
+    plan_alone,
+    plan_retry,
+    plan_start,
+    plan_with_sharers,
+    replan,
+)
+from stackhand.services.start.facts import Containers, Facts, recreated, with_network_users
 from stackhand.services.start.launch import Launcher, ServiceStart
-from stackhand.services.start.limits import StartLimiter
+from stackhand.services.start.limits import StartLimiter, Turn
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.observe import collect_facts, containers_of
 from stackhand.services.start.plan import LAUNCHES, MAKES, Node, StartPlan, unable
@@ -52,7 +62,9 @@ class StartRun:
     def observe(self, only: str | None = None) -> Facts:
         """Return what the project is like now, or one service of it."""
         shared = self._shared
-        return collect_facts(shared.engine, shared.state, self.project, self.context.read_hashes, only)
+        context = self.context
+        replaced = context.preparation.replaced_networks
+        return collect_facts(shared.engine, shared.state, self.project, context.read_hashes, replaced, only)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the project's lock and listen to the engine while the body runs. Raises LockHeld."""
@@ -91,15 +103,21 @@ class StartRun:
             with self.locked():
                 self._carry_out(wanted, plan, facts.containers, failures, recreate=recreate)
                 self.remember(facts, self._look_again(wanted, recreate=recreate))
+        else:
+            self._remember_completed(facts)
         return self._records.report(self.project, self._shared.now(), wanted)
 
     def start_alone(self, name: str) -> tuple[ServiceStart, Facts]:
         """Have one service running whose dependencies have been seen to. Raises ServiceFailed."""
         facts, involved = self.observe(name), self._shared.involved
+        if facts.networks and facts.networks.changed.intersection(self.project.services[name].networks):
+            self._renew_networks(name)
+            facts = self.observe(name)
         plan = plan_alone(self.project, name, facts, involved.recreated, rebuild=self.context.rebuild)
         self.ask_first(plan, facts)
         self._records.begin([name], plan, facts.containers)
         if not plan:
+            self._remember_completed(facts)
             return ServiceStart(self.context, self._records[name]), facts
         check_files(self.project, [name])
         with self.locked():
@@ -112,12 +130,25 @@ class StartRun:
                     start.start(restart=node.verb == "restart")
         return start, facts
 
+    def _renew_networks(self, name: str) -> None:
+        """Renew all that runs on the networks of a service that have changed, and the service with it."""
+        with self._shared.renewing:
+            facts = self.observe()
+            names = [each for each in with_network_users(self.project, [name], facts) if each not in self._records]
+            self.execute(names, plan_start(self.project, names, facts), facts)
+
     def watch(self, names: Collection[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""
         facts = self.observe()
         plan = plan_start(self.project, names, facts.without_configuration())
         self._records.begin(names, plan, facts.containers)
         awaited = [name for name in plan.services() if self.project.services[name].replicas]
+
+        for name in plan.services():
+            if self.project.services[name].provider:
+                hint = f"`inv up.{name}` asks it"
+                failure = Failure("ready", "not_asked", "its provider has not said that it is ready", hint=hint)
+                self._records.fail(name, failure)
 
         def watch(name: str) -> None:
             ServiceStart(self.context, self._records[name], only_watch=True).ready()
@@ -126,6 +157,10 @@ class StartRun:
         with self._shared.session.listening(self.project.name):
             schedule.run(graph, watch, clock=self._shared.clock)
         return self._records.report(self.project, self._shared.now(), names)
+
+    def _remember_completed(self, facts: Facts) -> None:
+        containers = [each for some in facts.containers.values() for each in some]
+        self._shared.history.keep_completed(containers, self._records)
 
     def remember(self, facts: Facts, now: Containers) -> None:
         """Remember what the runs after this one can't see: `now` are the containers at its end."""
@@ -203,19 +238,35 @@ class StartRun:
 
         Returns the containers as they were at the last look.
         """
+        notifier = self._shared.notifier
         brief = not any(service.shares for service in self.project.services.values())
         for last in (False, True):
             now = containers_of(self._shared.engine, self.project, brief=brief)
-            fallen = crashed(self.project, self._records, wanted, now)
+            crashes = {name: notifier.crashes(name) for name in wanted}
+            fallen = crashed(self.project, self._records, wanted, now, crashes)
             behind = sharing.behind(self.project, wanted, now)
-            for name in fallen:
-                failure = Failure("ready", "fell", "it was ready, and ended again", retry=False)
-                self._records.fail(name, failure)
+            for name in [*fallen]:
+                mine = now.get(name, ())
+                signalled = any(notifier.was_signalled(each.id) for each in mine)
+                if not signalled and has_done_its_work(self.project.services[name], self._records[name], mine):
+                    self._records.complete(name)
+                    fallen.remove(name)
+                else:
+                    self._records.fail(name, self._fell(mine))
             if last or not (fallen or behind):
                 break
             again = plan_retry(self.project, wanted, self._records, fallen, now, behind)
             self._carry_out(wanted, again, now, recreate=recreate)
         return now
+
+    def _fell(self, containers: Sequence[Container]) -> Failure:
+        """Return the failure of a service that was ready and ended again, with its last log lines."""
+        container = next((each for each in containers if not each.running), None)
+        failure = explain.fell(container)
+        if container is None:
+            return failure
+        lines, shared = self.context.settings.log_lines, self._shared
+        return explain.with_evidence(failure, shared.engine, container, lines, None, "", shared.redactor)
 
 
 class Starter:
@@ -257,6 +308,7 @@ class Starter:
             records=self.records,
             tell=self._tell,
             began=clock.monotonic(),
+            renewing=Turn(clock),
             takeover=takeover or Takeover(),
         )
         self._limiter = StartLimiter(clock)
@@ -283,7 +335,14 @@ class Starter:
             if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
                 launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
                 preparation = Preparation(
-                    project, compose, shared.engine, shared.builds, shared.notifier, shared.tell, shared.clock
+                    project,
+                    compose,
+                    shared.engine,
+                    shared.builds,
+                    shared.notifier,
+                    shared.tell,
+                    shared.clock,
+                    shared.redactor,
                 )
                 self._tools = (project, compose, launcher, preparation)
             _, _, launcher, preparation = self._tools
@@ -332,6 +391,6 @@ class Starter:
         self.shared.session.cancel()
 
     def _tell(self, service: str, kind: str, text: str) -> None:
-        step = Step(service, kind, self.shared.redactor.text(text), self.shared.now())  # type: ignore[arg-type]
+        step = Step(service, kind, text, self.shared.now())  # type: ignore[arg-type]
         for subscriber in self.subscribers:
             subscriber(step)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builders import START, ended
+from docker.errors import APIError
 
 from stackhand.engine.api.client import Engine
 
@@ -15,12 +18,27 @@ class _Api:
         self._network = network or {}
         self._info = info
         self.connected: dict[str, Any] = {}
+        self.refuses = False
+        self.actions: list[str] = []
+        self.question: dict[str, Any] = {}
 
     def connect_container_to_network(self, container: str, network: str, **options: Any) -> None:
         self.connected = {key: value for key, value in options.items() if value}
 
     def info(self) -> dict[str, Any]:
+        if self.refuses:
+            raise APIError("403 Client Error: Forbidden")
         return {"SystemTime": "2026-11-23T16:46:07.640747292+01:00", **self._info}
+
+    def _url(self, path: str) -> str:
+        return path
+
+    def _get(self, url: str) -> Any:
+        return SimpleNamespace(headers={"Date": "Mon, 23 Nov 2026 15:46:07 GMT"})
+
+    def events(self, **question: Any) -> list[dict[str, Any]]:
+        self.question = question
+        return [{"Action": action, "timeNano": 0} for action in self.actions]
 
     def inspect_network(self, network: str) -> dict[str, Any]:
         return self._network
@@ -30,6 +48,39 @@ def _engine(api: _Api) -> Engine:
     made = Engine({})
     made._api = api
     return made
+
+
+@pytest.mark.parametrize(
+    ("actions", "signalled"),
+    [
+        (["die"], False),
+        (["kill", "die"], True),
+        (["kill", "kill", "die", "stop"], True),
+        # The engine keeps so many events only.
+        ([], None),
+        (["kill"], None),
+    ],
+)
+def test_the_engine_tells_an_end_by_itself_from_a_stop(actions: list[str], signalled: bool | None) -> None:
+    api = _Api()
+    api.actions = actions
+    assert _engine(api).was_signalled(ended()) is signalled
+    # Both by the engine's clock: with a moment that is still to come, it would go on until then.
+    assert (api.question["since"], api.question["until"]) == ("1795448767.000000", "1795448767.640747")
+
+
+def test_the_engines_time_comes_from_elsewhere_where_a_proxy_refuses_to_tell() -> None:
+    api = _Api()
+    api.refuses = True
+    assert _engine(api).now() == START
+
+
+def test_two_clocks_that_differ_by_less_than_an_answer_takes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(_Api())
+    monkeypatch.setattr(engine, "now", lambda: datetime.now(timezone.utc) + timedelta(seconds=1))
+    assert engine.clock_offset() == timedelta()
+    monkeypatch.setattr(engine, "now", lambda: datetime.now(timezone.utc) - timedelta(hours=3))
+    assert abs(engine.clock_offset() + timedelta(hours=3)) < timedelta(minutes=1)
 
 
 def test_a_container_is_connected_as_it_is_configured() -> None:

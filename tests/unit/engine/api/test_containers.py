@@ -74,6 +74,16 @@ def test_healthchecks(raw: dict[str, Any], argv: tuple[str, ...], interval: floa
     assert (check.argv, check.interval, check.timeout) == (argv, interval, timeout)
 
 
+def test_a_healthcheck_runs_more_often_in_its_start_period() -> None:
+    """Engines before 25 have no StartInterval, and probe every interval also then."""
+    raw = {"Test": ["CMD", "c"], "Interval": 30 * 10**9, "StartPeriod": 60 * 10**9}
+    old = parse(document(healthcheck=raw)).healthcheck
+    new = parse(document(healthcheck={**raw, "StartInterval": 10**9})).healthcheck
+    assert old and new
+    assert [old.every(up) for up in (0, 59, 60)] == [30, 30, 30]
+    assert [new.every(up) for up in (0, 59, 60)] == [1, 1, 30]
+
+
 @pytest.mark.parametrize("raw", [None, {}, {"Test": []}, {"Test": ["NONE"]}, {"Test": ["CMD"]}])
 def test_no_healthcheck(raw: dict[str, Any] | None) -> None:
     assert parse(document(healthcheck=raw)).healthcheck is None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
+import socketserver
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +201,43 @@ def test_an_address_that_is_none() -> None:
     with pytest.raises(ConfigError, match="is not the address of an engine: gopher://x") as caught:
         connect(Endpoint("gopher://x", "DOCKER_HOST"), {})
     assert caught.value.exit_code == 2
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = b'{"ApiVersion": "1.41", "Id": "it"}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+class _Engine(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), _Answers)
+        self.connections = 0
+
+    def get_request(self) -> Any:
+        self.connections += 1
+        connection, _ = super().get_request()
+        return connection, ("here", 0)
+
+
+def test_calls_about_several_containers_share_a_connection() -> None:
+    # The path of a socket is short.
+    with tempfile.TemporaryDirectory() as folder, _Engine(Path(folder, "s")) as engine:
+        threading.Thread(target=engine.serve_forever, daemon=True).start()
+        with contextlib.closing(connect(Endpoint(f"unix://{folder}/s", "default"), {})) as client:
+            before = engine.connections
+            for name in ("one", "two", "three"):
+                assert client.inspect_container(name)["Id"] == "it"
+            assert engine.connections - before == 1
+        engine.shutdown()

@@ -12,6 +12,7 @@ import pytest
 
 from stackhand.engine.compose.cli import Compose, Selection, development
 from stackhand.engine.compose.files import chosen_files, env_file_pairs, find_directory
+from stackhand.engine.compose.project import Service
 from stackhand.engine.host.programs import Completed
 from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile, NoComposeFile
 
@@ -225,9 +226,72 @@ def test_dollar_signs_are_single_as_in_the_container() -> None:
     assert read.services["db"].environment == {"PASSWORD": "a$b$$c"}
 
 
-def test_config_that_is_no_json() -> None:
+@pytest.mark.parametrize("text", ["oops", "a: [", ""])
+def test_config_that_is_neither_json_nor_yaml(text: str) -> None:
     with pytest.raises(InvalidComposeFile):
-        compose(FakeCommands("oops")).config()
+        compose(FakeCommands(text)).config()
+
+
+class YamlOnly(FakeCommands):
+    """Compose, where it cannot print a setting as JSON."""
+
+    def run(self, argv: list[str], **more: Any) -> Completed:
+        if "json" in argv:
+            text = "json: error calling MarshalJSON for type types.SSHKey: invalid character ':' after top-level value"
+            raise CommandFailed(argv, 1, text)
+        return super().run(argv, **more)
+
+
+def test_what_compose_cannot_print_as_json_is_read_as_yaml() -> None:
+    text = "name: shop\nservices:\n  db: {image: x, build: {ssh: ['a: /key']}, command: [echo, $$x]}\n"
+    project = compose(YamlOnly(text)).config()
+    assert project.services["db"].raw == {"image": "x", "build": {"ssh": ["a: /key"]}, "command": ["echo", "$x"]}
+
+
+def test_another_failure_is_not_asked_again() -> None:
+    commands = FakeCommands(failure=CommandFailed(["docker", "compose", "config"], 1, "yaml: line 3"))
+    with pytest.raises(InvalidComposeFile):
+        compose(commands).config()
+    assert len(commands.ran) <= 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "env_file", "given"),
+    [
+        ({}, "", "1"),
+        ({"BUILDX_NO_DEFAULT_ATTESTATIONS": "0"}, "", "0"),
+        ({}, "BUILDX_NO_DEFAULT_ATTESTATIONS=0\n", None),
+    ],
+)
+def test_builds_have_no_attestations_that_nobody_asked_for(
+    tmp_path: Path, environ: dict[str, str], env_file: str, given: str | None
+) -> None:
+    (tmp_path / ".env").write_text(env_file)
+    seen: list[str | None] = []
+
+    class Commands(FakeCommands):
+        def run(self, argv: list[str], *, env: Any = None, **more: Any) -> Completed:
+            seen.append(env.get("BUILDX_NO_DEFAULT_ATTESTATIONS"))
+            return super().run(argv, **more)
+
+    Compose(Commands(), tmp_path, environ).build(NAMES)  # type: ignore[arg-type]
+    assert seen == [given]
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds"),
+    [
+        ("daily", 86400),
+        ("weekly", 604800),
+        ("every_12h", 43200),
+        ("every_1d30m", 88200),
+        ("every_", None),
+        ("always", None),
+        ("", None),
+    ],
+)
+def test_how_often_an_image_is_pulled(policy: str, seconds: float | None) -> None:
+    assert Service("db", "db", pull_policy=policy).pull_interval == seconds
 
 
 @pytest.mark.parametrize(

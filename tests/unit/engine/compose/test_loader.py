@@ -150,4 +150,4 @@ def test_names_are_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     redactor = Redactor()
     assert ProjectLoader(FakeCompose(), tmp_path, {}, redactor).project
     assert redactor.own_text("postgres") == "postgres"
-    assert redactor.text("postgres") == "***"
+    assert redactor.text("FATAL: no role postgres, password=postgres") == "FATAL: no role postgres, password=***"

@@ -177,6 +177,8 @@ class World:
         self.cut_off: set[str] = set()
         self.words = "celery\nworker\n-Qa"
         self.owner = ""
+        self.imported = 0.5
+        self.apps: dict[str, str] = {}
 
     def containers(self, project: str) -> list[Any]:
         return [*running("redis"), *self.workers]
@@ -192,15 +194,15 @@ class World:
         if user != self.owner:
             return ExecResult(4, f"{self.owner}\n")
         if "STACKHAND_ASK" not in (environment or {}):
-            return ExecResult(
-                0, f"\036worker 7 {container}\n{self.words}\n\036memory 7 2048\n\036memory 8 1024\n\036memory 9 5\n"
-            )
+            memory = "\036memory 7 2048\n\036memory 8 1024\n\036memory 9 5\n"
+            words = f"{self.words}\n-A{self.apps.get(container)}"
+            return ExecResult(0, f"\036worker 7 {container}\n{words}\n{memory}")
         question = json.loads(environment["STACKHAND_ASK"])
         self.asked.append((container, sorted(question["workers"])))
         if container in self.cut_off:
             return said(kind="broker", error="OperationalError: refused")
         answers = {key: self._reply(key, each) for key, each in question["workers"].items()}
-        return said(workers=answers, default=["celery"], imported=0.5)
+        return said(workers=answers, default=["celery"], imported=self.imported)
 
     def _reply(self, key: str, asked: dict[str, str]) -> dict[str, Any]:
         node = {"node": f"celery@{asked['host']}"}
@@ -291,6 +293,34 @@ def test_one_that_is_cut_off_from_the_broker_does_not_hide_the_others(tmp_path: 
     with pytest.raises(NoAnswer, match="refused"):
         collect(stage, "a")
     assert [collect(stage, each).name for each in "bc"] == ["celery@id-b-1", "celery@id-c-1"]
+
+
+def test_a_broker_that_is_down_is_not_asked_from_everywhere(tmp_path: Path) -> None:
+    workers = [container(f"worker{number}") for number in range(30)]
+    stage, world = stage_of(tmp_path, *workers)
+    world.cut_off.update(each.id for each in workers)
+    for each in workers:
+        with pytest.raises(NoAnswer, match="refused"):
+            collect(stage, each.service)
+    assert len(world.asked) == 2
+
+
+def test_nobody_waits_for_a_slow_application_twice(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, *(container(name) for name in "abc"))
+    world.hung.add("id-b-1")
+    world.imported = 60.0
+    assert collect(stage, "a").imported == 60
+    with pytest.raises(NoAnswer, match="celery@id-b-1 does not answer"):
+        collect(stage, "b")
+    assert len(world.asked) == 1
+
+
+def test_another_application_in_the_same_image(tmp_path: Path) -> None:
+    stage, world = stage_of(tmp_path, *(container(name) for name in "abc"))
+    world.apps["id-c-1"] = "other"
+    for name in "abc":
+        collect(stage, name)
+    assert sorted(asked for _, asked in world.asked) == [["id-a-1", "id-b-1"], ["id-c-1"]]
 
 
 def test_a_solo_pool_answers_between_tasks(tmp_path: Path) -> None:

@@ -22,10 +22,14 @@ class FakeEngine:
     """Has images, and says when they were made."""
 
     def __init__(self) -> None:
+        self.offset = timedelta()
         self.images: dict[str, Image] = {"image/api": Image("one", NOW + timedelta(hours=1))}
 
     def image(self, name: str) -> Image | None:
         return self.images.get(name)
+
+    def clock_offset(self) -> timedelta:
+        return self.offset
 
     def image_id(self, name: str) -> str | None:
         return self.images[name].id if name in self.images else None
@@ -77,6 +81,14 @@ def test_nothing_remembered_the_times_decide(place: Place) -> None:
     assert "newer than its image" in (place.cause() or "")
     place.remember_current()
     assert place.cause() is None
+
+
+@pytest.mark.parametrize(("hours", "newer"), [(-2, False), (0, True), (2, True), (-0.5, True)])
+def test_the_clock_of_the_engine_may_be_ahead_or_behind(place: Place, hours: float, newer: bool) -> None:
+    """The image was made an hour ago, if both clocks are right."""
+    place.engine.offset = timedelta(hours=hours)
+    place.engine.images["image/api"] = Image("one", NOW - timedelta(hours=1))
+    assert bool(place.cause()) is newer
 
 
 def test_a_changed_file(place: Place) -> None:
@@ -182,3 +194,20 @@ def test_a_shared_image_is_built_for_the_service_it_was_built_for(place: Place) 
 def test_a_memory_of_another_version_is_none(place: Place) -> None:
     place.state.remember("builds", {"api": {"of": "yesterday"}, "db": 3})
     assert place.cause() is None
+
+
+def test_what_is_built_on_a_changed_image_changes_with_it(tmp_path: Path, place: Place) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "Dockerfile").write_text("FROM base\n")
+    stack = project(
+        service("app", builds=True, built_on=("api",), raw={"build": {"context": str(app)}}),
+        service("api", builds=True, raw={"build": place.build}),
+    )
+    place.engine.images["image/app"] = Image("two", NOW + timedelta(hours=1))
+    place.remember_current()
+    (place.folder / "code").write_text("2")
+    builds = Builds(place.engine, place.state)  # type: ignore[arg-type]
+    images = {name: place.engine.image_id(name) for name in ("image/app", "image/api")}
+    causes = builds.changed(stack, builds.sources(stack, ["app"]), images)
+    assert causes["app"] == "api, which it is built on: its build context changed, last written: code"

@@ -42,6 +42,17 @@ def test_written_after_the_start(tmp_path: Path) -> None:
     assert causes(made)["web"] == "file mounted changed since its start"
 
 
+@pytest.mark.parametrize(("hours", "changed"), [(-2, set()), (0, set()), (0.5, set()), (2, {"api", "web"})])
+def test_the_clock_of_the_engine_may_be_ahead_or_behind(tmp_path: Path, hours: float, changed: set[str]) -> None:
+    """The files were written an hour before the start, if both clocks are right."""
+    made, offset = stack(tmp_path), timedelta(hours=hours)
+    containers = {name: [container(name)] for name in made.services}
+    stats = mounted.file_stats(made, made.services)
+    assert set(mounted.changed(made, containers, stats, {}, offset)) == changed
+    seen = mounted.runs_to_remember(made, [container("api")], stats, {}, offset)
+    assert bool(seen) is not bool(changed)
+
+
 def test_what_is_remembered_goes_first(tmp_path: Path) -> None:
     made = stack(tmp_path)
     run = container("api")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import pytest
+from builders import START
 
 from stackhand.engine.api.events import Event
 from stackhand.errors import CommandFailed, Interrupted
@@ -66,7 +68,7 @@ def test_isolating_finds_the_bad_ones() -> None:
 
 
 def event(service: str, action: str = "start", container: str = "c1") -> Event:
-    return Event(container, service, action)
+    return Event(container, service, action, START)
 
 
 class TestNotifier:
@@ -108,3 +110,20 @@ class TestNotifier:
         assert not notifier.out_of_memory("c2")
         notifier.handle(event("db", "start"))
         assert not notifier.out_of_memory("c1")
+
+    def test_how_long_the_longest_run_took_that_ended_by_itself(self) -> None:
+        notifier = Notifier()
+
+        def tell(*actions: tuple[float, str]) -> tuple[int, float | None]:
+            for at, action in actions:
+                notifier.handle(Event("c1", "db", action, START + timedelta(seconds=at)))
+            return notifier.crashes("db"), notifier.longest_run("db")
+
+        assert tell((0, "die")) == (1, None), "nobody heard it start"
+        assert tell((1, "start"), (4, "die")) == (2, 3)
+        assert tell((5, "start"), (6, "die")) == (3, 3)
+        # Stopped and restarted by somebody: no end by itself.
+        assert tell((7, "start"), (20, "kill"), (21, "die"), (21, "stop")) == (3, 3)
+        assert notifier.was_signalled("c1")
+        assert tell((22, "start"), (26, "oom"), (26, "die")) == (4, 4)
+        assert not notifier.was_signalled("c1")

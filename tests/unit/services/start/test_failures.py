@@ -50,7 +50,7 @@ class _Engine:
 )
 def test_a_name_that_is_taken(raw: dict[str, Any], labels: Mapping[str, str] | None, reason: str, hint: str) -> None:
     engine: Any = _Engine(labels)
-    failure = create_failure(engine, project(service("a", raw=raw)), "a", CommandFailed(["docker"], 1, CONFLICT))
+    failure = create_failure(engine, project(service("a", raw=raw)), "a", CommandFailed(["docker"], 1, CONFLICT), str)
     assert failure.kind == "name_in_use"
     assert not failure.retry
     assert reason in failure.reason

@@ -345,3 +345,61 @@ def test_one_service_alone(api: Container, renewed: set[str], actions: list[str]
 def test_a_one_shot_that_still_runs_is_waited_for() -> None:
     known = facts(MIGRATE, healthy("db"), container("migrate"), ended("api"))
     assert planned(MIGRATE, known) == ["check migrate", "start api"]
+
+
+@pytest.mark.parametrize(("age", "action"), [(3600, []), (90000, ["pull web", "recreate web"]), (None, [])])
+def test_an_image_is_pulled_again_when_it_is_old(age: float | None, action: list[str]) -> None:
+    stack = project(service("web", pull_policy="daily"))
+    known = replace(facts(stack, container()), image_ages={} if age is None else {"image/web": age})
+    assert planned(stack, known) == action
+
+
+@pytest.mark.parametrize(
+    ("base", "action"),
+    [
+        ({"pull_policy": "build"}, ["build app", "recreate app", "build base", "recreate base"]),
+        ({}, []),
+    ],
+)
+def test_what_is_built_on_another_image_is_built_with_it(base: dict[str, Any], action: list[str]) -> None:
+    stack = project(service("app", builds=True, built_on=("base",)), service("base", builds=True, **base))
+    assert planned(stack, facts(stack, container("app"), container("base"))) == action
+
+
+CLOUD = project(
+    service("cloud", provider="acme", replicas=0), service("web", needs("cloud")), service("other", needs("web"))
+)
+
+
+@pytest.mark.parametrize(
+    ("there", "known", "action"),
+    [
+        ([], {}, ["create cloud", "create web", "create other"]),
+        ([], {"cloud": HASH}, ["create cloud", "create web", "create other"]),  # taken down since
+        ([container("web"), container("other")], {}, []),  # Compose has asked it
+        ([container("web"), container("other")], {"cloud": HASH}, []),
+        ([container("web"), container("other")], {"cloud": "of yesterday"}, ["create cloud", "recreate web"]),
+        ([container("web"), container("other", config_hash="x")], {}, ["recreate other"]),
+        ([container("web", config_hash="x"), container("other")], {}, ["create cloud", "recreate web"]),
+        ([ended("web"), container("other")], {}, ["start web"]),
+    ],
+)
+def test_a_provider_is_asked_when_compose_makes_what_depends_on_it(
+    there: list[Container], known: dict[str, str], action: list[str]
+) -> None:
+    assert planned(CLOUD, replace(facts(CLOUD, *there), provided=known)) == action
+
+
+@pytest.mark.parametrize(
+    ("stack", "made", "certain"),
+    [
+        (WEB, {}, True),
+        (project(service("web", environment={"A": "1"})), {}, False),  # perhaps from an env_file
+        (project(service("web", environment={"A": "1"})), {"id-web-1": "something else"}, True),
+        (CLOUD, {}, False),  # perhaps from its provider
+    ],
+)
+def test_only_the_hash_differs(stack: Project, made: dict[str, str], certain: bool) -> None:
+    known = replace(facts(stack, container(config_hash="of yesterday")), made=made)
+    (action,) = (each for each in plan_start(stack, ["web"], known).actions if each.service == "web")
+    assert (action.verb, action.certain) == ("recreate", certain)
