@@ -42,13 +42,14 @@ Trouble = Literal[
 ]
 # By the messages of the server, of libpq and of PgBouncer. The first that matches counts.
 _TROUBLES: tuple[tuple[Trouble, str], ...] = (
+    # PgBouncer tells what a server said up to `server_login_retry` seconds ago, which may be put right since.
+    ("later", r"try again later|\(server_login_retry\)"),
     ("nologin", r"is not permitted to log in"),
     ("no_role", r'role ".*" does not exist'),
     ("no_database", r'database ".*" does not exist|no such database'),
     ("no_connect", r"permission denied for database"),
     ("not_admitted", r"no pg_hba\.conf entry|pg_hba\.conf rejects"),
     ("full", r"too many (clients|connections)|remaining connection slots"),
-    ("later", r"try again later"),
     ("starting", r"is starting up|is shutting down|recovery mode"),
     ("password", r"password authentication failed|SASL authentication failed|wrong password(?! type)"),
     ("silent", r"refused|timeout expired|could not translate|No route|server closed the connection|no answer"),
@@ -75,6 +76,9 @@ def try_all(context: CheckContext, service: str) -> Mapping[Login, Attempt]:
     """Try all logins to a Postgres service whose password is known. Raises NoAnswer where that is not possible."""
     known = login_map(context, service)
     tried = try_logins(context, service, [each for each in (*known.pooled, *known.direct) if each.password])
+    if any(result.trouble == "later" and _works_directly(login, tried) for login, result in tried.items()):
+        # Somebody else has put it right just now: a run that was killed, say.
+        expect_recovery(context, service)
     while time.monotonic() < context.scratch.get((_RECOVERY, service), 0.0):
         waiting = [login for login, result in tried.items() if login.via and result.trouble in ("later", "silent")]
         if not waiting:
@@ -125,6 +129,10 @@ def _is_conclusive(login: Login, result: Attempt, tried: Mapping[Login, Attempt]
     through = any(not other.trouble for pooled, other in tried.items() if _stands_behind(login, pooled))
     wrong = result.trouble in _OF_THE_ROLE or (result.trouble == "password" and login.role in protected)
     return not through or not result.trouble or wrong
+
+
+def _works_directly(login: Login, tried: Mapping[Login, Attempt]) -> bool:
+    return any(not each.via and each.role == login.role and not result.trouble for each, result in tried.items())
 
 
 def _stands_behind(login: Login, pooled: Login) -> bool:

@@ -35,6 +35,11 @@ from stackhand.kinds.postgres.login_map import Login, LoginMap
         ('FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "app"', "not_admitted"),
         ("FATAL:  pg_hba.conf rejects connection for host", "not_admitted"),
         ("FATAL:  server login has been failing, try again later (server_login_retry)", "later"),
+        (
+            'FATAL:  server login has been failing, cached error: permission denied for database "app" '
+            "(server_login_retry)",
+            "later",
+        ),
         ("FATAL:  sorry, too many clients already", "full"),
         ("FATAL:  the database system is starting up", "starting"),
         ('connection to server at "db" failed: Connection refused', "silent"),
@@ -134,3 +139,19 @@ def test_a_pool_that_waits_after_a_failure_is_given_time(monkeypatch: pytest.Mon
     expect_recovery(stage, "db")
     assert try_all(stage, "db")[POOLED] == Attempt()
     assert len(pauses) == 1
+
+
+@pytest.mark.parametrize(("direct", "waits"), [(FINE, True), (WRONG, False)])
+def test_a_pool_is_given_time_where_its_server_admits_the_role_again(
+    monkeypatch: pytest.MonkeyPatch, direct: Attempt, waits: bool
+) -> None:
+    """What PgBouncer says is old then: another run has put it right."""
+    own = Login("app", "shop", "db", 5432, "", "s3cr3t", ("migrate",))
+    looks = [{POOLED: Attempt("later", "cached error"), own: direct}, {POOLED: FINE}]
+    module = "stackhand.kinds.postgres.login_attempts"
+    monkeypatch.setattr(f"{module}.time.sleep", lambda _: None)
+    monkeypatch.setattr(f"{module}.try_logins", lambda *_: looks.pop(0))
+    known = LoginMap(pooled=(POOLED,), direct=(own,), bouncers={"pool": BOUNCER})
+    monkeypatch.setattr(f"{module}.login_map", lambda *_: known)
+    stage: Any = SimpleNamespace(scratch={}, facts_of=lambda *_: Server(ADMIN, cluster=Cluster(150000)))
+    assert (try_all(stage, "db")[POOLED] == FINE) is waits

@@ -113,6 +113,7 @@ def test_what_does_not_run_is_not_asked_for() -> None:
         ("reply db 5432 1 ? nc: bad address 'db'", "unresolved"),
         ("reply db 5432 1 - [Errno -3] Temporary failure in name resolution", "unresolved"),
         ("reply db 5432 1 10.0.0.2 bash: connect: No route to host", "silent"),
+        ("reply db 5432 124 10.0.0.2 no answer within 2 s", Reply("silent", "no answer within 2 s", "10.0.0.2")),
         ("reply db 5432 124 10.0.0.2", Reply("silent", "no answer", "10.0.0.2")),
         ("reply db 5432 1 ? nc: timed out", "silent"),
     ],
