@@ -17,7 +17,7 @@ from stackhand.engine.api.exec import ExecResult, Probe, execute
 from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
-from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.engine.host.load import CpuLoad, read
 from stackhand.errors import EngineUnreachable, StackError
 

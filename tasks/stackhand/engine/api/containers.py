@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from stackhand.engine.compose.project import (
+from stackhand.engine.compose.labels import (
     FILES_LABEL,
     FOLDER_LABEL,
     HASH_LABEL,
     NUMBER_LABEL,
     REPLACE_LABEL,
     SERVICE_LABEL,
-    Shared,
 )
+from stackhand.engine.compose.project import Shared
 
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 

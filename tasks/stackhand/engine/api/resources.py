@@ -10,7 +10,7 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.sdk import ContainerGone, errors
-from stackhand.engine.compose.project import FILES_LABEL, FOLDER_LABEL, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import FILES_LABEL, FOLDER_LABEL, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 # Engine 23 and newer label a volume without a given name (moby #44216). Before, only the hash as its name tells.
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")

@@ -11,7 +11,8 @@ from builders import container, ended, project, service
 
 from stackhand.engine.api.containers import Attachment, Container
 from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
-from stackhand.engine.compose.project import HASH_LABEL, NETWORK_LABEL, network_hash
+from stackhand.engine.compose.labels import HASH_LABEL, NETWORK_LABEL
+from stackhand.engine.compose.parse import network_hash
 from stackhand.services.changes import networks
 from stackhand.services.changes.networks import NetworkFacts
 from stackhand.services.start.decide import plan_start
