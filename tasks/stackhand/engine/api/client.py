@@ -189,9 +189,8 @@ class Engine:
 
     def tag(self, image: str, name: str) -> None:
         """Give an image another name, which no other image has from then on."""
-        repository, _, tag = name.rpartition(":")
         with errors():
-            self.api.tag(image, *((repository, tag) if repository and "/" not in tag else (name, "latest")))
+            self.api.tag(image, *containers.split_image_name(name))
 
     def untag(self, name: str) -> None:
         """Take a name from an image, also where a container uses it."""

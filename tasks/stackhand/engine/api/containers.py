@@ -132,6 +132,17 @@ class Image:
     in_containerd: bool = False
 
 
+def split_image_name(name: str) -> tuple[str, str]:
+    """Return the repository and the tag in the name of an image, which is `latest` where it names none.
+
+    >>> split_image_name("localhost:5000/shop/api:1"), split_image_name("localhost:5000/shop/api")
+    (('localhost:5000/shop/api', '1'), ('localhost:5000/shop/api', 'latest'))
+    """
+    folder, slash, last = name.rpartition("/")
+    repository, _, tag = last.partition(":")
+    return f"{folder}{slash}{repository}", tag or "latest"
+
+
 def parse_image(document: Mapping[str, Any]) -> Image:
     """Return the image of an engine's inspect document."""
     config: Mapping[str, Any] = document.get("Config") or {}

@@ -110,8 +110,8 @@ def volume_definitions(engine: Engine, project: str) -> dict[str, VolumeDefiniti
 
 def stop(engine: Engine, container: str) -> None:
     """Stop a container, with its own stop timeout."""
-    with suppress(ContainerGone), errors():
-        engine.api.stop(container)
+    with suppress(ContainerGone):
+        engine.stop(container)
 
 
 def remove_container(engine: Engine, container: str, *, volumes: bool) -> None:
