@@ -125,7 +125,7 @@ def facts(*containers: Container, changed: str = "") -> Facts:
     return Facts(there, networks=NetworkFacts(IDS.ids, frozenset({changed} if changed else ())))
 
 
-def test_all_on_a_changed_network_are_renewed_whoever_is_asked_for() -> None:
+def test_a_start_of_one_service_renews_all_on_a_changed_network() -> None:
     seen = facts(on("db", "shop_back"), on("api", "shop_back", "shop_front"), on("web", "shop_front"), changed="back")
     wanted = with_network_users(STACK, ["db"], seen)
     assert wanted == ["db", "api"]
