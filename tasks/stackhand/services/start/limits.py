@@ -1,4 +1,4 @@
-"""How many starts and probes go at once, and which start goes next."""
+"""How many starts go at once, and which one goes next."""
 
 from __future__ import annotations
 
