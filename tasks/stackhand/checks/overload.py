@@ -1,4 +1,4 @@
-"""Has the machine too much to do to answer in time? Decided by facts: then no answer proves nothing."""
+"""Whether the machine has too much to do to answer in time: then a missing answer proves nothing. Pure."""
 
 from __future__ import annotations
 
