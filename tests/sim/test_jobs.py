@@ -119,6 +119,22 @@ def test_one_that_is_brought_up_by_a_task_is_not_run_for_ever(world: World) -> N
     assert world.starts["migrate"] == 1
 
 
+@pytest.mark.parametrize("then", ["stopped", "renewed"])
+def test_one_that_ran_beside_what_waits_for_it_runs_again_with_that(world: World, then: str) -> None:
+    """By name it may run at any time; what ran meanwhile has not waited for that run."""
+    world.services(**{**SLOW, "migrate": one_shot(takes=5, depends_on=after(db="healthy"))})
+    start_all(world)
+    world.clock.sleep(60)
+    assert world.start("migrate").ok
+    world.clock.sleep(60)
+    if then == "stopped":
+        world.signal(world.box("app"), 0)
+    else:
+        world.services(**{**world.fakes, "app": plain(depends_on=after(migrate="completed"), environment={"A": "1"})})
+    start_all(world)
+    assert world.starts["migrate"] == 3
+
+
 def test_by_name_it_is_believed_once(world: World) -> None:
     world.services(**SLOW)
     give_up(world)

@@ -131,6 +131,21 @@ def test_a_chain_of_them(world: World) -> None:
     assert holds(world, "c", "b")
 
 
+def test_a_chain_whose_first_one_was_removed(world: World) -> None:
+    """Compose is forced to make the second one again, and has to be for the third, too."""
+    chain: dict[str, Fake] = {
+        "a": plain(),
+        "b": plain(network_mode="service:a", depends_on=after(a="started")),
+        "c": plain(network_mode="service:b", depends_on=after(b="started")),
+    }
+    assert world.services(**chain).start().ok
+    world.remove("a")
+    assert world.start().ok
+    assert holds(world, "b", "a")
+    assert holds(world, "c", "b")
+    assert not world.start().changed
+
+
 def test_a_completed_one_shot_is_made_again_only_where_it_runs_again(shop: World) -> None:
     migrating = {
         **VPN,

@@ -142,11 +142,14 @@ def awaits(containers: Sequence[Container], one_shots: Sequence[Container]) -> b
     """Return whether a service's `containers` still wait for just the run of a one-shot that has completed.
 
     So it is where a start ended early, or where the one-shot took longer than `start.timeout`: it completed after the
-    containers were made, and none of them has started since.
+    containers were made, and none of them has run then or since.
     """
     ended = min((each.finished_at for each in one_shots if each.finished_at), default=None)
     return ended is not None and all(
-        each.created_at is not None and each.created_at < ended and (each.started_at is None or each.started_at < ended)
+        each.created_at is not None
+        and each.created_at < ended
+        and not each.running
+        and all(moment is None or moment < ended for moment in (each.started_at, each.finished_at))
         for each in containers
     )
 

@@ -16,7 +16,7 @@ from stackhand.graph import schedule
 from stackhand.graph.clock import Clock
 from stackhand.output.redact import Redactor
 from stackhand.services.changes.builds import Builds
-from stackhand.services.start import half_recreated
+from stackhand.services.start import half_recreated, sharing
 from stackhand.services.start.coalesce import Coalescer
 from stackhand.services.start.equal_images import keep_equal_images
 from stackhand.services.start.failures import create_failure
@@ -85,7 +85,7 @@ class Preparation:
         failures = self.images(plan) if images is None else dict(images)
         failures.update(self._kept_on_outdated_networks(plan, recreate=recreate))
         left_out = unable(self._project, failures)
-        forced = {action.service for action in plan.actions if action.force}
+        forced = _forced(self._project, plan)
         names = [name for name in plan.services(*MAKES) if name not in left_out]
         for name in names:
             self._tell(name, "create", "creating")
@@ -240,6 +240,15 @@ class Preparation:
                 hint=message.hint or f"`docker compose {verb} {names[0]}` shows all of it",
             )
         return None
+
+
+def _forced(project: Project, plan: StartPlan) -> set[str]:
+    """Return the services that surely get new containers, and those that share something with these.
+
+    Compose makes the latter again where it makes both in one call, and keeps them where it is asked for them alone.
+    """
+    forced = {action.service for action in plan.actions if action.force}
+    return forced.union(*(sharing.all_sharers(project, name) for name in forced))
 
 
 def _network_failure(error: NetworkInUse) -> Failure:
