@@ -188,14 +188,9 @@ def _folder_exception(
     if reason:
         return PathRule(leave=reason)
     if rules.is_secret(path):
-        readers = {use.service: users.get(use.service, User()) for use in mounts}
-        names = [
-            name
-            for name, user in readers.items()
-            if not user.is_root and user.uid != rules.target.uid and user.is_known
-        ]
-        if names:
-            told = ", ".join(f"{name} ({readers[name]})" for name in names)
+        others = _others(mounts, users, rules.target)
+        if others:
+            told = ", ".join(f"{name} ({user})" for name, user in others.items())
             return PathRule(leave=f"{told} reads the whole folder as another user; give it single files as secrets")
     return data
 
