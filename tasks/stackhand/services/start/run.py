@@ -32,7 +32,7 @@ from stackhand.services.start.decide import (
     plan_with_sharers,
     replan,
 )
-from stackhand.services.start.facts import Containers, Facts, recreated, with_network_users
+from stackhand.services.start.facts import Containers, Facts, all_new, recreated, with_network_users
 from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, Turn
 from stackhand.services.start.notifier import Notifier
@@ -215,8 +215,12 @@ class StartRun:
             lost = unable(self.project, failures)
             only = next(iter(wanted)) if len(wanted) == 1 else None
             now = containers_of(self._shared.engine, self.project, only)
-            if recreate:
-                self._shared.involved.created.update(name for name in made if name not in lost)
+            # Compose has kept what is as configured now; what it was to keep as it is may be anything.
+            self._shared.involved.created.update(
+                name
+                for name in made
+                if name not in lost and (recreate or all_new(before.get(name, ()), now.get(name, ())))
+            )
             self._shared.involved.recreated.update(recreated(made, before, now))
         return failures, now, replan(self.project, wanted, plan, before, now, failures, leaders)
 
@@ -363,9 +367,9 @@ class Starter:
         Raises LockHeld, MissingFile, and what makes the whole start impossible.
         """
         run = self.begin()
-        facts = run.observe().without_configuration() if as_is else run.observe()
-        rebuild = self._rebuild and not as_is
-        names, plan = plan_with_sharers(run.project, names, facts, named=named, rebuild=rebuild)
+        facts = run.observe()
+        known, rebuild = (facts.without_configuration(), False) if as_is else (facts, self._rebuild)
+        names, plan = plan_with_sharers(run.project, names, known, named=named, rebuild=rebuild)
         needed = run.project.closure(names)
         wanted = [name for name in run.project.services if name in needed]
         optional = set(wanted) - set(run.project.closure(names, required_only=True))
