@@ -10,9 +10,10 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
-from common import Bound, InvalidRunError, Options, Project, Report, main, measure, say
+from common import LIMIT, Bound, InvalidRunError, Options, Project, Report, main, measure, say
 from reference import reference
 
 WORKERS = 30
@@ -23,7 +24,8 @@ _COMPOSE = "compose.workers.yaml"
 def compare(options: Options) -> Report:
     """Run the fixes on a stack of workers that needs none, alone and beside two busy programs."""
     report = Report(f"post-startup fixes, {WORKERS} healthy Celery workers")
-    with reference(options, _add_workers) as stack:
+    with reference(options) as stack:
+        _add_workers(stack)
         before = stack.identities()
         for _ in range(options.runs):
             report.add(QUIET, _fixes(stack, options))
@@ -36,14 +38,23 @@ def compare(options: Options) -> Report:
 
 
 def _add_workers(stack: Project) -> None:
-    """Add workers like the reference stack's own, each a service of its own.
+    """Start workers like the reference stack's own, each a service of its own, and wait until they take tasks.
 
-    Their healthchecks, each of which imports Celery, would use up two cores at the stack's own interval of 10 s.
+    They have no healthchecks: each one of those imports Celery, so that 30 every ten seconds need more than two cores.
     """
-    worker = {"extends": {"file": "compose.yaml", "service": "worker"}, "healthcheck": {"interval": "120s"}}
+    worker = {"extends": {"file": "compose.yaml", "service": "worker"}, "healthcheck": {"disable": True}}
     more = {f"worker-{number}": worker for number in range(2, WORKERS + 1)}
     (stack.folder / _COMPOSE).write_text(json.dumps({"services": more}))
     stack.env["COMPOSE_FILE"] = f"compose.yaml:{_COMPOSE}"
+    say(f"  starting {len(more)} more workers")
+    stack.compose("up", "-d")
+    began = time.monotonic()
+    while not all(
+        b" ready." in stack.client.logs(each["Id"]) for name, each in stack.containers().items() if name in more
+    ):
+        if time.monotonic() - began > LIMIT:
+            raise InvalidRunError(f"not all workers were ready after {LIMIT} s")
+        time.sleep(1)
 
 
 def _fixes(stack: Project, options: Options) -> float:

@@ -15,7 +15,8 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.cli import Selection
-from stackhand.engine.compose.project import PROJECT_LABEL, Project
+from stackhand.engine.compose.labels import FOLDER_LABEL, PROJECT_LABEL
+from stackhand.engine.compose.project import Project
 from stackhand.engine.host.programs import Programs
 from stackhand.errors import CommandFailed, ConfigError, StackError
 from stackhand.model import Action, Plan
@@ -23,7 +24,7 @@ from stackhand.model import Action, Plan
 TEXT = "Stacks start in order, and what is wrong is put right."
 # The development override is for those who change the code.
 SELECTION = Selection(files=("compose.yaml",))
-_FOLDER_FORMAT = '{{.Label "com.docker.compose.project.working_dir"}}'
+_FOLDER_FORMAT = f'{{{{.Label "{FOLDER_LABEL}"}}}}'
 _FRONT, _WORKER = "caddy", "worker"
 _TASK_SECONDS = 30.0
 

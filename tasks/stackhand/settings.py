@@ -76,6 +76,8 @@ class Fixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Days before its expiry from which a certificate is a warning."""
     patience: Positive = 30.0
     """Seconds that a stack may take, after a fix, to recover by itself."""
+    overload: Annotated[float, Meta(ge=0)] = 4.0
+    """Tasks for each core from which a missing answer is no failure, for the machine is overloaded; 0: it always is."""
 
 
 class Perms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -60,8 +60,9 @@ def test_first_second_and_changed(project: Project) -> None:
     assert set(services["api"]["waited_for"]) == {"migrate", "db", "cache"}
     assert document["critical_path"] == ["db", "migrate", "api"]
     db = project.container("db")
-    took = (ready_since(project, db) - moment(db)).total_seconds()
-    assert services["db"]["ready_after"] >= took - 0.01, "it says when db was ready, rounded"
+    # It counts from when we heard of the start, which no time of the engine's tells: on today's engine StartedAt is
+    # early, by seconds where the machine is busy. The simulation has the exact figures.
+    assert 0 < services["db"]["ready_after"] <= document["elapsed"]
     # The engine's own probe would have come after five minutes.
     assert document["elapsed"] < 60
     # `ready` was true when what waits for it started.

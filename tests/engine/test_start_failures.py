@@ -158,7 +158,8 @@ def test_a_name_that_another_container_has(project: Project) -> None:
 @pytest.mark.mechanism
 def test_killed_by_its_memory_limit(project: Project) -> None:
     project.services(hungry={"command": ["tail", "/dev/zero"], "mem_limit": "16m", "memswap_limit": "16m"})
-    document = fail(project, "--retries", "2")
+    # A busy machine may need more than a second to use up its memory.
+    document = fail(project, "--retries", "2", INVOKE_STACKHAND_START_SETTLE="60")
     hungry = by_name(document)["hungry"]
     assert hungry["attempts"] == 2
     assert "memory" in hungry["error"]["reason"]

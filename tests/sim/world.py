@@ -24,6 +24,7 @@ from stackhand.engine.api.exec import ExecResult, Probe
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose import project as model
 from stackhand.engine.compose.loader import ChosenProject
+from stackhand.engine.compose.parse import parse
 from stackhand.errors import CommandFailed, EngineUnreachable, Interrupted, StackError
 from stackhand.graph import schedule
 from stackhand.output.redact import Redactor
@@ -544,7 +545,7 @@ class FakeCompose:
     def __init__(self, world: World, *profiles: str) -> None:
         self._world = world
         self._profiles = profiles
-        self.project = model.parse(world.document(profiles), world.folder)
+        self.project = parse(world.document(profiles), world.folder)
 
     def config(self) -> model.Project:
         return self.project

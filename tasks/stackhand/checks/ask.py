@@ -68,7 +68,7 @@ def questions(context: CheckContext, names: Sequence[str], suite: Suite, phases:
 
 
 class Asker:
-    """Asks the questions of one run; remembers which got no answer in time although they had all of the machine's."""
+    """Asks the questions of one run. Remembers which are late with more time, too, on a machine that is not busy."""
 
     def __init__(self, context: CheckContext, suite: Suite) -> None:
         self._context = context
@@ -105,7 +105,7 @@ class Asker:
         return {each: answers[str(number)] for number, each in enumerate(asked)}
 
     def _judged(self, answers: Answers) -> Answers:
-        """Return answers that were given all the time that there is. What is late on a busy machine is not known."""
+        """Return the answers of a second look, in which what is late on a busy machine becomes `not asked in time`."""
         late = [each for each, verdicts in answers.items() if _is_late(verdicts)]
         why = self._context.overload() if late else ""
         if not why:

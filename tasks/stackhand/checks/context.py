@@ -150,12 +150,14 @@ class CheckContext:
 
     def overload(self) -> str:
         """Return what shows that the engine's machine has too much to do to answer in time, "" where nothing does."""
+        if not self.settings.overload:
+            return ""
         running = next((each for each in self.containers() if each.running), None)
         seconds = None
         if running:
             with contextlib.suppress(NoAnswer):
                 seconds = inside(self.engine, running, ["true"], timeout=_LEAST_TIMEOUT).seconds
-        return overload(seconds, self.engine.cpu_load())
+        return overload(seconds, self.engine.cpu_load(), self.settings.overload)
 
     def containers(self) -> Sequence[Container]:
         """Return the project's containers as they were when first asked for."""

@@ -10,7 +10,7 @@ from stackhand.checks.check import Check, Verdict, fail, ok, skip
 from stackhand.checks.context import CheckContext
 from stackhand.checks.errors import CannotAsk, NoAnswer
 from stackhand.checks.traits import Traits
-from stackhand.engine.compose.project import KIND_LABEL
+from stackhand.engine.compose.labels import KIND_LABEL
 from stackhand.errors import StackError
 
 F = TypeVar("F")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stackhand.checks import commands
-from stackhand.engine.compose.project import KIND_LABEL, Service
+from stackhand.engine.compose.labels import KIND_LABEL
+from stackhand.engine.compose.project import Service
 
 # Words before such a word say nothing of an image: `postgres-exporter` is no postgres, `my-redis-app` no redis. But a
 # project `web` with a service `redis` has the image `web-redis`.

@@ -214,7 +214,7 @@ def _warn_of_unfinished(stack: Stack, names: Sequence[str]) -> None:
 def _check_fixes(c: Context, stack: Stack, *, json: bool) -> None:
     """Check what the fixes will need before anything is started. Raises UnknownStep, UnknownKind, BrokenKind."""
     own_steps(c, stack.settings.fixes.steps, json=json)
-    from stackhand.engine.compose.project import KIND_LABEL
+    from stackhand.engine.compose.labels import KIND_LABEL
 
     labels = (service.raw.get("labels") or {} for service in stack.project.services.values())
     if any(KIND_LABEL in each for each in labels):

@@ -120,6 +120,10 @@ _TABLE: tuple[tuple[str, str, bool, str], ...] = (
 )
 
 _INTERPOLATION = re.compile(r"invalid interpolation format for (?P<place>\S+?)\.?(\s|$)")
+# Compose warns of these, and goes on with an empty text: `:/data` is then no volume, `shop/web:` no image.
+_UNSET = re.compile(r'The \\?"(?P<name>\w+)\\?" variable is not set')
+# The file of Compose's first format has its services at the top level.
+_NO_SERVICES = re.compile(r"\(root\) additional property", re.IGNORECASE)
 _CYCLE = re.compile(r"dependency cycle detected: (?P<cycle>[^\n]+)")
 _NO_SERVICE = re.compile(r"no such service: (?P<name>\S+)")
 # The last two: of another container that a new one would join (engine 28; 20.10 says 404 to the first).
@@ -136,7 +140,7 @@ _NO_ENGINE = re.compile(
 _INVALID = re.compile(
     r"yaml: |validating |invalid compose project|env file .* not found|error while interpolating|"
     r"no such file or directory|is not allowed|must be a|unsupported|undefined (service|volume|network|secret|"
-    r"config)|cannot unmarshal|empty compose file|invalid (interpolation|proto|type)|top-level object must be|"
+    r"config)|cannot unmarshal|empty compose file|invalid (interpolation|proto|type|spec)|top-level object must be|"
     r"required by file",
     re.IGNORECASE,
 )
@@ -247,4 +251,10 @@ def _hint_for(text: str) -> str:
         return "create the env file, or mark it `required: false`"
     if "is missing a value" in text:
         return "set the variable in the environment or in .env"
+    if _NO_SERVICES.search(text):
+        return "services belong under `services:`; at the top level only what Compose knows, and `x-` names, may stand"
+    unset = list(dict.fromkeys(_UNSET.findall(text)))
+    if unset and "additional property" not in text.lower():
+        more = f" and {len(unset) - 4} more" if len(unset) > 4 else ""
+        return f"no value is set for {', '.join(unset[:4])}{more}: set it in the environment or in .env"
     return "`docker compose config` shows the same; correct the file and try again"

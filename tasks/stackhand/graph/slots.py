@@ -1,4 +1,4 @@
-"""Slots: how many bodies that cost the machine time run at once. By them programs are run in containers."""
+"""Slots limit how much work that costs CPU time is begun at once: running programs in containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sites of a Caddy: it answers only who asks for one of them by name, in the handshake and in the request."""
+"""The sites of a Caddy. It answers only a client that names one of them, in the handshake and in the request."""
 
 from __future__ import annotations
 

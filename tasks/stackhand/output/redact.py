@@ -34,11 +34,6 @@ _TELLING = re.compile(r"(?i)(passw(or)?d|passphrase|secret|token|pwd)\W{1,3}((is
 _URL_USER = re.compile(r"://([\w.-]{1,20})(?=[:@])")
 
 
-def mask_passwords(text: str) -> str:
-    """Mask what gives itself away as a password in `text`, whether it is known or not."""
-    return _masked(text, passwords(text))
-
-
 def mask_part(text: str, part: str, mask: Callable[[str], str]) -> str:
     """Return `text`, of our own words, with the secrets masked in the part of it that came from elsewhere."""
     return text.replace(part, mask(part)) if part else text

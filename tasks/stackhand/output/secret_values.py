@@ -199,9 +199,8 @@ def forms(value: str) -> Iterator[str]:
         return
     raw = value.encode()
     yield base64.b64encode(raw).decode()
-    for before in range(
-        3
-    ):  # what stands before it shifts the letters; those that depend on its neighbours are left out
+    # What stands before it shifts the letters; those that depend on its neighbours are left out.
+    for before in range(3):
         encoded = base64.b64encode(b"\0" * before + raw).decode()
         inner = encoded[(0, 2, 3)[before] : (before + len(raw)) * 8 // 6]
         if len(inner) >= 12:

@@ -10,6 +10,7 @@ from stackhand.errors import StackError
 from stackhand.output.redact import Redactor
 from stackhand.services.origin import Takeover, made_elsewhere
 from stackhand.services.start import half_recreated, sharing
+from stackhand.services.start.facts import by_service
 from stackhand.services.start.on_demand import OnDemand
 from stackhand.services.start.renew_networks import NetworkRenewal
 from stackhand.services.start.run import Starter
@@ -71,7 +72,7 @@ class Actions:
         """Renew what runs, or `ran`, and shares what has gone with a container or a restart of this service."""
         project = self._loader.project
         if project.sharers(service):
-            there = sharing.by_service(self._engine.containers(project.name))
+            there = by_service(self._engine.containers(project.name))
             behind = sharing.left_behind(project, service, there, ran)
             if behind and not self._new_starter().run(behind, as_is=True).ok:
                 raise StackError(f"{', '.join(behind)} did not become ready after {service} was renewed")
@@ -88,7 +89,7 @@ class Actions:
             half_recreated.clear(self._engine, chosen.project, [service])
             ran = self._running_sharers(service)
             chosen.compose.create([service], force=True)
-            self.starter.shared.involved.created.add(service)
+            self.starter.was_made(service)
             self.start(service)
             self.renew_sharers(service, ran)
 
@@ -108,14 +109,13 @@ class Actions:
         project = self._loader.project
         if not project.sharers(service):
             return []
-        there = sharing.by_service(self._engine.containers(project.name, brief=True))
+        there = by_service(self._engine.containers(project.name, brief=True))
         return sharing.running_sharers(project, service, there)
 
     def _check_folder(self, service: str) -> None:
         """Raise OtherFolder where a service's containers were made from another folder, and nobody has agreed."""
         project = self._loader.project
-        folders = made_elsewhere(project, self._engine.containers(project.name, service)).values()
-        self.takeover.check(project, {service: min(folders, default="")})
+        self.takeover.check(project, made_elsewhere(project, self._engine.containers(project.name, service)))
 
     def _new_starter(self) -> Starter:
         what = (self._loader.chosen, self._engine, self._settings, self._state, self._redactor)

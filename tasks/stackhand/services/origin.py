@@ -7,7 +7,7 @@ the folder and the files that a container was made from on it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ HINT = "give this project a name of its own (`name:` in the compose file, or COM
 
 class _Made(Protocol):
     @property
-    def id(self) -> str: ...
+    def service(self) -> str: ...
     @property
     def made_in(self) -> str: ...
     @property
@@ -27,19 +27,14 @@ class _Made(Protocol):
 
 
 def made_elsewhere(project: Project, containers: Iterable[_Made]) -> dict[str, str]:
-    """Return the folder of each of these containers, by id, that was made from another folder than the project's.
+    """Return, by service, the other folder than the project's that some of these containers were made from.
 
     That folder has to be there still, with the compose file: otherwise the project was moved or renamed, or made from
     another machine or in a container, where paths are others. Symbolic links and mounts lead to the same folder.
     """
-    known: dict[tuple[str, str], bool] = {}
     found: dict[str, str] = {}
-    for each in containers:
-        place = (each.made_in, each.made_from)
-        if place not in known:
-            known[place] = bool(each.made_in) and _is_another(project, Path(each.made_in), each.made_from.split(",")[0])
-        if known[place]:
-            found[each.id] = each.made_in
+    for each in _foreign(project, containers):
+        found.setdefault(each.service, each.made_in)
     return found
 
 
@@ -55,12 +50,12 @@ class Takeover:
         self._lock = threading.Lock()
 
     def check(self, project: Project, others: Mapping[str, str]) -> None:
-        """Ask about services whose containers are about to be changed; `others` has the folder of each.
+        """Ask about services whose containers are about to be changed; `others` has the other folder of each.
 
         Raises OtherFolder, or what `ask` raises.
         """
         with self._lock:
-            new = {name: folder for name, folder in others.items() if folder and folder not in self._agreed}
+            new = {name: folder for name, folder in others.items() if folder not in self._agreed}
             if new:
                 were = "was" if len(new) == 1 else "were"
                 self.ask(
@@ -74,12 +69,22 @@ class Takeover:
 
 def refuse(project: Project, containers: Iterable[_Made]) -> None:
     """Raise ForeignContainers if one of these containers was made from another folder."""
-    folders = made_elsewhere(project, containers).values()
+    folders = [each.made_in for each in _foreign(project, containers)]
     if folders:
         raise ForeignContainers(
             f"containers were started {_from(project, folders)}; nothing was removed",
             f"run the reset there, or {HINT}",
         )
+
+
+def _foreign(project: Project, containers: Iterable[_Made]) -> Iterator[_Made]:
+    known: dict[tuple[str, str], bool] = {}
+    for each in containers:
+        place = (each.made_in, each.made_from)
+        if place not in known:
+            known[place] = bool(each.made_in) and _is_another(project, Path(each.made_in), each.made_from.split(",")[0])
+        if known[place]:
+            yield each
 
 
 def _from(project: Project, folders: Iterable[str]) -> str:

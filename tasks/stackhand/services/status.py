@@ -14,7 +14,7 @@ from stackhand.errors import StackError
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import STILL_INITIALISES, initialises
 from stackhand.output.redact import message_of
-from stackhand.services.start.facts import done, provided
+from stackhand.services.start.facts import NOT_PROVIDED, by_service, done, provided
 from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.record import READY
 from stackhand.services.start.remember import PROVIDED
@@ -56,9 +56,6 @@ class ServiceStatus:
         }
 
 
-_NOT_ASKED = "its provider has not said that it is ready"
-
-
 def status(
     engine: Engine,
     project: Project,
@@ -84,9 +81,8 @@ def status(
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
         if project.services[name].provider:
-            there = {each.service: (each,) for each in containers}
-            ready = provided(project, name, there, PROVIDED.read(state))
-            return ServiceStatus(name, "running" if ready else "missing", "" if ready else _NOT_ASKED, ())
+            ready = provided(project, name, by_service(containers), PROVIDED.read(state))
+            return ServiceStatus(name, "running" if ready else "missing", "" if ready else NOT_PROVIDED, ())
         states = [_container_state(engine, project, each, mask, proven, completed, doubting) for each in mine]
         for number, each in enumerate(mine):
             ready = states[number][0] in READY and name not in proven

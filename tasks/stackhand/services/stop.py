@@ -145,8 +145,7 @@ def _stop(compose: Compose, engine: Engine, project: Project, names: Collection[
 def _folders(engine: Engine, project: Project, planned: Plan) -> dict[str, str]:
     names = [action.service for action in planned.actions]
     containers = [each for each in engine.containers(project.name) if each.service in names]
-    elsewhere = made_elsewhere(project, containers)
-    return {each.service: elsewhere[each.id] for each in containers if each.id in elsewhere}
+    return made_elsewhere(project, containers)
 
 
 def _engine_time(engine: Engine) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Probe scripts: shells and linters take all of them, and the Pythons of containers take theirs."""
+"""Scripts of probes and tests: shells and linters take all of them, and the Pythons of containers take theirs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from builders import project, service
 from shells import Shell, context, running
+from support import CHECKOUT
 
 import stackhand
 from stackhand.checks import scripts
 
 PACKAGE = Path(stackhand.__file__).parent
-SHELL = sorted(PACKAGE.rglob("*.sh"))
+SHELL = sorted([*PACKAGE.rglob("*.sh"), *(CHECKOUT / "tests/engines").glob("*.sh")])
 # The oldest Python that each is for, by what its docstring says.
 PYTHON = {
     "checks/http_probe.py": (3, 4),
@@ -30,7 +31,7 @@ LINTERS = {
 
 
 @pytest.mark.parametrize("program", LINTERS)
-@pytest.mark.parametrize("file", SHELL, ids=lambda file: str(file.relative_to(PACKAGE)))
+@pytest.mark.parametrize("file", SHELL, ids=lambda file: str(file.relative_to(CHECKOUT)))
 def test_shell_scripts(file: Path, program: str) -> None:
     if not shutil.which(program):
         pytest.skip(f"this machine has no {program}, which checks the probe scripts")

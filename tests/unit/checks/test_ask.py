@@ -184,12 +184,13 @@ def test_where_one_is_late_by_itself_the_others_are_asked_together(tmp_path: Pat
 
 def test_no_thread_for_each_question_of_a_large_stack(tmp_path: Path) -> None:
     lock, now, peak = threading.Lock(), [0], [0]
+    pair = threading.Barrier(2)
 
     def check(context: CheckContext, service: str) -> Iterable[Verdict]:
         with lock:
             now[0] += 1
             peak[0] = max(peak[0], now[0])
-        time.sleep(0.002)
+        pair.wait(30)  # so that at least two are asked at once
         with lock:
             now[0] -= 1
         return [ok("it answers")]

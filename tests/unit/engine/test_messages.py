@@ -219,6 +219,39 @@ def test_a_better_error(text: str, error: type[Exception], says: str) -> None:
     assert caught.value.hint  # type: ignore[attr-defined]
 
 
+def unset(*names: str) -> str:
+    warning = 'level=warning msg="The \\"{}\\" variable is not set. Defaulting to a blank string."\n'
+    return "".join(warning.format(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (
+            unset("DATA", "MEDIA", "DATA") + "invalid spec: :/srv/data: empty section between colons",
+            "no value is set for DATA, MEDIA: set it in the environment or in .env",
+        ),
+        (
+            unset(*"ABCDEF") + "services.a.volumes.0: invalid spec: :/x: empty section between colons",
+            "no value is set for A, B, C, D and 2 more: set it in the environment or in .env",
+        ),
+        (
+            "validating /m/c.yml: (root) Additional property shop is not allowed",
+            "services belong under `services:`; at the top level only what Compose knows, and `x-` names, may stand",
+        ),
+        # A word that Compose does not know has nothing to do with variables.
+        (
+            unset("DATA") + "validating /m/c.yml: services.a Additional property imag is not allowed",
+            "`docker compose config` shows the same; correct the file and try again",
+        ),
+    ],
+)
+def test_the_hint_names_what_is_to_be_written(text: str, hint: str) -> None:
+    with pytest.raises(InvalidComposeFile) as caught:
+        raise_for(failed(text))
+    assert caught.value.hint == hint
+
+
 @pytest.mark.parametrize(
     "text",
     ["container exited: no such file or directory", "yaml: line 4: could not find expected ':'"],

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from stackhand.errors import CommandFailed, StackError
-from stackhand.output.redact import MASK, Redactor, mask_part, mask_passwords, message_of
+from stackhand.output.redact import MASK, Redactor, mask_part, message_of
 from stackhand.output.secret_values import is_secret_name, looks_like_word
 
 
@@ -108,7 +108,7 @@ def test_names_that_do_not(name: str) -> None:
     ],
 )
 def test_passwords_in_urls(text: str, masked: str) -> None:
-    assert mask_passwords(text) == masked
+    assert Redactor().text(text) == masked
 
 
 def knowing(*secrets: str, public: tuple[str, ...] = (), **environment: str) -> Redactor:

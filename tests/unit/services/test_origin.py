@@ -29,7 +29,7 @@ def at(path: Path, file: str = "compose.yaml") -> Project:
 
 def is_elsewhere(stack: Project, made_in: Path | str, made_from: Path | str = "") -> bool:
     made = container("web", made_in=str(made_in), made_from=str(made_from or Path(made_in) / "compose.yaml"))
-    return made_elsewhere(stack, [made]) == {made.id: str(made_in)}
+    return made_elsewhere(stack, [made]) == {"web": str(made_in)}
 
 
 def test_another_folder_with_a_compose_file(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_somebody_is_asked_once_for_a_folder() -> None:
     with pytest.raises(OtherFolder, match=r"web was started from another folder with the project name shop: /b$"):
         takeover.check(shop, {"web": "/b"})
     takeover.ask = lambda error: asked.append(error.message)
-    takeover.check(shop, {"web": "", "db": "/b"})
+    takeover.check(shop, {"db": "/b"})
     takeover.check(shop, {"web": "/b"})
     takeover.check(shop, {"web": "/c", "db": "/b"})
     assert len(asked) == 2
@@ -103,7 +103,7 @@ def test_a_reset_refuses(tmp_path: Path) -> None:
 def test_a_plan_says_whose_containers_it_changes() -> None:
     shop = project(service("web"), service("db"))
     there = {"web": [container("web", status="exited", exit_code=1)], "db": [container("db")]}
-    facts = Facts(there, elsewhere={"id-web-1": "/b", "id-db-1": "/b"})
+    facts = Facts(there, elsewhere={"web": "/b", "db": "/b"})
     told = "start web: it is exited; it was started from another folder, /b"
     assert [str(action) for action in plan_start(shop, ["web", "db"], facts).actions] == [told]
     assert [str(action) for action in plan_restart(shop, ["web", "db"], facts, Changes()).actions] == [told]

@@ -17,7 +17,7 @@ from stackhand.engine.api.exec import ExecResult, Probe, execute
 from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.helper import run as run_helper
 from stackhand.engine.api.sdk import ContainerGone, errors, load
-from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.engine.host.load import CpuLoad, read
 from stackhand.errors import EngineUnreachable, StackError
 
@@ -189,9 +189,8 @@ class Engine:
 
     def tag(self, image: str, name: str) -> None:
         """Give an image another name, which no other image has from then on."""
-        repository, _, tag = name.rpartition(":")
         with errors():
-            self.api.tag(image, *((repository, tag) if repository and "/" not in tag else (name, "latest")))
+            self.api.tag(image, *containers.split_image_name(name))
 
     def untag(self, name: str) -> None:
         """Take a name from an image, also where a container uses it."""

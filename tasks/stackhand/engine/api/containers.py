@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from stackhand.engine.compose.project import (
+from stackhand.engine.compose.labels import (
     FILES_LABEL,
     FOLDER_LABEL,
     HASH_LABEL,
     NUMBER_LABEL,
     REPLACE_LABEL,
     SERVICE_LABEL,
-    Shared,
 )
+from stackhand.engine.compose.project import Shared
 
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
@@ -130,6 +130,17 @@ class Image:
     tagged: datetime | None = None
     content: str = ""
     in_containerd: bool = False
+
+
+def split_image_name(name: str) -> tuple[str, str]:
+    """Return the repository and the tag in the name of an image, which is `latest` where it names none.
+
+    >>> split_image_name("localhost:5000/shop/api:1"), split_image_name("localhost:5000/shop/api")
+    (('localhost:5000/shop/api', '1'), ('localhost:5000/shop/api', 'latest'))
+    """
+    folder, slash, last = name.rpartition("/")
+    repository, _, tag = last.partition(":")
+    return f"{folder}{slash}{repository}", tag or "latest"
 
 
 def parse_image(document: Mapping[str, Any]) -> Image:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from stackhand.engine.api.sdk import errors
-from stackhand.engine.compose.project import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import StackError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

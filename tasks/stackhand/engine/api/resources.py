@@ -10,7 +10,7 @@ from typing import Any
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.sdk import ContainerGone, errors
-from stackhand.engine.compose.project import FILES_LABEL, FOLDER_LABEL, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import FILES_LABEL, FOLDER_LABEL, ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 # Engine 23 and newer label a volume without a given name (moby #44216). Before, only the hash as its name tells.
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -110,8 +110,8 @@ def volume_definitions(engine: Engine, project: str) -> dict[str, VolumeDefiniti
 
 def stop(engine: Engine, container: str) -> None:
     """Stop a container, with its own stop timeout."""
-    with suppress(ContainerGone), errors():
-        engine.api.stop(container)
+    with suppress(ContainerGone):
+        engine.stop(container)
 
 
 def remove_container(engine: Engine, container: str, *, volumes: bool) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from stackhand.engine.messages import container_is_gone, engine_error
+from stackhand.engine.messages import classify, container_is_gone, engine_error
 from stackhand.errors import EngineUnreachable, StackError
 
 _importing = threading.Lock()
@@ -46,7 +46,8 @@ def errors(keep: type[Exception] | None = None) -> Iterator[None]:
         text = str(error.explanation or error)
         if container_is_gone(text):
             raise ContainerGone(text, foreign=text) from error
-        raise engine_error(text) or StackError(f"the engine refused: {text}", foreign=text) from error
+        refused = StackError(f"the engine refused: {text}", classify(text).hint, foreign=text)
+        raise engine_error(text) or refused from error
     except (
         requests.exceptions.RequestException,
         urllib3.exceptions.HTTPError,

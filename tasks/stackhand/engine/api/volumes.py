@@ -10,7 +10,7 @@ from stackhand.engine.api.client import Engine
 from stackhand.engine.api.exec import ExecResult
 from stackhand.engine.api.helper import Helper
 from stackhand.engine.api.sdk import errors
-from stackhand.engine.compose.project import PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import PROJECT_LABEL, SERVICE_LABEL
 from stackhand.engine.host import mounts
 
 _VOLUME_LABEL = "com.docker.compose.volume"

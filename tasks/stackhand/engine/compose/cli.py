@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from stackhand.engine.compose import project
 from stackhand.engine.compose.files import OVERRIDE_NAMES, chosen_files, env_file_pairs
+from stackhand.engine.compose.parse import parse
 from stackhand.engine.compose.plugin import compose_plugin
+from stackhand.engine.compose.project import Project
 from stackhand.engine.host.programs import Completed, Programs
 from stackhand.engine.messages import raise_for
 from stackhand.errors import CommandFailed, ComposeMissing, DockerMissing, InvalidComposeFile
@@ -110,7 +111,7 @@ class Compose:
         found = re.search(r" v?(\d+\.\d+\S*)", done.stdout)
         return found[1] if found and not done.returncode else None
 
-    def config(self) -> project.Project:
+    def config(self) -> Project:
         """Return the project as Compose resolves it. Raises InvalidComposeFile and other ConfigErrors."""
         try:
             document: dict[str, Any] = json.loads(self._config("json"))
@@ -121,7 +122,7 @@ class Compose:
         except ValueError:
             document = self._config_from_yaml()
         files = self.selection.files or chosen_files(self.directory, self._environ)
-        return project.parse(document, self.directory, [self.directory / file for file in files])
+        return parse(document, self.directory, [self.directory / file for file in files])
 
     def _config(self, format: Literal["json", "yaml"]) -> str:
         # The output is the same without the docker command. Calls that change something take the usual way.

@@ -147,7 +147,7 @@ def _ask(
 
 
 def _seen(context: CheckContext, service: str) -> WorkerProcess | None:
-    """Return a worker's process, None where it cannot be seen: whoever asks about that one is told why."""
+    """Return a worker's process, None if it cannot be seen: the check of that worker says why."""
     try:
         return look(context, service)
     except NoAnswer:

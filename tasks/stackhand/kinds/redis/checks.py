@@ -53,7 +53,7 @@ def evaluate_logins(
         logins = [login for login in facts.logins if login.user == user]
         wrong = next((login for login in logins if not login.ok and login.certain), None)
         if wrong:
-            yield _failed_login(facts, wrong, _diagnose(service, facts, wrong, fixes, ineffective))
+            yield _failed_login(wrong, _diagnose(service, facts, wrong, fixes, ineffective))
         elif any(login.ok for login in logins):
             who = " and ".join(sorted({name for login in logins if login.ok for name in login.services}))
             yield ok(f"{who} can log in as {user}", subject=user)
@@ -74,7 +74,7 @@ def _unreachable(service: str, facts: RedisFacts) -> Iterable[Verdict]:
         yield fail(f"{who} cannot connect: it does not listen on its networks", facts.refusal, remedy)
 
 
-def _failed_login(facts: RedisFacts, login: Login, diagnosis: Diagnosis) -> Verdict:
+def _failed_login(login: Login, diagnosis: Diagnosis) -> Verdict:
     # Without a password in its environment, a client may have one from elsewhere.
     verdict = fail if login.digest else warn
     return verdict(

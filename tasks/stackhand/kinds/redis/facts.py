@@ -78,7 +78,7 @@ class RedisFacts:
     configuration has, as they will be after a start; `aclfile` is "" where there is none. `written_at_start` is
     whether every start writes that file again, `ephemeral` whether a restart loses its data, `appends` whether it
     writes each change to disk. `options` are those of redis-cli by which it is reached.
-    `refusal` is what it says to whoever asks over the network, where that does not get in at all. `cluster` is what
+    `refusal` is what it says to all clients over the network, where it lets none in. `cluster` is what
     CLUSTER INFO says, of a server that is part of one.
     """
 

@@ -34,6 +34,8 @@ from stackhand.state.document import Document
 # Seconds: after a restart it reads its data, and answers nothing else meanwhile.
 _LOAD_TIMEOUT = 120.0
 _RESTART_SETTLE = 15.0
+# How much longer than a check a fix waits for an answer: what it asks decides whether it acts.
+_FIX_STRETCH = 4.0
 _PAUSE = 0.1
 _REWRITING = re.compile(r"aof_rewrite_(in_progress|scheduled):1")
 _REFUSED = re.compile(r"^(\(error\).*|AUTH failed.*|NOAUTH.*|Could not connect.*)", re.MULTILINE)
@@ -125,7 +127,7 @@ class Redis(Kind[RedisFacts]):
 
     def _put_back(self, context: CheckContext, service: str, name: str) -> None:
         # Asked again: what another fix did may have brought it back.
-        facts = self.collect(context, service)
+        facts = self.collect(context.with_more_time(_FIX_STRETCH), service)
         user = facts.declared.get(name)
         if user is None or facts.admin is None or all(each.ok for each in facts.logins if each.user == name):
             return
@@ -136,7 +138,7 @@ class Redis(Kind[RedisFacts]):
         self._command(context, service, facts, f"ACL SETUSER {name} {rules}", facts.admin)
 
     def _restart(self, context: CheckContext, service: str) -> None:
-        facts = self.collect(context, service)
+        facts = self.collect(context.with_more_time(_FIX_STRETCH), service)
         if all(each.ok for each in facts.logins):
             return  # the restart for another user brought back this one, too
         with context.restarting(service):

@@ -80,7 +80,7 @@ class Tls(Kind[TlsFacts]):
         """Shake hands with the service, and read the certificate files that it sees."""
         definition = context.project.services[service]
         container, clients = context.container(service), context.clients_of(service)
-        expected = expectations(context.project, definition, clients)
+        expected = expectations(definition, clients)
         certain, possible = _ports(traits(definition), container.exposed, clients)
         secure = [site for site in sites(context, service) if site.secure]
         if secure and not expected.names:
@@ -163,7 +163,7 @@ def probed(shown: Traits) -> list[tuple[str, int]]:
     return found
 
 
-def expectations(project: Project, service: Service, clients: Iterable[Client]) -> Expectations:
+def expectations(service: Service, clients: Iterable[Client]) -> Expectations:
     """Return the names that a certificate must carry and why, the authorities it must be of, and the files in use."""
     shown = traits(service)
     names: dict[str, str] = {}

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Shakes hands with a TLS server, and looks for certificate files. $1 is the host, $2 the ports, $3 the names to ask for;
 # further words are folders and files to look for certificates in, `config:` before those that may only name some.
-# Each handshake gets $WITHIN whole seconds. Keys stay in the container where its own openssl can tell their public half. Bundles of many authorities are
-# larger than 64 KiB. Ends with 127 where nothing is there to shake hands with.
+# Each handshake gets $WITHIN whole seconds. Keys stay in the container where its own openssl can tell their public
+# half. Bundles of many authorities are larger than 64 KiB. Ends with 127 where nothing is there to shake hands with.
 export LC_ALL=C
 has() { command -v "$1" >/dev/null 2>&1; }
 limit=; has timeout && timeout "$WITHIN" true 2>/dev/null && limit="timeout $WITHIN"

@@ -19,7 +19,8 @@ from stackhand.engine.api import resources
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.resources import ProjectResources, Resource
-from stackhand.engine.compose.project import HASH_LABEL, NETWORK_LABEL, Project, Service
+from stackhand.engine.compose.labels import HASH_LABEL, NETWORK_LABEL
+from stackhand.engine.compose.project import Project, Service
 
 
 @dataclass(frozen=True)

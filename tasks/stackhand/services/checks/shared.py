@@ -14,14 +14,14 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.api.sdk import ContainerGone
 from stackhand.engine.compose.project import Project
 from stackhand.services.start import sharing
-from stackhand.services.start.facts import all_run
+from stackhand.services.start.facts import all_run, by_service
 
 
 def check_shared(context: CheckContext, service: str) -> Iterable[Verdict]:
     """Check that a service has the namespaces and volumes of other containers that it is configured to share."""
     restart = Fix("restart", partial(context.restart, service), "restart")
     recreate = Fix("make a new container of", partial(context.actions.recreate, service), "recreate")
-    there = sharing.by_service(context.containers())
+    there = by_service(context.containers())
     if not all_run(there.get(service, ())):
         return
     if context.project.services[service].shares:
@@ -38,7 +38,7 @@ def evaluate_shared(
     project: Project, service: str, containers: Sequence[Container], restart: Fix, recreate: Fix
 ) -> Verdict:
     """Return the verdict about what a service shares with other services."""
-    action = sharing.renewal(project, service, sharing.by_service(containers))
+    action = sharing.renewal(project, service, by_service(containers))
     if action is None:
         return ok("it shares what it is configured to share")
     shared = {what for some in project.services[service].shares.values() for what in some}

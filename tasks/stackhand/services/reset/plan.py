@@ -175,7 +175,7 @@ def _content(
     """Return whether a volume of this project goes, by what it may hold, and the reason."""
     places, unknown = _users(project, seen, volume, declared)
     kinds = {user: kind for user in sorted(places) if (kind := data_kind(project.services[user]))}
-    held = f"holds {next(iter(kinds.values()))} data of {', '.join(kinds)}" if kinds else ""
+    held = _held(kinds)
     used = f"of {', '.join(sorted(places))}" if places else "no service mounts it"
     if mode == "full":
         return True, held or used
@@ -190,6 +190,12 @@ def _content(
         return True, f"{used}, {cache}"
     how = "give it a name" if volume.anonymous else f"label it {KEEP_LABEL}=false if not"
     return False, f"{used}, may hold data; {how}"
+
+
+def _held(kinds: Mapping[str, str]) -> str:
+    """Return in words whose data a volume holds, by the kind of each service that mounts it; "" for nobody's."""
+    users = {kind: [user for user, of in kinds.items() if of == kind] for kind in kinds.values()}
+    return "holds " + " and ".join(f"{kind} data of {', '.join(some)}" for kind, some in users.items()) if users else ""
 
 
 def _label(volume: Resource, declared: Iterable[Volume]) -> bool | None:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
+from stackhand.graph import schedule
 from stackhand.services import origin
 from stackhand.services.reset import plan as planning
 from stackhand.services.reset.journal import Journal, Mode
 from stackhand.services.reset.plan import Item, Reset
+from stackhand.services.start.plan import needs
 from stackhand.services.start.record import StartReport
 from stackhand.services.start.remember import PROVIDED
 from stackhand.services.start.run import Starter
@@ -32,7 +34,7 @@ class Resetter:
         self._everything = loader.all_profiles.config()
 
     def plan(self, mode: Mode) -> Reset:
-        """Return what a reset would remove and keep, and which services it would start.
+        """Return what a reset would remove and keep, and which services it would start, each after what it needs.
 
         Raises VolumeInUse, ForeignContainers.
 
@@ -43,7 +45,7 @@ class Resetter:
         before = self._journal.unfinished()
         running = {each.service for each in seen.containers if each.running and not each.one_off}
         wanted = {*self._loader.project.services, *running, *(before[1] if before else ())}
-        names = [name for name in self._everything.services if name in wanted]
+        names = schedule.order(needs(self._everything, wanted))
         return planning.decide(self._everything, seen, mode, names, resumes=before[0] if before else None)
 
     def run(self, reset: Reset, tell: Tell, on_removed: Callable[[Sequence[Item]], None]) -> StartReport:

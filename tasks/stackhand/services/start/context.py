@@ -51,7 +51,7 @@ class Involved:
 class Shared:
     """What all runs of one process share, also those that go on side by side (`up.<service>`).
 
-    `renewing` is had by the one that looks whether a network has to be renewed.
+    `renewing` is held by the thread that renews networks.
     """
 
     engine: Engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stackhand.engine.compose.project import Project, Service
-from stackhand.services.start.facts import Facts, provided
+from stackhand.services.start.facts import NOT_PROVIDED, Facts, provided
 from stackhand.services.start.plan import MAKES, StartAction
 
 
@@ -38,7 +38,7 @@ def with_providers(
         dependants = [service.name for service, _ in project.dependants(name) if service.name in names]
         maker = next((each for each in dependants if each in made), None)
         if not provided(project, name, facts.containers, facts.provided, facts.hashes.get(name, "")):
-            asked[name] = StartAction(name, "create", "its provider has not said that it is ready")
+            asked[name] = StartAction(name, "create", NOT_PROVIDED)
             for each in dependants:
                 if facts.of(each) and each not in made:
                     cause = f"the provider of {name} is asked; kept if it says the same"

@@ -8,17 +8,17 @@ second name for as long as the build takes (tried with Docker 28).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from stackhand.engine.api.client import Engine
+from stackhand.engine.api.containers import split_image_name
 from stackhand.errors import StackError
 
 _TAG = "stackhand-before-build"
 
 
-@contextlib.contextmanager
+@contextmanager
 def keep_equal_images(engine: Engine, names: Collection[str]) -> Iterator[None]:
     """While the body builds these images, keep those that are here; those that come out the same are back after it."""
     kept: dict[str, str] = {}
@@ -26,7 +26,7 @@ def keep_equal_images(engine: Engine, names: Collection[str]) -> Iterator[None]:
         before = engine.image(name)
         # Elsewhere the id is that of the content: it stays the same by itself.
         if before and before.in_containerd and "@" not in name:
-            kept[name] = f"{_repository(name)}:{_TAG}"
+            kept[name] = f"{split_image_name(name)[0]}:{_TAG}"
             engine.tag(before.id, kept[name])
     try:
         yield
@@ -37,13 +37,3 @@ def keep_equal_images(engine: Engine, names: Collection[str]) -> Iterator[None]:
                 if before and now and before.id != now.id and before.content == now.content:
                     engine.tag(second, name)
                 engine.untag(second)
-
-
-def _repository(name: str) -> str:
-    """Return an image's name without its tag.
-
-    >>> _repository("localhost:5000/shop/api:1"), _repository("localhost:5000/shop/api")
-    ('localhost:5000/shop/api', 'localhost:5000/shop/api')
-    """
-    folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.partition(':')[0]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -15,6 +15,8 @@ from stackhand.services.changes.networks import NetworkFacts, off_network, users
 
 Containers = Mapping[str, Sequence[Container]]
 """Containers by service."""
+
+NOT_PROVIDED = "its provider has not said that it is ready"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Facts:
     of each service whose provider has said that it is ready. `image_ages` are the seconds since an image was pulled,
     where its service asks for that.
     `clock_offset` is how far the engine's clock is ahead of this machine's, where there are any.
-    `elsewhere` has the folder of each container, by id, that was made from another one than the project's.
+    `elsewhere` has by service the other folder that containers of it were made from (`origin.made_elsewhere`).
     """
 
     containers: Containers
@@ -43,10 +45,6 @@ class Facts:
     image_ages: Mapping[str, float] = field(default_factory=dict)
     clock_offset: timedelta = timedelta()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-
-    def folder_of(self, name: str) -> str:
-        """Return the other folder that containers of a service were made from, "" where there is none."""
-        return next((self.elsewhere[each.id] for each in self.of(name) if each.id in self.elsewhere), "")
 
     def of(self, name: str) -> Sequence[Container]:
         """Return the containers of a service."""
@@ -80,9 +78,9 @@ class Facts:
         return self.made.get(container.id) != fingerprint(service, wanted)
 
     def only_the_hash_differs(self, project: Project, container: Container) -> bool:
-        """Return whether nothing but the hash says that a container has drifted, and may be wrong.
+        """Return whether only the hash says that a container has drifted, and the hash may be wrong.
 
-        It can leave out only what an `env_file` or a provider adds to the environment.
+        What Compose hashes lacks what an `env_file` or a provider adds to the environment.
         """
         service = project.services[container.service]
         provided = any(project.services[entry.service].provider for entry in service.depends_on)
@@ -163,6 +161,19 @@ def with_network_users(project: Project, names: Collection[str], facts: Facts) -
         return list(names)
     running = [name for name in on if any(container.running for container in facts.of(name))]
     return list(dict.fromkeys((*names, *project.closure(running))))
+
+
+def by_service(containers: Iterable[Container]) -> Containers:
+    """Return containers by their service."""
+    found: dict[str, list[Container]] = {}
+    for container in containers:
+        found.setdefault(container.service, []).append(container)
+    return found
+
+
+def flat(containers: Containers) -> list[Container]:
+    """Return the containers of all services."""
+    return [container for some in containers.values() for container in some]
 
 
 def all_run(containers: Sequence[Container]) -> bool:

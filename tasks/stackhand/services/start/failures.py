@@ -8,7 +8,8 @@ from datetime import datetime
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.api.containers import Container
-from stackhand.engine.compose.project import FOLDER_LABEL, PROJECT_LABEL, SERVICE_LABEL, Project
+from stackhand.engine.compose.labels import FOLDER_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.project import Project
 from stackhand.engine.host import ports as host
 from stackhand.engine.messages import classify, name_in, port_in
 from stackhand.errors import CommandFailed, StackError

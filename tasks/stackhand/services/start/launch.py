@@ -138,7 +138,7 @@ class ServiceStart:
     engine_losses: int = 0
     # By container: when its run before this one ended. By the engine's clock, as its log lines are.
     last_end: dict[str, datetime | None] = field(default_factory=dict)
-    # Those that were just started.
+    # The containers that were just started.
     running: Sequence[Container] = ()
 
     def start(self, *, restart: bool = False) -> None:

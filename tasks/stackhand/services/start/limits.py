@@ -1,4 +1,4 @@
-"""How many starts and probes go at once, and which start goes next."""
+"""How many starts go at once, and which one goes next."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def concurrency_limit(load: int, *, contended: bool = False) -> int:
     """
     if load <= _FEW:
         return 1
-    return max(2, _CORES) if contended else 2 * max(2, _CORES)
+    return max(2, _CORES) if contended else 4 * max(2, _CORES)
 
 
 class StartLimiter:

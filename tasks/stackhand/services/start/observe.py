@@ -15,8 +15,7 @@ from stackhand.kinds.first_start import initialises, may_initialise
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.changes import networks
 from stackhand.services.origin import made_elsewhere
-from stackhand.services.start import sharing
-from stackhand.services.start.facts import Containers, Facts
+from stackhand.services.start.facts import Containers, Facts, by_service, flat
 from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.remember import MADE, PROVIDED
 from stackhand.state.folder import StateFolder
@@ -48,7 +47,7 @@ def collect_facts(
         }
     )
     there: Containers = found["containers"]
-    containers = [each for some in there.values() for each in some]
+    containers = flat(there)
     return Facts(
         there,
         found["hashes"],
@@ -81,7 +80,7 @@ def containers_of(engine: Engine, project: Project, only: str | None = None, *, 
     # What a service shares with others can't be judged without theirs.
     for leader in project.services[only].shares if only else ():
         found += engine.containers(project.name, leader)
-    return sharing.by_service(found)
+    return by_service(found)
 
 
 def _as_they_serve(engine: Engine, project: Project, containers: Containers) -> Containers:

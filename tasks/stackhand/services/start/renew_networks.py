@@ -50,8 +50,8 @@ class NetworkRenewal:
         """Replace the networks that changed, with new containers for `names` and for all that have some on them.
 
         Raises NetworkInUse, before anything was touched, where a container that Compose does not know keeps a network
-        from being removed; CommandFailed where Compose failed: then the network of before is there again, and what was
-        on it is, too.
+        from being removed; CommandFailed where Compose failed: then the old network is there again, with the
+        containers that were on it.
         """
         changed = self.changed()
         found = resources.read(self._engine, self._project.name)

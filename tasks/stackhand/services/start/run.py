@@ -23,16 +23,17 @@ from stackhand.services.origin import Takeover
 from stackhand.services.start import failures as explain
 from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
-from stackhand.services.start.decide import (
-    crashed,
-    has_done_its_work,
-    plan_alone,
-    plan_retry,
-    plan_start,
-    plan_with_sharers,
-    replan,
+from stackhand.services.start.decide import plan_alone, plan_start, plan_with_sharers
+from stackhand.services.start.decide_again import crashed, has_done_its_work, plan_retry, replan
+from stackhand.services.start.facts import (
+    NOT_PROVIDED,
+    Containers,
+    Facts,
+    all_new,
+    flat,
+    recreated,
+    with_network_users,
 )
-from stackhand.services.start.facts import Containers, Facts, all_new, recreated, with_network_users
 from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, Turn
 from stackhand.services.start.notifier import Notifier
@@ -72,8 +73,8 @@ class StartRun:
 
     def ask_first(self, plan: StartPlan, facts: Facts) -> None:
         """Ask before a plan changes containers that were made from another folder. Raises OtherFolder."""
-        names = plan.services(*MAKES, *LAUNCHES)
-        self._shared.takeover.check(self.project, {name: facts.folder_of(name) for name in names})
+        touched, elsewhere = plan.services(*MAKES, *LAUNCHES), facts.elsewhere
+        self._shared.takeover.check(self.project, {name: elsewhere[name] for name in touched if name in elsewhere})
 
     def execute(
         self,
@@ -95,9 +96,8 @@ class StartRun:
         self._records.begin(wanted, plan, facts.containers)
         self._records.mark_optional(optional)
         for name in wanted:
-            if name not in plan.services() and facts.folder_of(name):
-                folder = facts.folder_of(name)
-                self._shared.tell(name, "note", f"it was started from another folder, {folder}")
+            if name not in plan.services() and name in facts.elsewhere:
+                self._shared.tell(name, "note", f"it was started from another folder, {facts.elsewhere[name]}")
         if plan:
             check_files(self.project, plan.services())
             with self.locked():
@@ -147,7 +147,7 @@ class StartRun:
         for name in plan.services():
             if self.project.services[name].provider:
                 hint = f"`inv up.{name}` asks it"
-                failure = Failure("ready", "not_asked", "its provider has not said that it is ready", hint=hint)
+                failure = Failure("ready", "not_asked", NOT_PROVIDED, hint=hint)
                 self._records.fail(name, failure)
 
         def watch(name: str) -> None:
@@ -159,8 +159,7 @@ class StartRun:
         return self._records.report(self.project, self._shared.now(), names)
 
     def _remember_completed(self, facts: Facts) -> None:
-        containers = [each for some in facts.containers.values() for each in some]
-        self._shared.history.keep_completed(containers, self._records)
+        self._shared.history.keep_completed(flat(facts.containers), self._records)
 
     def remember(self, facts: Facts, now: Containers) -> None:
         """Remember what the runs after this one can't see: `now` are the containers at its end."""
@@ -171,7 +170,7 @@ class StartRun:
         if touched and facts.file_stats:
             engine = self._shared.engine
             now = {**now, **{name: engine.containers(self.project.name, name) for name in touched}}
-        history.keep_files(self.project, facts, [container for some in now.values() for container in some])
+        history.keep_files(self.project, facts, flat(now))
 
     def _carry_out(
         self,
@@ -381,6 +380,10 @@ class Starter:
         What has changed since stays as it is: a fix does not decide to renew it.
         """
         return self.run([name], [name], as_is=True)
+
+    def was_made(self, name: str) -> None:
+        """Take note that a service's containers were just made from its configuration: a start remembers that."""
+        self.shared.involved.created.add(name)
 
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""

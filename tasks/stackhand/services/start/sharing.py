@@ -1,8 +1,8 @@
-"""Whoever shares a container follows it: `network_mode`, `ipc` or `pid` of `service:NAME`, and `volumes_from`. Pure.
+"""Sharers follow the container that they share: `network_mode`, `ipc`, `pid` of `service:NAME`, `volumes_from`. Pure.
 
-A namespace ends with the main process of its container. Who shares it and runs on is in one that is left: without a
-network, for one. It has to restart. A new container has another id, and the engine keeps the old one's with who shares
-it. That one has to be made again; Compose does so by itself when it is asked to create both.
+A namespace ends with the main process of its container. A sharer that runs on is in a namespace that nobody else has
+any more, without a network for example: it has to restart. If the container is replaced, its sharers still have the id
+of the old one: they need new containers. Compose makes these by itself when it is asked to create both.
 https://docs.docker.com/reference/compose-file/services/#network_mode
 """
 
@@ -21,10 +21,9 @@ _GONE = "whose container is gone"
 def renewal(
     project: Project, name: str, containers: Containers, planned: Mapping[str, Verb] | None = None
 ) -> StartAction | None:
-    """Return what a service has to do to share again what it is configured to share, None where it does or has none.
+    """Return what a service has to do to share again what it is configured to share; None if that is nothing.
 
-    `planned` is what else is done to services that have containers, and to those that get some. The containers of those
-    that `name` shares have to be among `containers`.
+    `planned` has what is done to other services. `containers` has to have those of the services that `name` shares.
     """
     actions: list[StartAction] = []
     for leader, what in sorted(project.services[name].shares.items()):
@@ -90,18 +89,10 @@ def verbs(plan: StartPlan) -> dict[str, Verb]:
     return {action.service: action.verb for action in plan.actions if action.verb in (*MAKES, *LAUNCHES)}
 
 
-def by_service(containers: Iterable[Container]) -> Containers:
-    """Return containers by their service."""
-    found: dict[str, Sequence[Container]] = {}
-    for container in containers:
-        found[container.service] = [*found.get(container.service, ()), container]
-    return found
-
-
 def _after(
     what: frozenset[Shared], own: Sequence[Container], theirs: Sequence[Container], planned: Verb | None
 ) -> tuple[Verb, str] | None:
-    """Return what who shares this has to do, and why, given what is `planned` for those that it shares with."""
+    """Return what a sharer has to do, and why, given what is `planned` for the containers that it shares (`theirs`)."""
     runs = what != {"volumes"} and any(container.running for container in own)
     if any(_is_gone(container, what, theirs) for container in own):
         return "recreate", _GONE
@@ -115,13 +106,13 @@ def _after(
 
 
 def _is_gone(container: Container, what: frozenset[Shared], theirs: Iterable[Container]) -> bool:
-    """Return whether what a container shares is that of a container which is not one of `theirs`."""
+    """Return whether a container shares something of another one that is not among `theirs`."""
     known = {key for each in theirs for key in (each.id, each.name)}
     return any((others := _shared_with(container, one)) and not others & known for one in what)
 
 
 def _has_restarted(container: Container, what: frozenset[Shared], theirs: Iterable[Container]) -> bool:
-    """Return whether the one of `theirs` whose namespace a container shares has started after it."""
+    """Return whether the container whose namespace this one shares, one of `theirs`, has started after it."""
     others = {other for one in what if one != "volumes" for other in _shared_with(container, one)}
     return any(has_started_after(each, container) for each in theirs if {each.id, each.name} & others)
 

@@ -11,6 +11,8 @@ from builders import START, ended
 from docker.errors import APIError
 
 from stackhand.engine.api.client import Engine
+from stackhand.engine.api.sdk import errors
+from stackhand.errors import StackError
 
 
 class _Api:
@@ -133,3 +135,9 @@ def test_how_far_the_users_of_containers_are_shifted(
     options: list[str] | None, folder: str, shift: tuple[int, int] | None
 ) -> None:
     assert _engine(_Api(SecurityOptions=options, DockerRootDir=folder)).user_shift() == shift
+
+
+def test_what_the_engine_refuses_comes_with_the_hint_of_its_message() -> None:
+    with pytest.raises(StackError, match="the engine refused: invalid reference format") as caught, errors():
+        raise APIError("400 Client Error", explanation="invalid reference format")
+    assert caught.value.hint == "correct the service's settings in the compose file"

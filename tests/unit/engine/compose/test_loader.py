@@ -111,7 +111,7 @@ def test_what_was_chosen_stays_together_whatever_is_chosen_later(tmp_path: Path)
     assert "--profile" in fake.ran[-1]
 
 
-def test_what_a_prefetch_could_not_do_is_told_to_whoever_asks(tmp_path: Path) -> None:
+def test_what_a_prefetch_could_not_do_is_told_to_the_caller(tmp_path: Path) -> None:
     fake = FakeCompose()
     fake.fails = CommandFailed(["docker"], 1, "no")
     reads = loader(tmp_path, fake)

@@ -328,7 +328,7 @@ def test_expectations(
 ) -> None:
     web = service("web", raw={"healthcheck": {"test": probe}} if probe else {})
     stack = project(web, service("other", environment=environment))
-    expected = tls.expectations(stack, web, clients(stack))
+    expected = tls.expectations(web, clients(stack))
     assert (list(expected.names), expected.authorities) == (list(names), authorities)
 
 

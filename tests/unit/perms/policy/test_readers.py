@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stackhand.engine.compose.project import parse
+from stackhand.engine.compose.parse import parse
 from stackhand.perms.policy.mounts import PathFacts, uses
 from stackhand.perms.policy.readers import ComposeRules, findings, known
 from stackhand.perms.policy.rules import PathRule, Rules, Target

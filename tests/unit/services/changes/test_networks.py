@@ -11,7 +11,8 @@ from builders import container, ended, project, service
 
 from stackhand.engine.api.containers import Attachment, Container
 from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
-from stackhand.engine.compose.project import HASH_LABEL, NETWORK_LABEL, network_hash
+from stackhand.engine.compose.labels import HASH_LABEL, NETWORK_LABEL
+from stackhand.engine.compose.parse import network_hash
 from stackhand.services.changes import networks
 from stackhand.services.changes.networks import NetworkFacts
 from stackhand.services.start.decide import plan_start
@@ -124,7 +125,7 @@ def facts(*containers: Container, changed: str = "") -> Facts:
     return Facts(there, networks=NetworkFacts(IDS.ids, frozenset({changed} if changed else ())))
 
 
-def test_all_on_a_changed_network_are_renewed_whoever_is_asked_for() -> None:
+def test_a_start_of_one_service_renews_all_on_a_changed_network() -> None:
     seen = facts(on("db", "shop_back"), on("api", "shop_back", "shop_front"), on("web", "shop_front"), changed="back")
     wanted = with_network_users(STACK, ["db"], seen)
     assert wanted == ["db", "api"]

@@ -13,6 +13,7 @@ from stackhand.engine.api.containers import Container, parse
 from stackhand.engine.compose.project import Shared
 from stackhand.services.checks.shared import evaluate_outside, evaluate_shared
 from stackhand.services.start import sharing
+from stackhand.services.start.facts import by_service
 
 LATER = START + timedelta(minutes=1)
 RESTART = Fix("restart", lambda: None, "restart")
@@ -49,10 +50,10 @@ def test_what_is_lost(setting: dict[str, Any], mine: Container, vpn: Container, 
 def test_another_containers_volumes_are_not_these() -> None:
     shop = project(service("a"), service("b"), service("web", raw={"volumes_from": ["a", "b", "container:outside"]}))
     mine = container("web", shares=(("volumes", "id-a-1"), ("volumes", "id-b-1"), ("volumes", "outside")))
-    there = sharing.by_service([mine, container("a"), container("b")])
+    there = by_service([mine, container("a"), container("b")])
     assert set(shop.services["web"].shares) == {"a", "b"}
     assert sharing.renewal(shop, "web", there) is None
-    gone = sharing.by_service([mine, container("a"), container("b", id="new")])
+    gone = by_service([mine, container("a"), container("b", id="new")])
     action = sharing.renewal(shop, "web", gone)
     assert action
     assert (action.verb, action.force) == ("recreate", True)

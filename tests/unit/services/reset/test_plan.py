@@ -70,6 +70,18 @@ def test_volumes(volume: Resource, mode: Mode, goes: bool, reason: str) -> None:
     assert verdict(decide(stack(), seen(volume), mode), volume.name) == (goes, reason)
 
 
+def test_a_volume_of_several_kinds_names_whose_data_it_has() -> None:
+    entries = {"volumes": [{"type": "volume", "source": "both", "target": "/both"}]}
+    stack = project(
+        service("cache", image="redis:8", raw=entries),
+        service("store", image="postgres:17", raw=entries),
+        service("copy", image="postgres:17", raw=entries),
+        volumes={"both": Volume("shop_both")},
+    )
+    reason = "holds redis data of cache and postgres data of copy, store"
+    assert verdict(decide(stack, seen(ours("both")), "soft"), "shop_both") == (False, reason)
+
+
 def test_a_label_in_the_compose_file_counts_before_compose_has_put_it_on_the_volume() -> None:
     labelled = stack(cache=Volume("shop_cache", labels={"stackhand.keep": "true"}))
     assert verdict(decide(labelled, seen(ours("cache")), "soft"), "shop_cache")[0] is False

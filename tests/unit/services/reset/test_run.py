@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import project, service
+from builders import needs, project, service
 
 from stackhand.engine.api import resources
 from stackhand.engine.api.resources import ContainerUse, ProjectResources, Resource
@@ -141,6 +141,14 @@ def test_a_service_of_an_inactive_profile_starts_again_where_it_ran(
     assert resetter(world).plan("full").names == ("web", "db", "tool")
     world.there = ProjectResources((), (), (), ())
     assert resetter(world).plan("full").names == ("web", "db")
+
+
+def test_what_a_service_needs_starts_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = connect(World(tmp_path), monkeypatch)
+    chain = project(service("api", needs("queue")), service("queue", needs("store")), service("store"))
+    world.project = chain
+    monkeypatch.setattr(world, "config", lambda: chain)
+    assert resetter(world).plan("soft").names == ("store", "queue", "api")
 
 
 def test_a_plan_changes_nothing(world: World) -> None:

@@ -11,7 +11,7 @@ from builders import HASH, IMAGE_ID, container, ended, healthy, needs, project, 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.services.restart.plan import Changes, changed, plan_restart, scope
-from stackhand.services.start.decide import replan
+from stackhand.services.start.decide_again import replan
 from stackhand.services.start.facts import Facts
 
 DONE = "service_completed_successfully"

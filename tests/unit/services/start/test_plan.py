@@ -11,7 +11,8 @@ from builders import HASH, IMAGE_ID, container, ended, graph, healthy, needs, pr
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
-from stackhand.services.start.decide import followers, plan_alone, plan_retry, plan_start, replan
+from stackhand.services.start.decide import plan_alone, plan_start
+from stackhand.services.start.decide_again import followers, plan_retry, replan
 from stackhand.services.start.facts import Facts
 from stackhand.services.start.record import Failure, Record
 
