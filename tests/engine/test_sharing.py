@@ -75,6 +75,30 @@ def test_they_follow_a_start_and_a_restart(shop: Project) -> None:
     assert {each["Id"]: each["State"]["StartedAt"] for each in shop.containers()} == before
 
 
+def test_one_that_was_made_again_by_a_fix_is_up_to_date(shop: Project) -> None:
+    shop.compose("up", "-d", "--no-deps", "--force-recreate", "vpn")
+    assert shop.inv("services.fixes", env=FAST).code == 0
+    assert on_a_network(shop, "web")
+    assert shop.inv("services.start", "--dry").stdout.strip() == "nothing to do: all is ready"
+
+
+def test_an_inline_config_that_changed_renews_who_shares_its_network(project: Project) -> None:
+    document: dict[str, Any] = {
+        "services": {
+            "vpn": plain(image=IMAGE, configs=["page"]),
+            "web": plain(image=IMAGE, network_mode="service:vpn"),
+        },
+        "configs": {"page": {"content": "one"}},
+    }
+    project.write(document)
+    assert project.inv("services.start", "--no-fixes", env=FAST).code == 0
+    document["configs"]["page"]["content"] = "two"
+    project.write(document)
+    done = project.inv("services.restart", "--no-fixes", env=FAST)
+    assert done.code == 0, done
+    assert on_a_network(project, "web")
+
+
 def test_the_network_of_a_container_outside_the_project(project: Project) -> None:
     outside = f"{project.name}-outside"
     project.docker("run", "-d", "--name", outside, IMAGE, "sleep", "600")

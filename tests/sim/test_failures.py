@@ -414,3 +414,20 @@ def test_secrets_are_masked_in_all_that_is_told(world: World) -> None:
     text = str([record.failure for record in report.services]) + str(world.steps)
     assert "s3cret-word" not in text
     assert "***" in text
+
+
+@pytest.mark.parametrize("ended", ["by itself", "by somebody", "long ago"])
+def test_what_crashed_between_two_starts_has_to_run_longer_than_it_did(world: World, ended: str) -> None:
+    world.services(web=lives(dies(3, after=5), dies(3, after=5), Life()))
+    assert states(world.start()) == {"web": "running"}
+    if ended == "by somebody":
+        world.clock.sleep(2)
+        world.signal(world.box("web"), 1)
+        world.clock.sleep(10)
+    else:
+        world.clock.sleep(10)
+    world.forgetful = ended == "long ago"
+    report = world.start()
+    assert states(report) == {"web": "running"}
+    # Its next run crashes, too: it is seen where this start waits for it.
+    assert attempts(report)["web"] == (2 if ended == "by itself" else 1)

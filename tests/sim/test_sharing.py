@@ -146,6 +146,28 @@ def test_a_chain_whose_first_one_was_removed(world: World) -> None:
     assert not world.start().changed
 
 
+@pytest.mark.parametrize("how", ["up", "restart", "recreate"])
+def test_one_that_ends_with_the_namespace_is_started_again(world: World, how: str) -> None:
+    """A process ends when the first process of its pid namespace does."""
+    chain: dict[str, Fake] = {
+        "a": plain(),
+        "b": plain(network_mode="service:a", depends_on=after(a="started")),
+        "c": plain(pid="service:b", depends_on=after(b="started")),
+        "stopped": plain(pid="service:a", depends_on=after(a="started")),
+    }
+    assert world.services(**chain).start().ok
+    world.signal(world.box("stopped"))
+    if how == "up":
+        world.services(**{**chain, "a": plain(environment={"A": "2"})})
+        world.begin()
+        assert world.up("a") == {"a": None}
+    else:
+        getattr(world.actions(), how)("a")
+    assert holds(world, "b", "a")
+    assert holds(world, "c", "b")
+    assert not world.box("stopped").running, "that was so before"
+
+
 def test_a_completed_one_shot_is_made_again_only_where_it_runs_again(shop: World) -> None:
     migrating = {
         **VPN,

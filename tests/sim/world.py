@@ -331,8 +331,15 @@ class World:
         if oom:
             self.emit(box, "oom")
         self.emit(box, "die")
+        self.end_namespace(box)
         if again:
             self._later(box, _RESTART_DELAY * 2**box.restart_count, lambda: self.run(self.boxes[box.id]))
+
+    def end_namespace(self, leader: Container) -> None:
+        """End what is in the pid namespace of a container that has ended."""
+        for each in list(self.boxes.values()):
+            if each.running and ("pid", leader.id) in each.shares:
+                self.end(each, 137)
 
     def hash_of(self, name: str) -> str:
         """Return the configuration hash that Compose gives a service."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from stackhand.engine.api.client import Engine
 from stackhand.engine.compose.loader import ProjectLoader
@@ -61,19 +61,19 @@ class Actions:
         """
         with self._state.lock("services.restart"):
             self._check_folder(service)
+            ran = self._running_sharers(service)
             self._loader.compose.restart([service])
             # With records of its own: those of the run are for the report of its start.
             if not self._new_starter().wait([service]).ok:
                 raise StackError(f"{service} did not become ready after its restart")
-            self.renew_sharers(service)
+            self.renew_sharers(service, ran)
 
-    def renew_sharers(self, service: str) -> None:
-        """Renew what runs and shares something that has gone with a container or a restart of this service."""
+    def renew_sharers(self, service: str, ran: Collection[str] = ()) -> None:
+        """Renew what runs, or `ran`, and shares what has gone with a container or a restart of this service."""
         project = self._loader.project
-        sharers = sharing.all_sharers(project, service)
-        if sharers:
+        if project.sharers(service):
             there = by_service(self._engine.containers(project.name))
-            behind = sharing.behind(project, sharers, there)
+            behind = sharing.left_behind(project, service, there, ran)
             if behind and not self._new_starter().run(behind, as_is=True).ok:
                 raise StackError(f"{', '.join(behind)} did not become ready after {service} was renewed")
 
@@ -87,8 +87,11 @@ class Actions:
             chosen = self._loader.chosen()
             NetworkRenewal(chosen.project, chosen.compose, self._engine).refuse(chosen.project.closure([service]))
             half_recreated.clear(self._engine, chosen.project, [service])
+            ran = self._running_sharers(service)
             chosen.compose.create([service], force=True)
+            self.starter.was_made(service)
             self.start(service)
+            self.renew_sharers(service, ran)
 
     def run_once(self, service: str, command: Sequence[str]) -> None:
         """Run a command in a new container of a service, with its networks and secrets; remove the container.
@@ -101,6 +104,13 @@ class Actions:
         chosen = self._loader.chosen()
         NetworkRenewal(chosen.project, chosen.compose, self._engine).refuse([service])
         chosen.compose.run_once(service, command, self._on_line)
+
+    def _running_sharers(self, service: str) -> list[str]:
+        project = self._loader.project
+        if not project.sharers(service):
+            return []
+        there = by_service(self._engine.containers(project.name, brief=True))
+        return sharing.running_sharers(project, service, there)
 
     def _check_folder(self, service: str) -> None:
         """Raise OtherFolder where a service's containers were made from another folder, and nobody has agreed."""

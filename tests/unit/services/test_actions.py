@@ -86,6 +86,9 @@ class Starter:
         self._world.did.append(("start", name, self._whose))
         return self._world.report()
 
+    def was_made(self, name: str) -> None:
+        assert ("create", name, True, "locked") in self._world.did
+
     def wait(self, names: Sequence[str]) -> StartReport:
         self._world.did.append(("wait", *names, self._whose))
         return self._world.report()

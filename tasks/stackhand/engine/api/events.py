@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from stackhand.engine.api.sdk import errors
-from stackhand.engine.compose.labels import PROJECT_LABEL, SERVICE_LABEL
+from stackhand.engine.compose.labels import ONEOFF_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from stackhand.errors import StackError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -70,7 +70,8 @@ class Listener:
         while not self._closed.is_set():
             with contextlib.suppress(Exception):
                 for raw in self._stream:
-                    self._handle(_event(raw))
+                    if not _is_one_off(raw):
+                        self._handle(_event(raw))
             # The stream ended with the engine or with the connection. Events until the next stream are lost.
             while not self._closed.wait(0.25):
                 try:
@@ -79,6 +80,12 @@ class Listener:
                     continue
                 self._lost()
                 break
+
+
+def _is_one_off(raw: Mapping[str, Any]) -> bool:
+    """Return whether an event is of a `docker compose run`, which has the labels of its service, too."""
+    attributes = (raw.get("Actor") or {}).get("Attributes") or {}
+    return bool(attributes.get(ONEOFF_LABEL) == "True")
 
 
 def _event(raw: Mapping[str, Any]) -> Event:

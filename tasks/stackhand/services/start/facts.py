@@ -181,6 +181,11 @@ def all_run(containers: Sequence[Container]) -> bool:
     return bool(containers) and all(container.running for container in containers)
 
 
+def all_new(before: Sequence[Container], now: Sequence[Container]) -> bool:
+    """Return whether none of the containers of `now` was there before."""
+    return {container.id for container in before}.isdisjoint(container.id for container in now)
+
+
 def recreated(names: Collection[str], before: Containers, now: Containers) -> set[str]:
     """Return which of these services have lost a container that they had before, and that had run."""
     return {

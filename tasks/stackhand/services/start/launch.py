@@ -23,7 +23,7 @@ from stackhand.services.start.facts import all_run
 from stackhand.services.start.limits import StartLimiter
 from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import needs
-from stackhand.services.start.readiness import worth_probing
+from stackhand.services.start.readiness import crashed_at_start, worth_probing
 from stackhand.services.start.record import Failure, Record, ServiceFailed
 from stackhand.services.start.watch import ServiceWatch, await_engine, containers_of
 
@@ -159,6 +159,7 @@ class ServiceStart:
             record.state = "starting"
             shared.tell(record.name, "start", "restarting" if restart else "starting")
             self.last_end = {container.id: container.finished_at for container in containers}
+            self._remember_crashes(containers)
             launch = self.context.launcher.restart if restart else self.context.launcher.start
             try:
                 launch(project.services[record.name], containers)
@@ -221,6 +222,15 @@ class ServiceStart:
         waited = shared.now() - (record.began or 0.0)
         tried = explain.tried(self.context.settings, record.attempts, failure)
         raise ServiceFailed(shared.records.fail(record.name, replace(failure, waited=waited, tried=tried)))
+
+    def _remember_crashes(self, containers: Sequence[Container]) -> None:
+        """Have what crashed in the run before, when nobody listened, run longer than it did then."""
+        shared = self.context.shared
+        for container in containers:
+            seconds = crashed_at_start(container)
+            with contextlib.suppress(StackError):  # a proxy may refuse to tell
+                if seconds is not None and shared.engine.was_signalled(container) is False:
+                    shared.notifier.remember_crash(self.record.name, seconds)
 
     def _look(self) -> list[Container]:
         """Return the service's containers before a start. Raises ServiceFailed when the engine stays away."""

@@ -104,9 +104,17 @@ class Notifier:
             return self._crashes[service]
 
     def longest_run(self, service: str) -> float | None:
-        """Return the seconds that the longest of those runs took; None where none was heard from start to end."""
+        """Return the seconds that the longest of those runs took; None where none was heard from start to end.
+
+        Those of `remember_crash` count, too.
+        """
         with self._condition:
             return self._longest.get(service)
+
+    def remember_crash(self, service: str, seconds: float) -> None:
+        """Take note of a run that ended by itself after so many seconds, before anybody listened."""
+        with self._condition:
+            self._longest[service] = max(seconds, self._longest.get(service, 0.0))
 
     def version(self, service: str) -> int:
         """Return the count to give to `wait` later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Literal
 
 from stackhand.graph.clock import Clock
@@ -25,6 +26,8 @@ class _Part:
         self.start: ServiceStart | None = None
         self.facts = Facts({})
         self.failure: Failure | None = None
+        # Who shared something with it and ran before.
+        self.sharers: list[str] = []
 
 
 class OnDemand:
@@ -47,6 +50,9 @@ class OnDemand:
                 raise ServiceFailed(part.failure)
             if part.start is None:
                 part.run = self._begin()
+                if part.run.project.sharers(name):
+                    there = containers_of(part.run.context.shared.engine, part.run.project, brief=True)
+                    part.sharers = sharing.running_sharers(part.run.project, name, there)
                 try:
                     part.start, part.facts = part.run.start_alone(name)
                 except ServiceFailed as failed:
@@ -63,14 +69,15 @@ class OnDemand:
                 with run.locked():
                     part.start.ready()
                     run.remember(part.facts, containers_of(run.context.shared.engine, run.project))
-                self._renew_sharers(run, name)
+                self._renew_sharers(run, name, part.sharers)
         return record
 
-    def _renew_sharers(self, run: StartRun, name: str) -> None:
-        """Have what runs and shares a namespace or volumes with a service follow it. Raises ServiceFailed."""
-        for sharer in run.project.sharers(name):
-            if sharing.behind(run.project, [sharer.name], containers_of(run.context.shared.engine, run.project)):
-                self.up(sharer.name)
+    def _renew_sharers(self, run: StartRun, name: str, ran: Collection[str]) -> None:
+        """Have what runs, or `ran`, and shares something with a service follow it. Raises ServiceFailed."""
+        for sharer in sharing.all_sharers(run.project, name):
+            there = containers_of(run.context.shared.engine, run.project)
+            if sharer in sharing.left_behind(run.project, name, there, ran):
+                self.up(sharer)
 
     def up_if_possible(self, name: str, *, until: Literal["start", "ready"]) -> Failure | None:
         """Bring a service up that no task requires. Returns why it is not up, None when it is."""

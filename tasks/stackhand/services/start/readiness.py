@@ -17,6 +17,9 @@ _LOOP_DEATHS = 3
 # Seconds. What has crashed before has to run as long, however short `start.settle` is.
 _LEAST_AFTER_A_CRASH = 1.0
 
+# Seconds. What crashed later after its start has to do with more than its start.
+_CRASH_AT_START = 30.0
+
 ALWAYS = ("always", "unless-stopped")
 """The restart policies that start a container again also where it has exited with 0."""
 _POLICY_HINT = 'a service that does its work and ends needs `restart: "no"` or `restart: on-failure`'
@@ -110,6 +113,18 @@ def must_run(container: Container, expected: Expectation, *, looping: bool, cras
     if container.healthcheck is not None:
         return 0.0
     return max(expected.settle, _LEAST_AFTER_A_CRASH) if looping else expected.settle
+
+
+def crashed_at_start(container: Container) -> float | None:
+    """Return how many seconds the last run of a container took that has failed soon after its start, else None.
+
+    It does not say whether somebody has ended that run.
+    """
+    began, ended = container.started_at, container.finished_at
+    if not container.stopped or container.exit_code == 0 or began is None or ended is None:
+        return None
+    seconds = (ended - began).total_seconds()
+    return seconds if 0 <= seconds <= _CRASH_AT_START else None
 
 
 def worth_probing(interval: float, crowd: int) -> bool:

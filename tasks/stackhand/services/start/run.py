@@ -25,7 +25,15 @@ from stackhand.services.start import sharing
 from stackhand.services.start.context import RunContext, Shared
 from stackhand.services.start.decide import plan_alone, plan_start, plan_with_sharers
 from stackhand.services.start.decide_again import crashed, has_done_its_work, plan_retry, replan
-from stackhand.services.start.facts import NOT_PROVIDED, Containers, Facts, flat, recreated, with_network_users
+from stackhand.services.start.facts import (
+    NOT_PROVIDED,
+    Containers,
+    Facts,
+    all_new,
+    flat,
+    recreated,
+    with_network_users,
+)
 from stackhand.services.start.launch import Launcher, ServiceStart
 from stackhand.services.start.limits import StartLimiter, Turn
 from stackhand.services.start.notifier import Notifier
@@ -206,8 +214,12 @@ class StartRun:
             lost = unable(self.project, failures)
             only = next(iter(wanted)) if len(wanted) == 1 else None
             now = containers_of(self._shared.engine, self.project, only)
-            if recreate:
-                self._shared.involved.created.update(name for name in made if name not in lost)
+            # Compose has kept what is as configured now; what it was to keep as it is may be anything.
+            self._shared.involved.created.update(
+                name
+                for name in made
+                if name not in lost and (recreate or all_new(before.get(name, ()), now.get(name, ())))
+            )
             self._shared.involved.recreated.update(recreated(made, before, now))
         return failures, now, replan(self.project, wanted, plan, before, now, failures, leaders)
 
@@ -354,9 +366,9 @@ class Starter:
         Raises LockHeld, MissingFile, and what makes the whole start impossible.
         """
         run = self.begin()
-        facts = run.observe().without_configuration() if as_is else run.observe()
-        rebuild = self._rebuild and not as_is
-        names, plan = plan_with_sharers(run.project, names, facts, named=named, rebuild=rebuild)
+        facts = run.observe()
+        known, rebuild = (facts.without_configuration(), False) if as_is else (facts, self._rebuild)
+        names, plan = plan_with_sharers(run.project, names, known, named=named, rebuild=rebuild)
         needed = run.project.closure(names)
         wanted = [name for name in run.project.services if name in needed]
         optional = set(wanted) - set(run.project.closure(names, required_only=True))
@@ -368,6 +380,10 @@ class Starter:
         What has changed since stays as it is: a fix does not decide to renew it.
         """
         return self.run([name], [name], as_is=True)
+
+    def was_made(self, name: str) -> None:
+        """Take note that a service's containers were just made from its configuration: a start remembers that."""
+        self.shared.involved.created.add(name)
 
     def wait(self, names: Sequence[str]) -> StartReport:
         """Wait until services are ready, without starting anything."""

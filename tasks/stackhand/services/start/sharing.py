@@ -61,6 +61,21 @@ def behind(project: Project, names: Collection[str], containers: Containers) -> 
     ]
 
 
+def left_behind(project: Project, name: str, containers: Containers, ran: Collection[str]) -> list[str]:
+    """Return who has to follow a service that was renewed: who is `behind`, and who of those that `ran` has ended.
+
+    A container ends with the one whose pid namespace it is in.
+    """
+    sharers = all_sharers(project, name)
+    late = behind(project, sharers, containers)
+    return [each for each in sharers if each in late or (each in ran and not all_run(containers.get(each, ())))]
+
+
+def running_sharers(project: Project, name: str, containers: Containers) -> list[str]:
+    """Return which of those that share something of a service run, to be given to `left_behind` later."""
+    return [each for each in all_sharers(project, name) if all_run(containers.get(each, ()))]
+
+
 def all_sharers(project: Project, name: str) -> list[str]:
     """Return the services that share something of this one, or of one that does, in the order in which they follow."""
     found = [name]

@@ -1,0 +1,34 @@
+"""Which of the engine's events count for a service."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from stackhand.engine.api.events import Event, Listener
+
+
+class Api:
+    """An engine that sends these events once."""
+
+    def __init__(self, *events: dict[str, Any]) -> None:
+        self._events = events
+
+    def events(self, **_options: Any) -> Iterator[dict[str, Any]]:
+        events, self._events = self._events, ()
+        return iter(events)
+
+
+def died(container: str, one_off: str) -> dict[str, Any]:
+    labels = {"com.docker.compose.service": "web", "com.docker.compose.oneoff": one_off}
+    return {"Action": "die", "Actor": {"ID": container, "Attributes": labels}, "timeNano": 0}
+
+
+def test_what_somebody_runs_once_is_no_container_of_its_service() -> None:
+    heard: list[Event] = []
+    api, lost = Api(died("once", "True"), died("web-1", "False")), threading.Event()
+    listener = Listener(lambda: api, "shop", heard.append, lost.set)
+    assert lost.wait(10)  # the first stream has been read to its end
+    listener.close()
+    assert [(event.container, event.service, event.action) for event in heard] == [("web-1", "web", "die")]
