@@ -6,6 +6,7 @@ A comparison is a function that takes Options and returns a Report; `main` does 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -146,6 +147,8 @@ def main(compare: Callable[[Options], Report], *, runs: int, flags: Mapping[str,
     chosen = parser.parse_args()
     on = frozenset(flag for flag in flags or {} if getattr(chosen, flag.replace("-", "_")))
     signal.signal(signal.SIGTERM, _stop)
+    # As pip and ./inv do. Invoke keeps Python from it, and nobody's stackhand compiles itself anew at every call.
+    compileall.compile_dir(CHECKOUT / "tasks", quiet=2, workers=0)
     machine = describe_machine()
     try:
         report = compare(Options(chosen.runs, tuple(shlex.split(chosen.stackhand)), on))
@@ -218,8 +221,7 @@ def describe_machine() -> str:
 
 def environment(**extra: str) -> dict[str, str]:
     """Return an environment without the caller's settings; this checkout's package is found first."""
-    # Without PYTHONDONTWRITEBYTECODE: nobody's stackhand compiles itself anew at every call.
-    settings = ("COMPOSE_", "INVOKE_", "STACKHAND_", "PYTHONDONTWRITE")
+    settings = ("COMPOSE_", "INVOKE_", "STACKHAND_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
     return kept | {"PYTHONPATH": str(CHECKOUT / "tasks")} | extra
 

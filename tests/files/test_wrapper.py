@@ -13,7 +13,10 @@ from support import CHECKOUT
 _INSTALLED = """\
 #!/bin/sh
 echo "${0##*/} $*"
-case "$*" in *"pip install"*) [ ! -e "${0%/*}/no-network" ];; esac
+case "$*" in
+    *"pip install"*) [ ! -e "${0%/*}/no-network" ];;
+    *compileall*) echo "$*" >>"${0%/*}/compiled";;
+esac
 """
 # A Python of the machine that lacks a package of the distribution.
 _WITHOUT_VENV = """\
@@ -86,6 +89,18 @@ def test_the_first_run_of_the_tests_installs_their_tools_as_pinned(checkout: Pat
 
 def test_nothing_changed_means_nothing_is_prepared(installed: Path) -> None:
     assert run(installed, "up", "a b") == ("python -m stackhand up a b\n", "")
+
+
+def test_what_changed_in_the_package_is_compiled_once(installed: Path) -> None:
+    """Invoke keeps Python from it, and every call would take the time."""
+    module = installed / "tasks/package/module.py"
+    module.parent.mkdir(parents=True)
+    for calls in (1, 2):
+        module.touch()
+        for _ in range(2):
+            assert run(installed, "up") == ("python -m stackhand up\n", "")
+        compiled = (installed / ".venv/bin/compiled").read_text()
+        assert compiled == f"-m compileall -q -j 0 {installed}/tasks\n" * calls
 
 
 def test_from_another_folder_through_a_link(installed: Path, tmp_path: Path) -> None:

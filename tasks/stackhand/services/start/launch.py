@@ -90,13 +90,13 @@ class Launcher:
     def _with_hooks(self, launch: Callable[[], object], service: Service, kept: Sequence[Container] = ()) -> None:
         """Start a service with its `post_start` hooks, in a call of its own, which is to fail for no other service.
 
-        A hook runs only when its container starts. So where one fails, what was started is stopped again (not what was
-        `kept` running): the next attempt, or the next run, would take it for ready.
+        A hook runs only when its container starts. So where one fails or is interrupted, what was started is stopped again
+        (not what was `kept` running): the next attempt, or the next run, would take it for ready.
         """
         self._notifier.check()
         try:
             launch()
-        except CommandFailed:
+        except (CommandFailed, Interrupted):
             untouched = {container.id for container in kept}
             with contextlib.suppress(StackError):  # the reason matters more
                 for container in self._engine.containers(self._project.name, service.name):
