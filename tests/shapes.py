@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import psutil
+import pytest
 from support import PATIENCE, Project
 
 # Retries without the waiting.
@@ -15,6 +16,17 @@ FAST = {"INVOKE_STACKHAND_START_RETRY_DELAY": "0.1", "INVOKE_STACKHAND_FIXES_PAT
 FOREVER = "exec sleep 100000"
 # The engine's own first probe comes after one interval. Whoever waits for that here waits for ever.
 NEVER_BY_ITSELF = "300s"
+
+
+def compose_version(project: Project) -> tuple[int, ...]:
+    """Return the first two numbers of the version of Compose."""
+    return tuple(int(part) for part in project.compose("version", "--short").strip().lstrip("v").split(".")[:2])
+
+
+def needs_compose(project: Project, *version: int) -> None:
+    """Skip a test of what an older Compose does not have."""
+    if compose_version(project) < version:
+        pytest.skip(f"Compose {'.'.join(map(str, version))} has it")
 
 
 def sh(script: str) -> list[str]:

@@ -13,6 +13,7 @@ from shapes import (
     after,
     fingerprint,
     gated,
+    needs_compose,
     open_gate,
     plain,
     processes_of,
@@ -70,6 +71,24 @@ def test_while_it_waits(project: Project, number: signal.Signals) -> None:
     now = fingerprint(project)
     for name in (project.container("db")["Name"], project.container("slow")["Name"]):
         assert now[name] == before[name]
+
+
+@pytest.mark.mechanism
+def test_killed_while_a_hook_runs(project: Project) -> None:
+    needs_compose(project, 2, 30)
+    hook = [{"command": ["sh", "-c", "echo x >>/tmp/hooks; test $$(wc -l </tmp/hooks) -gt 1 || sleep 120"]}]
+    project.services(web=plain(post_start=hook))
+    running = project.start_inv("services.start")
+    until(lambda: runs(project, "web"), "web runs")
+    until(lambda: project.compose("exec", "web", "cat", "/tmp/hooks", check=False).split() == ["x"], "its hook runs")
+    running.signal(signal.SIGKILL)
+    running.wait()
+    assert project.inv("services.status").code == 1, "not all of its start was done"
+    assert project.inv("services.start", "--json").json()["ok"]
+    assert project.compose("exec", "web", "cat", "/tmp/hooks").split() == ["x", "x"]
+    before = fingerprint(project)
+    assert project.inv("services.start").code == 0
+    assert fingerprint(project) == before
 
 
 def test_in_json_it_is_one_document(project: Project) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import shapes
+from shapes import needs_compose
 from support import IMAGE, Project
 
 # A provider speaks JSON lines on its stdout (https://docs.docker.com/compose/how-tos/provider-services/).
@@ -25,15 +26,6 @@ def plain(**more: Any) -> dict[str, Any]:
     return shapes.plain(**{"image": IMAGE, "stop_grace_period": "0s", **more})
 
 
-def _version(project: Project) -> tuple[int, ...]:
-    return tuple(int(part) for part in project.compose("version", "--short").strip().lstrip("v").split(".")[:2])
-
-
-def _needs(project: Project, *version: int) -> None:
-    if _version(project) < version:
-        pytest.skip(f"Compose {'.'.join(map(str, version))} has it")
-
-
 def _on_networks(project: Project, version: str, size: str = "1", foreign: str = "") -> None:
     services: dict[str, Any] = {
         "db": plain(networks=["back"]),
@@ -44,7 +36,7 @@ def _on_networks(project: Project, version: str, size: str = "1", foreign: str =
 
 
 def test_a_changed_network_is_replaced_under_all_services_on_it(project: Project) -> None:
-    _needs(project, 2, 36)
+    needs_compose(project, 2, 36)
     _on_networks(project, "1")
     assert project.inv("services.start", "--no-fixes").code == 0
     before = {name: project.container(name)["Id"] for name in ("db", "api", "web")}
@@ -68,7 +60,7 @@ def test_a_changed_network_is_replaced_under_all_services_on_it(project: Project
 
 
 def test_a_network_that_another_container_is_on_stays_as_it_is(project: Project) -> None:
-    _needs(project, 2, 36)
+    needs_compose(project, 2, 36)
     _on_networks(project, "1")
     assert project.inv("services.start", "--no-fixes").code == 0
     before = {name: project.container(name)["State"]["StartedAt"] for name in ("db", "api", "web")}
@@ -88,7 +80,7 @@ def test_a_network_that_another_container_is_on_stays_as_it_is(project: Project)
 
 
 def test_what_a_failed_replacement_has_detached_is_replaced_by_the_next_start(project: Project) -> None:
-    _needs(project, 2, 36)
+    needs_compose(project, 2, 36)
     _on_networks(project, "1")
     assert project.inv("services.start", "--no-fixes").code == 0
     _on_networks(project, "2", size="2")
@@ -102,7 +94,7 @@ def test_what_a_failed_replacement_has_detached_is_replaced_by_the_next_start(pr
 
 
 def test_a_network_that_cannot_be_made_leaves_the_old_one(project: Project) -> None:
-    _needs(project, 2, 36)
+    needs_compose(project, 2, 36)
     _on_networks(project, "1")
     assert project.inv("services.start", "--no-fixes").code == 0
     good = (project.directory / "compose.yaml").read_text()
@@ -120,7 +112,7 @@ def test_a_network_that_cannot_be_made_leaves_the_old_one(project: Project) -> N
 
 
 def test_a_provider_is_asked_once_and_goes_down_in_a_reset(project: Project, tmp_path: Path) -> None:
-    _needs(project, 2, 36)
+    needs_compose(project, 2, 36)
     log, refuses = tmp_path / "log", tmp_path / "refuses"
     program = tmp_path / "stackhand-test-provider"
     program.write_text(_PROVIDER.format(log=log, refuses=refuses))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from shapes import (
     by_name,
     check,
     check_start_document,
+    needs_compose,
     one_shot,
     plain,
     server,
@@ -212,9 +212,7 @@ def test_what_crashes_after_it_was_ready_has_to_run_longer_than_it_did(project: 
 
 @pytest.mark.mechanism
 def test_a_post_start_hook_that_fails(project: Project) -> None:
-    version = project.docker("compose", "version", "--short")
-    if [int(part) for part in re.findall(r"\d+", version)[:2]] < [2, 30]:
-        pytest.skip("this Compose does not know hooks")
+    needs_compose(project, 2, 30)
     hook = [{"command": ["sh", "-c", "test -e /tmp/ready"]}]
     project.services(web=plain(post_start=hook), next=plain(depends_on=after(web="started")))
     document = fail(project)

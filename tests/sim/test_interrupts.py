@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sim.command_line import run
 from sim.services import Fake, Life, after, dies, lives, one_shot, plain, server
 from sim.world import World, attempts, failure, states
 
@@ -65,6 +66,25 @@ def test_while_images_are_got(world: World, verb: str) -> None:
     assert world.boxes == {}
     world.takes = {}
     assert states(world.start()) == {"web": "running"}
+
+
+def test_while_hooks_run(world: World) -> None:
+    world.services(web=plain(post_start=[{"command": "x"}]), app=plain(depends_on=after(web="started")))
+    world.takes["compose hook"] = 10
+    world.at(5, world.interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        world.start()
+    world.end_run()
+    assert world.runs("web")
+    assert run(world, "services.status").code == 1, "it runs, but not all of it was done"
+    report = world.start()
+    assert states(report) == {"web": "running", "app": "running"}
+    assert world.calls.count("compose hook web") == 2
+    assert world.starts["web"] == 2
+    assert run(world, "services.status").code == 0
+    before = world.fingerprint()
+    world.start()
+    assert world.fingerprint() == before
 
 
 def test_between_two_attempts(world: World) -> None:

@@ -650,6 +650,8 @@ class FakeCompose:
             self._world.run(box)
         except StackError as error:
             raise self._failed("up", str(error)) from error
+        if self.project.services[box.service].raw.get("post_start"):
+            self._world.call(f"compose hook {box.service}")
         if self._world.hooks_fail[box.service]:
             self._world.hooks_fail[box.service] -= 1
             raise self._failed("up", f"{box.service} hook exited with status 3")

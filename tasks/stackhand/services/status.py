@@ -14,10 +14,10 @@ from stackhand.errors import StackError
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import STILL_INITIALISES, initialises
 from stackhand.output.redact import message_of
-from stackhand.services.start.facts import NOT_PROVIDED, by_service, done, provided
+from stackhand.services.start.facts import HOOKS_INTERRUPTED, NOT_PROVIDED, by_service, done, provided, unhooked
 from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.record import READY
-from stackhand.services.start.remember import PROVIDED
+from stackhand.services.start.remember import HOOKS, PROVIDED
 from stackhand.state.folder import StateFolder
 
 
@@ -77,6 +77,7 @@ def status(
     if containers is None:
         containers = engine.containers(project.name)
     completed = completed_runs(engine, state, project, containers, names)
+    hooking = unhooked(project, by_service(containers), HOOKS.read(state))
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)
@@ -86,7 +87,9 @@ def status(
         states = [_container_state(engine, project, each, mask, proven, completed, doubting) for each in mine]
         for number, each in enumerate(mine):
             ready = states[number][0] in READY and name not in proven
-            if ready and initialises(engine, project.services[name], each):
+            if ready and name in hooking:
+                states[number] = ("starting", HOOKS_INTERRUPTED)
+            elif ready and initialises(engine, project.services[name], each):
                 states[number] = ("starting", STILL_INITIALISES)
         return summarise(project, name, mine, states)
 

@@ -14,6 +14,7 @@ from stackhand.graph import schedule
 from stackhand.services.start import half_recreated, sharing
 from stackhand.services.start.decide_sources import image_actions, with_providers
 from stackhand.services.start.facts import (
+    HOOKS_INTERRUPTED,
     Facts,
     all_run,
     awaits,
@@ -119,14 +120,21 @@ def service_action(project: Project, name: str, facts: Facts, *, image_changes: 
     if drift:
         certain = drift != _CHANGED or not all(facts.only_the_hash_differs(project, each) for each in containers)
         return StartAction(name, "recreate", drift, force=bool(network), certain=certain)
-    stopped = [container for container in containers if not container.running]
-    if stopped:
-        return StartAction(name, "start", f"it is {stopped[0].status}")
+    launch = _launch(name, containers, facts)
+    if launch:
+        return launch
     waiting = [container for container in containers if container.health in ("starting", "unhealthy")]
     if waiting or project.is_one_shot(name):
         state = f"its health is {waiting[0].health}" if waiting else "it has not completed yet"
         return StartAction(name, "check", f"it runs, and {state}")
     return None
+
+
+def _launch(name: str, containers: Sequence[Container], facts: Facts) -> StartAction | None:
+    if name in facts.unhooked:
+        return StartAction(name, "restart", HOOKS_INTERRUPTED)
+    stopped = [container for container in containers if not container.running]
+    return StartAction(name, "start", f"it is {stopped[0].status}") if stopped else None
 
 
 def rerun(

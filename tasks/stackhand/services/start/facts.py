@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project, Service
@@ -16,6 +16,7 @@ from stackhand.services.changes.networks import NetworkFacts, off_network, users
 Containers = Mapping[str, Sequence[Container]]
 """Containers by service."""
 
+HOOKS_INTERRUPTED = "its `post_start` hooks were interrupted"
 NOT_PROVIDED = "its provider has not said that it is ready"
 
 
@@ -31,6 +32,7 @@ class Facts:
     of each service whose provider has said that it is ready. `image_ages` are the seconds since an image was pulled,
     where its service asks for that.
     `clock_offset` is how far the engine's clock is ahead of this machine's, where there are any.
+    `unhooked` are the services of which a container runs whose `post_start` hooks were not seen to succeed.
     `elsewhere` has by service the other folder that containers of it were made from (`origin.made_elsewhere`).
     """
 
@@ -44,6 +46,7 @@ class Facts:
     provided: Mapping[str, str] = field(default_factory=dict)
     image_ages: Mapping[str, float] = field(default_factory=dict)
     clock_offset: timedelta = timedelta()
+    unhooked: frozenset[str] = frozenset()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Sequence[Container]:
@@ -112,6 +115,19 @@ def completed(project: Project, name: str, facts: Facts) -> bool:
         and not any(facts.drifted(project.services[name], container) for container in containers)
         and all(image in (None, container.image_id) for container in containers)
         and not facts.network_cause(project, name)
+    )
+
+
+def unhooked(project: Project, containers: Containers, began: Mapping[str, datetime]) -> frozenset[str]:
+    """Return the services of which a container runs that was started with `post_start` hooks that did not all succeed.
+
+    `began` has the moment of such a start by service, by the engine's clock.
+    """
+    return frozenset(
+        name
+        for name, moment in began.items()
+        if name in project.services and project.services[name].raw.get("post_start")
+        if any(each.running and each.started_at and each.started_at >= moment for each in containers.get(name, ()))
     )
 
 

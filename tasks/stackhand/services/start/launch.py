@@ -25,6 +25,7 @@ from stackhand.services.start.notifier import Notifier
 from stackhand.services.start.plan import needs
 from stackhand.services.start.readiness import crashed_at_start, worth_probing
 from stackhand.services.start.record import Failure, Record, ServiceFailed
+from stackhand.services.start.remember import StartHistory
 from stackhand.services.start.watch import ServiceWatch, await_engine, containers_of
 
 
@@ -42,6 +43,7 @@ class Launcher:
         engine: Engine,
         notifier: Notifier,
         limiter: StartLimiter,
+        history: StartHistory,
         clock: Clock,
     ) -> None:
         self._project = project
@@ -49,6 +51,7 @@ class Launcher:
         self._engine = engine
         self._notifier = notifier
         self._limiter = limiter
+        self._history = history
         self._heights = schedule.heights(needs(project, project.services))
         start = retry_one_by_one(compose.start, self._times_started)
         self._starts = Coalescer(start, on_done=notifier.notify, clock=clock)
@@ -90,19 +93,22 @@ class Launcher:
     def _with_hooks(self, launch: Callable[[], object], service: Service, kept: Sequence[Container] = ()) -> None:
         """Start a service with its `post_start` hooks, in a call of its own, which is to fail for no other service.
 
-        A hook runs only when its container starts. So where one fails or is interrupted, what was started is stopped again
-        (not what was `kept` running): the next attempt, or the next run, would take it for ready.
+        A hook runs only when its container starts. So where one fails, what was started is stopped again (not what was
+        `kept` running): the next attempt, or the next run, would take it for ready. Where this run ends before its
+        hooks do, the next one restarts it.
         """
         self._notifier.check()
+        self._history.hooks_begin(service.name, self._engine.now())
         try:
             launch()
-        except (CommandFailed, Interrupted):
+        except CommandFailed:
             untouched = {container.id for container in kept}
             with contextlib.suppress(StackError):  # the reason matters more
                 for container in self._engine.containers(self._project.name, service.name):
                     if container.running and container.id not in untouched:
                         self._engine.stop(container.id)
             raise
+        self._history.hooks_end(service.name)
 
     def _through(self, coalescer: Coalescer[str], service: Service, wanted: int) -> None:
         seen = self._notifier.starts(service.name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
+from stackhand.errors import StateFolderUnwritable
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.start.facts import Containers, Facts, fingerprint
 from stackhand.services.start.record import Record
@@ -17,6 +20,14 @@ from stackhand.state.folder import StateFolder
 
 def _texts(value: Any) -> dict[str, str]:
     return {str(key): str(text) for key, text in value.items()}
+
+
+def _moments(value: Any) -> dict[str, datetime]:
+    return {str(key): datetime.fromisoformat(text) for key, text in value.items()}
+
+
+def _iso(moments: Mapping[str, datetime]) -> dict[str, str]:
+    return {key: moment.isoformat() for key, moment in moments.items()}
 
 
 def _runs(value: Any) -> frozenset[str]:
@@ -37,6 +48,10 @@ FILES: Document[dict[str, dict[str, str]]] = Document(
 
 PROVIDED: Document[dict[str, str]] = Document("provided", _texts, dict)
 """By a service that has a provider, the configuration hash with which that said that it is ready."""
+
+
+HOOKS: Document[dict[str, datetime]] = Document("hooks", _moments, dict, _iso)
+"""By service, when the engine was asked for a start whose `post_start` hooks have not all succeeded yet."""
 
 
 class StartHistory:
@@ -88,6 +103,19 @@ class StartHistory:
                 provided[name] = facts.hashes.get(name, "")
         if provided != known:
             PROVIDED.write(self._state, provided)
+
+    def hooks_begin(self, name: str, moment: datetime) -> None:
+        """Write down that a service is about to be started with its `post_start` hooks; `moment` by the engine's clock.
+
+        If that can't be written, an interrupt of this start goes unnoticed.
+        """
+        with contextlib.suppress(StateFolderUnwritable):
+            HOOKS.update(self._state, lambda known: {**known, name: moment})
+
+    def hooks_end(self, name: str) -> None:
+        """Write down that all hooks of a service have succeeded."""
+        with contextlib.suppress(StateFolderUnwritable):
+            HOOKS.update(self._state, lambda known: {key: known[key] for key in known if key != name})
 
     def keep_completed(self, containers: Collection[Container], records: Mapping[str, Record]) -> None:
         """Write down which of these runs a start has seen to be completed, where it had nothing to do."""

@@ -336,7 +336,9 @@ class Starter:
         project, compose = chosen.project, chosen.compose
         with self._lock:
             if self._tools is None or self._tools[0] is not project or self._tools[1] is not compose:
-                launcher = Launcher(project, compose, shared.engine, shared.notifier, self._limiter, shared.clock)
+                launcher = Launcher(
+                    project, compose, shared.engine, shared.notifier, self._limiter, shared.history, shared.clock
+                )
                 preparation = Preparation(
                     project,
                     compose,
