@@ -391,14 +391,21 @@ def cleaned_up(made: Project) -> Iterator[Project]:
     """Remove the project at the end, also after Ctrl-C or SIGTERM, which then have to wait for it."""
     try:
         yield made
+    except BaseException:
+        with contextlib.suppress(InvalidRunError):  # what went wrong first is what to tell
+            _clean_up(made)
+        raise
+    _clean_up(made)
+
+
+def _clean_up(made: Project) -> None:
+    before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        made.remove()
     finally:
-        before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
-        try:
-            made.remove()
-        finally:
-            made.client.close()
-            signal.signal(signal.SIGINT, before[0])
-            signal.signal(signal.SIGTERM, before[1])
+        made.client.close()
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
 
 
 @contextlib.contextmanager
