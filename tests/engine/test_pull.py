@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shapes import by_name, check_start_document, until
+from shapes import by_name, check_start_document, needs_compose, until
 from support import IMAGE, Project, fetched_package
 
 pytestmark = pytest.mark.xdist_group("registry")
@@ -87,3 +87,26 @@ def test_a_registry_that_is_away(project: Project, registry: str, tmp_path: Path
     result = project.inv("services.start", "--json")
     assert result.code == 1, result
     assert by_name(result.json())["web"]["error"]["kind"] == "registry_unreachable"
+
+
+@pytest.mark.mechanism
+def test_an_image_is_pulled_again_after_the_time_of_its_policy(project: Project, published: str) -> None:
+    needs_compose(project, 2, 36)
+    service: dict[str, Any] = {"image": published, "command": ["sleep", "1000"], "init": True, "stop_grace_period": "0s"}
+    project.services(web={**service, "pull_policy": "every_1h"})
+    assert project.inv("services.start").code == 0
+    old = project.container("web")["Image"]
+    # The registry gets a newer one, the engine keeps what it has.
+    (project.directory / "Dockerfile").write_text(f"FROM {published}\nLABEL newer=yes\n")
+    for words in (["build", "-q", "-t", published, "."], ["push", "-q", published], ["tag", old, published]):
+        project.docker(*words)
+    again = project.inv("services.start")
+    assert again.code == 0, again
+    assert "pulling" not in again.stderr
+    assert project.container("web")["Image"] == old
+
+    project.services(web={**service, "pull_policy": "every_1s"})
+    until(lambda: "pull web: pull_policy: every_1s" in project.inv("--dry", "services.start").stdout, "a second is over")
+    renewed = project.inv("services.start")
+    assert renewed.code == 0, renewed
+    assert project.container("web")["Image"] != old
