@@ -361,7 +361,11 @@ class Project:
 
     def remove(self, *, volumes: bool = True) -> None:
         """Remove what the engine has of this project."""
-        self.compose("down", "--timeout", "0", "--remove-orphans", *(["--volumes"] if volumes else []))
+        words = ("down", "--timeout", "0", "--remove-orphans", *(["--volumes"] if volumes else []))
+        try:
+            self.compose(*words)
+        except InvalidRunError:
+            self.compose(*words)  # an engine that just removed many containers may still take their network for used
         # Compose only warns of a network that the engine still takes for used.
         for network in self.client.networks(filters={"label": f"{PROJECT_LABEL}={self.name}"}):
             say(f"  warning: the engine has kept the network {network['Name']}, remove it: docker network rm")

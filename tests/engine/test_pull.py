@@ -92,7 +92,12 @@ def test_a_registry_that_is_away(project: Project, registry: str, tmp_path: Path
 @pytest.mark.mechanism
 def test_an_image_is_pulled_again_after_the_time_of_its_policy(project: Project, published: str) -> None:
     needs_compose(project, 2, 36)
-    service: dict[str, Any] = {"image": published, "command": ["sleep", "1000"], "init": True, "stop_grace_period": "0s"}
+    service: dict[str, Any] = {
+        "image": published,
+        "command": ["sleep", "1000"],
+        "init": True,
+        "stop_grace_period": "0s",
+    }
     project.services(web={**service, "pull_policy": "every_1h"})
     assert project.inv("services.start").code == 0
     old = project.container("web")["Image"]
@@ -106,7 +111,9 @@ def test_an_image_is_pulled_again_after_the_time_of_its_policy(project: Project,
     assert project.container("web")["Image"] == old
 
     project.services(web={**service, "pull_policy": "every_1s"})
-    until(lambda: "pull web: pull_policy: every_1s" in project.inv("--dry", "services.start").stdout, "a second is over")
+    until(
+        lambda: "pull web: pull_policy: every_1s" in project.inv("--dry", "services.start").stdout, "a second is over"
+    )
     renewed = project.inv("services.start")
     assert renewed.code == 0, renewed
     assert project.container("web")["Image"] != old

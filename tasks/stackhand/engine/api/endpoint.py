@@ -99,7 +99,8 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
         _try_socket(endpoint, endpoint.socket)
     import requests
 
-    sdk.load()
+    ssh = endpoint.url.startswith("ssh://")
+    sdk.load_ssh() if ssh else sdk.load()
     from docker import APIClient
     from docker.errors import DockerException
     from docker.tls import TLSConfig
@@ -110,7 +111,7 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
             version=version,
             timeout=_CONNECT_SECONDS,
             tls=_tls_config(endpoint.tls, TLSConfig) if endpoint.tls else False,
-            use_ssh_client=endpoint.url.startswith("ssh://"),
+            use_ssh_client=ssh,
             num_pools=_POOL,
             max_pool_size=_POOL,
             credstore_env=dict(environ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -17,10 +18,33 @@ def load() -> None:
 
     Only one thread may do this: the SDK's modules import each other in a circle, and two threads that enter the circle
     at different modules wait for each other, which Python ends with an error.
+
+    It is imported without paramiko, which it wants for ssh:// alone, and which would double the time: see `load_ssh`.
     """
-    with _importing:
+    with _importing, _left_out("paramiko"):
         import docker.errors
         import docker.utils.build  # noqa: F401
+
+
+def load_ssh() -> None:
+    """Import what the SDK needs for an address with ssh://, too."""
+    load()
+    with _importing:
+        import docker.api.client
+        from docker.transport.sshconn import SSHHTTPAdapter
+
+        docker.api.client.SSHHTTPAdapter = SSHHTTPAdapter  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _left_out(module: str) -> Iterator[None]:
+    """Have an import of this module fail, as if it was not installed, where it was not imported before."""
+    sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if sys.modules.get(module) is None:
+            sys.modules.pop(module, None)
 
 
 class ContainerGone(StackError):

@@ -147,7 +147,7 @@ class Compose:
 
     def hashes(self) -> dict[str, str]:
         """Return each service's configuration hash; its containers have it as a label."""
-        lines = self._run("config", "--hash", "*").stdout.splitlines()
+        lines = self._run("config", "--hash", "*", plugin=compose_plugin(self._environ)).stdout.splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
 
     def create(
