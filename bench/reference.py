@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -32,11 +33,17 @@ def reference(options: Options, prepare: Callable[[Project], None] = lambda stac
             _run(stack, step)
         prepare(stack)
         say("  building the images")
-        stack.compose("build", "--quiet")
+        stack.compose("build", "--quiet", *_one_for_each_image(stack))
         with cleaned_up(stack):
             say("  filling the databases")
             stack.compose("up", "-d", "--wait")
             yield stack
+
+
+def _one_for_each_image(stack: Project) -> list[str]:
+    """Return services that build all images. Compose 2.40 fails now and then where several build the same one."""
+    services = json.loads(stack.compose("config", "--format", "json"))["services"]
+    return list({entry["image"]: name for name, entry in services.items() if "build" in entry}.values())
 
 
 def _run(stack: Project, script: str) -> None:
