@@ -116,7 +116,8 @@ class Engine:
         """Return whether somebody sent a signal to a container before it ended: see `events`."""
         if container.started_at is None:
             return None
-        return events.was_signalled(self.api, container.id, container.started_at, self.now())
+        # The exact time: events of the last milliseconds count, and until a later moment the engine would listen.
+        return events.was_signalled(self.api, container.id, container.started_at, self._asked_time())
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         """Return the containers of a Compose project, or of one service, without those of `docker compose run`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -117,8 +118,17 @@ def test_only_where_all_addresses_are_the_engines_is_there_a_range(driver: str, 
     assert _engine(_Api(network)).addresses("net") == (ranges, ["10.0.0.1", "10.0.0.2"])
 
 
-def test_the_engines_clock() -> None:
-    assert _engine(_Api()).now() == datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=timezone.utc)
+def test_the_engines_clock_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    api = _Api()
+    engine, told = _engine(api), datetime(2026, 11, 23, 15, 46, 7, 640747, tzinfo=timezone.utc)
+    assert engine.now() == told
+    api.refuses = True
+    now[0] += 20
+    assert engine.now() == told + timedelta(seconds=20)
+    now[0] += 20
+    assert engine.now() == START, "asked again, and refused"
 
 
 @pytest.mark.parametrize(
