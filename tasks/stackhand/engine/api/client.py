@@ -117,7 +117,8 @@ class Engine:
         if container.started_at is None:
             return None
         # The exact time: events of the last milliseconds count, and until a later moment the engine would listen.
-        return events.was_signalled(self.api, container.id, container.started_at, self._asked_time())
+        heard = events.between(self.api, container.started_at, self._asked_time())
+        return events.was_signalled(heard, container.id, self._stop_timeout(container.id))
 
     def containers(self, project: str, service: str | None = None, *, brief: bool = False) -> list[Container]:
         """Return the containers of a Compose project, or of one service, without those of `docker compose run`.
@@ -276,9 +277,15 @@ class Engine:
 
     def restart(self, container: str) -> None:
         """Stop a container, with its own stop timeout, and start it as it is."""
+        timeout = self._stop_timeout(container)
         with errors():
-            timeout = self.api.inspect_container(container)["Config"].get("StopTimeout")
-            self.api.restart(container, timeout=_STOP_TIMEOUT if timeout is None else timeout)
+            self.api.restart(container, timeout=timeout)
+
+    def _stop_timeout(self, container: str) -> int:
+        """Return how many seconds a container has between the signal to end and the one that kills it."""
+        with errors():
+            timeout: int | None = self.api.inspect_container(container)["Config"].get("StopTimeout")
+        return _STOP_TIMEOUT if timeout is None else timeout
 
     def remove(self, container: str) -> None:
         """Remove a stopped container; its volumes stay."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,6 +17,8 @@ from stackhand.engine.compose.labels import ONEOFF_LABEL, PROJECT_LABEL, SERVICE
 from stackhand.errors import StackError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# How many events an engine keeps: https://github.com/moby/moby/blob/master/daemon/events/events.go
+_REMEMBERED = 256
 # Each probe of a healthcheck emits three more events (exec_create, exec_start, exec_die), which nobody here needs.
 _EVENTS = ("start", "die", "oom", "health_status", "destroy", "stop", "kill", "restart")
 
@@ -95,21 +97,30 @@ def _event(raw: Mapping[str, Any]) -> Event:
     return Event(actor.get("ID", ""), service, str(raw.get("Action", "")).partition(":")[0], at)
 
 
-def was_signalled(api: Any, container: str, since: datetime, until: datetime) -> bool | None:
-    """Return whether somebody sent a signal to a container before its last end; None where the engine has forgotten.
+def between(api: Any, since: datetime, until: datetime) -> list[Event]:
+    """Return the events of containers, images, networks and volumes that the engine still remembers of this time.
 
-    `docker stop` and `docker kill` tell of a `kill`, an end by itself is only a `die`. The engine remembers its last
-    256 events. `since` and `until` are times by its own clock.
+    It remembers its last 256. `since` and `until` are times by its own clock.
     """
     with errors():
-        stream = api.events(
-            since=_timestamp(since),
-            until=_timestamp(until),
-            decode=True,
-            filters={"type": "container", "container": container, "event": ["kill", "die"]},
-        )
-        actions = [_event(raw).action for raw in stream]
-    return "kill" in actions if "die" in actions else None
+        return [_event(raw) for raw in api.events(since=_timestamp(since), until=_timestamp(until), decode=True)]
+
+
+def was_signalled(heard: Sequence[Event], container: str, stop_timeout: float) -> bool | None:
+    """Return whether somebody sent a signal to a container before its last end; None where the engine has forgotten.
+
+    `docker stop` and `docker kill` tell of a `kill`, an end by itself is only a `die`. `heard` is all that the engine
+    remembers since the container's start (`between`), and `stop_timeout` the longest time, in seconds, that lies
+    between the two: afterwards `docker stop` sends another signal.
+    """
+    mine = [each for each in heard if each.container == container]
+    ends = [each.at for each in mine if each.action == "die"]
+    if not ends:
+        return None
+    if any(each.action == "kill" for each in mine):
+        return True
+    reaches_back = len(heard) < _REMEMBERED or heard[0].at < ends[-1] - timedelta(seconds=stop_timeout)
+    return False if reaches_back else None
 
 
 def _timestamp(moment: datetime) -> str:

@@ -118,10 +118,11 @@ def must_run(container: Container, expected: Expectation, *, looping: bool, cras
 def crashed_at_start(container: Container) -> float | None:
     """Return how many seconds the last run of a container took that has failed soon after its start, else None.
 
-    It does not say whether somebody has ended that run.
+    It does not say whether somebody has ended that run; only of SIGTERM and SIGKILL that is sure.
     """
     began, ended = container.started_at, container.finished_at
-    if not container.stopped or container.exit_code == 0 or began is None or ended is None:
+    signalled = container.exit_code in (128 + 15, 128 + 9) and not container.oom_killed
+    if not container.stopped or container.exit_code == 0 or signalled or began is None or ended is None:
         return None
     seconds = (ended - began).total_seconds()
     return seconds if 0 <= seconds <= _CRASH_AT_START else None

@@ -41,7 +41,10 @@ class _Api:
 
     def events(self, **question: Any) -> list[dict[str, Any]]:
         self.question = question
-        return [{"Action": action, "timeNano": 0} for action in self.actions]
+        return [{"Action": action, "timeNano": 0, "Actor": {"ID": ended().id}} for action in self.actions]
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        return {"Config": {}}
 
     def inspect_network(self, network: str) -> dict[str, Any]:
         return self._network

@@ -7,7 +7,7 @@ from builders import CHECK, container, ended, healthy
 
 from stackhand.engine.api.containers import Container
 from stackhand.engine.api.exec import Probe
-from stackhand.services.start.readiness import Expectation, Verdict, after_probe, evaluate, pause
+from stackhand.services.start.readiness import Expectation, Verdict, after_probe, crashed_at_start, evaluate, pause
 
 SERVER = Expectation()
 ONE_SHOT = Expectation(one_shot=True)
@@ -140,3 +140,11 @@ def test_probes_start_fast_and_slow_down() -> None:
 )
 def test_pause(age: float, cost: float, interval: float, least: float, most: float) -> None:
     assert least <= pause(age, cost, interval) <= most
+
+
+@pytest.mark.parametrize(
+    ("code", "oom", "seconds"),
+    [(1, False, 2.0), (0, False, None), (137, False, None), (143, False, None), (137, True, 2.0), (139, False, 2.0)],
+)
+def test_a_crash_at_its_start(code: int, oom: bool, seconds: float | None) -> None:
+    assert crashed_at_start(ended(code=code, oom_killed=oom)) == seconds
