@@ -450,12 +450,12 @@ def test_a_crew_member_that_dies_in_a_batch(tree: Tree, monkeypatch: pytest.Monk
     tree.settle()
     with monkeypatch.context() as patched:
         patched.setattr(os, "chown", os.chown)
-        # Both of them, long before a busy machine may have let the other one do all the work.
-        at_call("chown", 400, lambda: os.getpid() != first and os.kill(os.getpid(), signal.SIGKILL))
+        # Both of them, however slow one is: what it leaves to the other is more. Each has told what it counted by then.
+        at_call("chown", 1500, lambda: os.getpid() != first and os.kill(os.getpid(), signal.SIGKILL))
         result = tree.fix()
     assert isinstance(result.stopped, FixFailed)
     assert result.journal
-    assert 0 < result.counts.changed < 4000
+    assert 300 < result.counts.changed < 4000
     assert tree.fix().ok
     assert {now for path, now in tree.look().items() if path.endswith(".sh")} == {(UID, GID, 0o6755)}
     put_back(tree)
