@@ -14,10 +14,10 @@ from stackhand.errors import StackError
 from stackhand.graph import schedule
 from stackhand.kinds.first_start import STILL_INITIALISES, initialises
 from stackhand.output.redact import message_of
-from stackhand.services.start.facts import HOOKS_INTERRUPTED, NOT_PROVIDED, by_service, done, provided, unhooked
+from stackhand.services.start.facts import HOOKS_INTERRUPTED, NOT_PROVIDED, by_service, done, provided
 from stackhand.services.start.jobs import completed_runs
 from stackhand.services.start.record import READY
-from stackhand.services.start.remember import HOOKS, PROVIDED
+from stackhand.services.start.remember import PROVIDED, unhooked_services
 from stackhand.state.folder import StateFolder
 
 
@@ -77,7 +77,7 @@ def status(
     if containers is None:
         containers = engine.containers(project.name)
     completed = completed_runs(engine, state, project, containers, names)
-    hooking = unhooked(project, by_service(containers), HOOKS.read(state))
+    hooking = unhooked_services(state, project, by_service(containers))
 
     def one(name: str) -> ServiceStatus:
         mine = tuple(each for each in containers if each.service == name)

@@ -15,9 +15,9 @@ from stackhand.kinds.first_start import initialises, may_initialise
 from stackhand.services.changes import mounted_files as mounted
 from stackhand.services.changes import networks
 from stackhand.services.origin import made_elsewhere
-from stackhand.services.start.facts import Containers, Facts, by_service, flat, unhooked
+from stackhand.services.start.facts import Containers, Facts, by_service, flat
 from stackhand.services.start.jobs import completed_runs
-from stackhand.services.start.remember import HOOKS, MADE, PROVIDED
+from stackhand.services.start.remember import MADE, PROVIDED, unhooked_services
 from stackhand.state.folder import StateFolder
 
 
@@ -57,7 +57,7 @@ def collect_facts(
         file_stats,
         networks=found["networks"],
         provided=PROVIDED.read(state) if any(service.provider for service in project.services.values()) else {},
-        unhooked=unhooked(project, there, HOOKS.read(state)),
+        unhooked=unhooked_services(state, project, there),
         image_ages=found["ages"],
         clock_offset=found["clock_offset"],
         elsewhere=made_elsewhere(project, containers),

@@ -12,7 +12,7 @@ from stackhand.engine.api.containers import Container
 from stackhand.engine.compose.project import Project
 from stackhand.errors import StateFolderUnwritable
 from stackhand.services.changes import mounted_files as mounted
-from stackhand.services.start.facts import Containers, Facts, fingerprint
+from stackhand.services.start.facts import Containers, Facts, fingerprint, unhooked
 from stackhand.services.start.record import Record
 from stackhand.state.document import Document
 from stackhand.state.folder import StateFolder
@@ -52,6 +52,12 @@ PROVIDED: Document[dict[str, str]] = Document("provided", _texts, dict)
 
 HOOKS: Document[dict[str, datetime]] = Document("hooks", _moments, dict, _iso)
 """By service, when the engine was asked for a start whose `post_start` hooks have not all succeeded yet."""
+
+
+def unhooked_services(state: StateFolder, project: Project, containers: Containers) -> frozenset[str]:
+    """Return the services that run although not all of their `post_start` hooks have succeeded, as `unhooked` tells."""
+    hooked = any(service.raw.get("post_start") for service in project.services.values())
+    return unhooked(project, containers, HOOKS.read(state)) if hooked else frozenset()
 
 
 class StartHistory:
