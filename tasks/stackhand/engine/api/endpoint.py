@@ -100,7 +100,10 @@ def connect(endpoint: Endpoint, environ: Mapping[str, str]) -> APIClient:
     import requests
 
     ssh = endpoint.url.startswith("ssh://")
-    sdk.load_ssh() if ssh else sdk.load()
+    if ssh:
+        sdk.load_ssh()
+    else:
+        sdk.load()
     from docker import APIClient
     from docker.errors import DockerException
     from docker.tls import TLSConfig

@@ -64,7 +64,8 @@ class Listener:
                 filters={
                     "type": "container",
                     "event": list(_EVENTS),
-                    "label": f"{PROJECT_LABEL}={self._project}",
+                    # Containers of `docker compose run` have the labels of their service, too.
+                    "label": [f"{PROJECT_LABEL}={self._project}", f"{ONEOFF_LABEL}=False"],
                 },
             )
 
@@ -72,8 +73,7 @@ class Listener:
         while not self._closed.is_set():
             with contextlib.suppress(Exception):
                 for raw in self._stream:
-                    if not _is_one_off(raw):
-                        self._handle(_event(raw))
+                    self._handle(_event(raw))
             # The stream ended with the engine or with the connection. Events until the next stream are lost.
             while not self._closed.wait(0.25):
                 try:
@@ -82,12 +82,6 @@ class Listener:
                     continue
                 self._lost()
                 break
-
-
-def _is_one_off(raw: Mapping[str, Any]) -> bool:
-    """Return whether an event is of a `docker compose run`, which has the labels of its service, too."""
-    attributes = (raw.get("Actor") or {}).get("Attributes") or {}
-    return bool(attributes.get(ONEOFF_LABEL) == "True")
 
 
 def _event(raw: Mapping[str, Any]) -> Event:

@@ -14,18 +14,20 @@ from stackhand.engine.api.events import Event, Listener, was_signalled
 
 
 class Api:
-    """An engine that sends these events once."""
+    """An engine that sends these events once, those that have the labels that are asked for."""
 
     def __init__(self, *events: dict[str, Any]) -> None:
         self._events = events
 
-    def events(self, **_options: Any) -> Iterator[dict[str, Any]]:
+    def events(self, *, filters: dict[str, Any], **_options: Any) -> Iterator[dict[str, Any]]:
         events, self._events = self._events, ()
-        return iter(events)
+        labels = dict(label.split("=") for label in filters["label"])
+        return (event for event in events if labels.items() <= event["Actor"]["Attributes"].items())
 
 
 def died(container: str, one_off: str) -> dict[str, Any]:
-    labels = {"com.docker.compose.service": "web", "com.docker.compose.oneoff": one_off}
+    of = "com.docker.compose."
+    labels = {f"{of}project": "shop", f"{of}service": "web", f"{of}oneoff": one_off}
     return {"Action": "die", "Actor": {"ID": container, "Attributes": labels}, "timeNano": 0}
 
 
